@@ -1,0 +1,147 @@
+"""2.5D contrastive encoder: a depth-folding stem, a 2D backbone of timm and a projection head.
+
+Liu et al., "A ConvNet for the 2020s", CVPR 2022 (ConvNeXt); Woo et al., "ConvNeXt V2", CVPR 2023; He et al., "Deep
+residual learning for image recognition", CVPR 2016 (ResNet); the stem and the projection follow Hirata-Miyasaki et al.,
+"DynaCLR", arXiv:2410.11281.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal, get_args
+
+import timm
+from torch import Tensor, nn
+
+from viscy_models._components.stems import StemDepthtoChannels
+from viscy_models.contrastive.projection import projection_mlp, require_batch
+
+__all__ = ["Backbone", "ContrastiveEncoder"]
+
+Backbone = Literal[
+    "convnext_tiny",
+    "convnextv2_tiny",
+    "resnet50",
+    "convnext_atto",
+    "convnext_femto",
+    "convnext_pico",
+    "convnext_nano",
+    "convnext_small",
+    "convnext_base",
+    "convnextv2_atto",
+    "convnextv2_femto",
+    "convnextv2_pico",
+    "convnextv2_nano",
+    "convnextv2_base",
+    "resnet18",
+    "resnet34",
+    "resnet101",
+]
+
+
+class ContrastiveEncoder(nn.Module):
+    """Encode z-stacks of cells with a 2D backbone.
+
+    Parameters
+    ----------
+    backbone : str
+        A model of timm: ConvNeXt (``convnext_{atto,femto,pico,nano,tiny,small,base}``), ConvNeXt V2
+        (``convnextv2_{atto,femto,pico,nano,tiny,base}``) or ResNet (``resnet18``, ``resnet34``, ``resnet50``,
+        ``resnet101``).
+    in_channels : int
+        Channels of the image.
+    in_stack_depth : int
+        Number of z slices Z; 1 is a 2D image, with a stem such as ``(1, 4, 4)``.
+    stem_kernel_size, stem_stride : tuple of int, default (5, 4, 4)
+        Kernel and stride of the stem in (Z, Y, X). A stride of 2 or 1 in Y and X suits patches under 64 pixels.
+    embedding_dim : int, default 768
+        Hidden width of the projection head. The width of the embedding is that of the backbone whatever is given here
+        (768 for ``convnext_tiny``, 512 for ``resnet18``, 2048 for ``resnet50``): see the attribute ``num_features``.
+    projection_dim : int, default 128
+        Width P of the projection.
+    drop_path_rate : float, default 0.0
+        Stochastic depth of the backbone.
+    pretrained : bool, default False
+        Start the backbone from timm's weights. The stem and the projection are always initialised at random.
+
+    Attributes
+    ----------
+    num_features : int
+        Width F of the embedding.
+
+    Raises
+    ------
+    ValueError
+        If the backbone is not one of the above, or the stem does not fit the stack (the message says what does).
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), embedding_dim=64, projection_dim=16)
+    >>> embedding, projection = encoder.eval()(torch.zeros(2, 1, 1, 64, 64))
+    >>> tuple(embedding.shape), tuple(projection.shape)
+    ((2, 320), (2, 16))
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        in_channels: int,
+        in_stack_depth: int,
+        stem_kernel_size: tuple[int, int, int] = (5, 4, 4),
+        stem_stride: tuple[int, int, int] = (5, 4, 4),
+        embedding_dim: int = 768,
+        projection_dim: int = 128,
+        drop_path_rate: float = 0.0,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_backbone(backbone)
+        encoder = timm.create_model(backbone, pretrained=pretrained, drop_path_rate=drop_path_rate, num_classes=0)
+        width = _remove_first_conv(encoder)
+        self.stem = StemDepthtoChannels(in_channels, in_stack_depth, width, stem_kernel_size, stem_stride)
+        self.encoder = encoder
+        self.num_features: int = encoder.num_features
+        self.projection = projection_mlp(self.num_features, embedding_dim, projection_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, C, Z, Y, X)
+            Normalised images.
+
+        Returns
+        -------
+        embedding : Tensor, shape (B, F)
+            Features of the backbone, pooled: what is kept after training.
+        projection : Tensor, shape (B, P)
+            What the loss is computed on.
+
+        Raises
+        ------
+        ValueError
+            If C or Z are not those of the constructor, or for a training batch of one.
+        """
+        require_batch(self.projection, x)
+        embedding = self.encoder(self.stem(x))
+        return embedding, self.projection(embedding)
+
+
+def _check_backbone(name: str) -> None:
+    known = get_args(Backbone)
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(f"unknown backbone {name!r}{hint}, expected one of {', '.join(sorted(known))}")
+
+
+def _remove_first_conv(encoder: nn.Module) -> int:
+    """Take the first convolution out of a timm model and return how many channels it made."""
+    if hasattr(encoder, "conv1"):  # ResNet: batch norm, ReLU and max pool follow
+        width, encoder.conv1 = encoder.conv1.out_channels, nn.Identity()
+    else:  # ConvNeXt: layer norm follows
+        width, encoder.stem[0] = encoder.stem[0].out_channels, nn.Identity()
+    return width
