@@ -1,0 +1,219 @@
+"""What every batched random transform shares: draws per sample, an own generator, one draw for all keys.
+
+A batched transform takes (B, C, Z, Y, X), or (B, C, Y, X), and treats every sample on its own: whether it is
+transformed is decided per sample with probability ``prob``, and its parameters are drawn per sample. Parameters are
+drawn on the CPU, so that a seed means the same on every device and nothing waits for a GPU.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import MapTransform, RandomizableTransform
+from torch import Tensor
+
+__all__ = ["BatchedRandom", "BatchedRandomd", "as_range", "in_float", "per_sample"]
+
+_MAX_SEED = 2**63 - 1
+
+
+class BatchedRandom(RandomizableTransform):
+    """Template of a random transform of a batch.
+
+    A subclass says which parameters it needs (:meth:`_draw`) and what it does with them (:meth:`_transform`).
+
+    Parameters
+    ----------
+    prob : float, default 0.1
+        Probability of each sample to be transformed, independent of the others.
+
+    Notes
+    -----
+    Random numbers come from the transform's own generator once :meth:`set_random_state` was called, directly or by
+    MONAI's ``Compose``, and from torch's global generator before.
+    """
+
+    computes = True
+    """Whether values are computed (in float32 or float64), or only moved (any dtype)."""
+
+    def __init__(self, prob: float = 0.1) -> None:
+        if not 0.0 <= prob <= 1.0:
+            raise ValueError(f"prob of {type(self).__name__} is {prob}, expected a probability between 0 and 1")
+        super().__init__(prob)
+        self._generator: torch.Generator | None = None
+        self._selected = torch.zeros(0, dtype=torch.bool)
+        self._parameters: tuple[Tensor, ...] = ()
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> BatchedRandom:
+        """Give the transform a generator of its own, seeded from MONAI's random state.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Same seed, same draws.
+        state : numpy.random.RandomState, optional
+            Alternative to the seed. Without either the seed comes from the operating system.
+        """
+        super().set_random_state(seed=seed, state=state)
+        self._generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
+        return self
+
+    def randomize(self, data: Tensor) -> None:
+        """Draw for every sample whether it is transformed, and the parameters.
+
+        Parameters
+        ----------
+        data : Tensor, shape (B, C, ...)
+            Only its shape is used.
+        """
+        self._selected = self._rand(data.shape[0]) < self.prob
+        self._parameters = self._draw(data)
+        self._do_transform = bool(self._selected.any())
+
+    def __call__(self, data: Tensor, randomize: bool = True) -> Tensor:
+        """Transform the samples that were selected.
+
+        Parameters
+        ----------
+        data : Tensor, shape (B, C, Z, Y, X) or (B, C, Y, X)
+            Not modified; returned itself when no sample was selected.
+        randomize : bool, default True
+            Whether to draw anew or to use the last draw again.
+
+        Returns
+        -------
+        Tensor
+            Same dtype; integers become float32 where values are computed.
+        """
+        if randomize:
+            self.randomize(data)
+        if len(self._selected) != data.shape[0]:
+            raise ValueError(
+                f"{type(self).__name__} was drawn for a batch of {len(self._selected)}, found {data.shape[0]}"
+            )
+        if not self._selected.any():
+            return data
+        if self._selected.all():
+            return self._apply(data, self._parameters)
+        rows = self._selected.nonzero().squeeze(1)
+        changed = self._apply(_rows(data, rows), tuple(parameter[rows] for parameter in self._parameters))
+        return data.to(changed.dtype, copy=True).index_copy_(0, rows.to(data.device, non_blocking=True), changed)
+
+    def _apply(self, data: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        parameters = tuple(parameter.to(data.device, non_blocking=True) for parameter in parameters)
+        if not self.computes:
+            return self._transform(data, *parameters)
+        working = in_float(data)
+        out = self._transform(working, *(p.to(working.dtype) if p.is_floating_point() else p for p in parameters))
+        return out.to(data.dtype) if data.is_floating_point() else out
+
+    @abstractmethod
+    def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
+        """Return parameters, each on the CPU with the batch as its first axis."""
+
+    @abstractmethod
+    def _transform(self, data: Tensor, *parameters: Tensor) -> Tensor:
+        """Return a new tensor for the selected samples and their parameters."""
+
+    def _rand(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self._generator)
+
+    def _uniform(self, shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
+        return self._rand(*((shape,) if isinstance(shape, int) else shape)) * (high - low) + low
+
+    def _seed(self) -> int:
+        """Draw a seed, for fields of random numbers that are made on the device of the data."""
+        return int(torch.randint(_MAX_SEED, (1,), generator=self._generator))
+
+
+class BatchedRandomd(MapTransform, RandomizableTransform):
+    """Dictionary form of a batched random transform: one draw, applied to every key.
+
+    Parameters
+    ----------
+    keys : str or iterable of str
+        Entries to transform; they hold batches of the same size.
+    transform : BatchedRandom
+        What is applied.
+    allow_missing_keys : bool, default False
+        Whether absent keys are passed over.
+    """
+
+    def __init__(self, keys: str | Iterable[str], transform: BatchedRandom, allow_missing_keys: bool = False) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, transform.prob)
+        self.transform = transform
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> BatchedRandomd:
+        """Seed the transform; see :meth:`BatchedRandom.set_random_state`."""
+        super().set_random_state(seed=seed, state=state)
+        self.transform.set_random_state(seed=int(self.R.randint(2**31)))
+        return self
+
+    def randomize(self, data: Mapping[Hashable, Any]) -> None:
+        """Draw for the batch of the first key that is there."""
+        self.transform.randomize(data[self.first_key(data)])
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Transform the keys alike.
+
+        Parameters
+        ----------
+        sample : dict
+            Batches under ``keys``, anything under other keys. Not modified.
+
+        Returns
+        -------
+        dict
+            A new dictionary.
+        """
+        out = dict(sample)
+        keys = list(self.key_iterator(out))
+        if keys:
+            self.randomize(out)
+        for key in keys:
+            out[key] = self.transform(out[key], randomize=False)
+        return out
+
+
+def per_sample(parameter: Tensor, data: Tensor) -> Tensor:
+    """View a parameter of shape (B,) or (B, C) so that it broadcasts against (B, C, ...)."""
+    return parameter.reshape(*parameter.shape, *(1,) * (data.ndim - parameter.ndim))
+
+
+def in_float(data: Tensor) -> Tensor:
+    """Return the tensor in a precision to compute in: float32, or float64 as it is."""
+    return data if data.dtype in (torch.float32, torch.float64) else data.float()
+
+
+def as_range(name: str, value: float | Sequence[float], symmetric: bool = False) -> tuple[float, float]:
+    """Read a range that may be given as one number.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the message.
+    value : float or sequence of two floats
+        A number x is the range (x, x), or (-abs(x), abs(x)) when symmetric. A pair is sorted.
+    symmetric : bool, default False
+        What one number means.
+
+    Raises
+    ------
+    ValueError
+        If the value is neither a number nor a pair of numbers.
+    """
+    if isinstance(value, int | float | np.number):
+        return (-abs(float(value)), abs(float(value))) if symmetric else (float(value), float(value))
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) or len(value) != 2:
+        raise ValueError(f"{name} is {value!r}, expected a number or a pair (low, high)")
+    low, high = sorted(float(bound) for bound in value)
+    return low, high
+
+
+def _rows(data: Tensor, rows: Tensor) -> Tensor:
+    return data.index_select(0, rows.to(data.device, non_blocking=True))

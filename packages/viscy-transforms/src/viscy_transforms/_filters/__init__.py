@@ -1,0 +1,1 @@
+"""Transforms that mix pixels with their neighbours or with noise."""

@@ -1,0 +1,81 @@
+"""Resampling to another size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from monai.transforms import MapTransform, Transform
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+__all__ = ["BatchedZoom", "BatchedZoomd"]
+
+Mode = Literal["nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area"]
+
+
+class BatchedZoom(Transform):
+    """Scale the spatial axes of a batch with :func:`torch.nn.functional.interpolate`.
+
+    Parameters
+    ----------
+    scale_factor : float or tuple of float
+        Size of the result relative to that of the input, per spatial axis or for all.
+    mode : str
+        Interpolation; "trilinear" for (B, C, Z, Y, X), "bilinear" for (B, C, Y, X).
+    align_corners, recompute_scale_factor : bool, optional
+        See torch.
+    antialias : bool, default False
+        See torch.
+    """
+
+    def __init__(
+        self,
+        scale_factor: float | tuple[float, float, float],
+        mode: Mode,
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+        antialias: bool = False,
+    ) -> None:
+        self.scale_factor = scale_factor if isinstance(scale_factor, int | float) else tuple(scale_factor)
+        self.mode, self.align_corners = mode, align_corners
+        self.recompute_scale_factor, self.antialias = recompute_scale_factor, antialias
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        """Return a scaled copy of a batch."""
+        return interpolate(
+            sample,
+            scale_factor=self.scale_factor,
+            mode=self.mode,
+            align_corners=self.align_corners,
+            recompute_scale_factor=self.recompute_scale_factor,
+            antialias=self.antialias,
+        )
+
+
+class BatchedZoomd(MapTransform):
+    """Dictionary form of :class:`BatchedZoom`; all keys must be there.
+
+    Parameters
+    ----------
+    keys : str or iterable of str
+        Entries of shape (B, C, Z, Y, X).
+    scale_factor, mode, align_corners, recompute_scale_factor, antialias
+        See :class:`BatchedZoom`.
+    """
+
+    def __init__(
+        self,
+        keys: str | Iterable[str],
+        scale_factor: float | tuple[float, float, float],
+        mode: Mode,
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+        antialias: bool = False,
+    ) -> None:
+        super().__init__(keys)
+        self.transform = BatchedZoom(scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+
+    def __call__(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a new dictionary in which the keys are scaled."""
+        return {**data, **{key: self.transform(data[key]) for key in self.key_iterator(data)}}

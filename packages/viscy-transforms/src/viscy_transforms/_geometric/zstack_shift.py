@@ -1,0 +1,74 @@
+"""Random shifts along z."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from viscy_transforms._batched import BatchedRandom, BatchedRandomd
+
+__all__ = ["BatchedRandZStackShiftd"]
+
+
+class BatchedRandZStackShiftd(BatchedRandomd):
+    """Shift every sample along z by a random number of slices; all keys of a sample move alike.
+
+    Parameters
+    ----------
+    keys : str or iterable of str
+        Entries of shape (B, C, Z, Y, X).
+    max_shift : int, default 3
+        Shifts are drawn from -max_shift to max_shift; a positive one moves the content to larger z.
+    prob : float, default 0.1
+        Probability of each sample to be shifted.
+    mode : {"constant"}, default "constant"
+        How slices without content are filled.
+    cval : float, default 0.0
+        What they are filled with.
+    allow_missing_keys : bool, default False
+        Whether absent keys are passed over.
+
+    Raises
+    ------
+    ValueError
+        If the mode is another one, the largest shift negative, or at call if there is no z axis.
+    """
+
+    def __init__(
+        self,
+        keys: str | Iterable[str],
+        max_shift: int = 3,
+        prob: float = 0.1,
+        mode: Literal["constant"] = "constant",
+        cval: float = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        if mode != "constant":
+            raise ValueError(f"mode is {mode!r}, expected 'constant'")
+        super().__init__(keys, _ZStackShift(max_shift, prob, cval), allow_missing_keys)
+
+
+class _ZStackShift(BatchedRandom):
+    computes = False
+
+    def __init__(self, max_shift: int, prob: float, cval: float) -> None:
+        super().__init__(prob)
+        if max_shift < 0:
+            raise ValueError(f"max_shift is {max_shift}, expected 0 or more slices")
+        self.max_shift, self.cval = max_shift, cval
+
+    def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
+        if data.ndim != 5:
+            raise ValueError(f"a shift along z needs a batch (B, C, Z, Y, X), found the shape {tuple(data.shape)}")
+        return (torch.randint(-self.max_shift, self.max_shift + 1, (data.shape[0],), generator=self._generator),)
+
+    def _transform(self, data: Tensor, shift: Tensor) -> Tensor:
+        depth = data.shape[2]
+        source = torch.arange(depth, device=data.device) - shift[:, None]  # (B, Z)
+        samples = torch.arange(len(data), device=data.device)[:, None]
+        moved = data.transpose(1, 2)[samples, source.clamp(0, depth - 1)].transpose(1, 2)
+        filled = ((source >= 0) & (source < depth))[:, None, :, None, None]
+        return torch.where(filled, moved, self.cval).to(data.dtype)

@@ -1,0 +1,1 @@
+"""Transforms of pixel values, each on its own."""

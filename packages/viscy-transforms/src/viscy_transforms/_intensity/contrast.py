@@ -1,0 +1,94 @@
+"""Random gamma correction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range, per_sample
+
+__all__ = ["BatchedRandAdjustContrast", "BatchedRandAdjustContrastd"]
+
+
+class BatchedRandAdjustContrast(BatchedRandom):
+    """Raise the intensities of every sample, scaled to 0..1 between its extremes, to a random power.
+
+    Parameters
+    ----------
+    gamma : float or pair, default (0.5, 4.5)
+        The power, or the range it is drawn from, above 0.
+    prob : float, default 0.1
+        Probability of each sample to be changed.
+    invert_image : bool, default False
+        Whether to work on the negative.
+    retain_stats : bool, default False
+        Whether to restore mean and standard deviation of the sample.
+
+    Raises
+    ------
+    ValueError
+        If gamma is neither a number nor a pair, or not above 0.
+    """
+
+    def __init__(
+        self,
+        gamma: tuple[float, float] | float = (0.5, 4.5),
+        prob: float = 0.1,
+        invert_image: bool = False,
+        retain_stats: bool = False,
+    ) -> None:
+        super().__init__(prob)
+        self.gamma = as_range("gamma", gamma)
+        if self.gamma[0] <= 0:
+            raise ValueError(f"gamma is {gamma}, expected values above 0")
+        self.invert_image, self.retain_stats = invert_image, retain_stats
+
+    def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
+        return (self._uniform(data.shape[0], *self.gamma),)
+
+    def _transform(self, data: Tensor, gamma: Tensor) -> Tensor:
+        x = -data if self.invert_image else data
+        low, high = torch.aminmax(x.flatten(1), dim=1)
+        low, extent = per_sample(low, x), per_sample(high - low, x)
+        out = (x - low).div_(extent + 1e-7).pow_(per_sample(gamma, x)).mul_(extent).add_(low)
+        if self.retain_stats:
+            out = _with_stats(out, *_stats(x))
+        return out.neg_() if self.invert_image else out
+
+
+class BatchedRandAdjustContrastd(BatchedRandomd):
+    """Dictionary form of :class:`BatchedRandAdjustContrast`: all keys of a sample get the same gamma.
+
+    Parameters
+    ----------
+    keys : str or iterable of str
+        Entries of shape (B, C, Z, Y, X).
+    gamma, prob, invert_image, retain_stats
+        See :class:`BatchedRandAdjustContrast`.
+    allow_missing_keys : bool, default False
+        Whether absent keys are passed over.
+    """
+
+    def __init__(
+        self,
+        keys: str | Iterable[str],
+        gamma: tuple[float, float] | float = (0.5, 4.5),
+        prob: float = 0.1,
+        invert_image: bool = False,
+        retain_stats: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        transform = BatchedRandAdjustContrast(gamma, prob, invert_image, retain_stats)
+        super().__init__(keys, transform, allow_missing_keys)
+
+
+def _stats(x: Tensor) -> tuple[Tensor, Tensor]:
+    std, mean = torch.std_mean(x.flatten(1), dim=1)
+    return per_sample(mean, x), per_sample(std, x)
+
+
+def _with_stats(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    found_mean, found_std = _stats(x)
+    return (x - found_mean).div_(found_std + 1e-8).mul_(std).add_(mean)

@@ -1,0 +1,1 @@
+"""Transforms of the dictionary rather than of pixels."""

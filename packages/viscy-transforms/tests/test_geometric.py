@@ -1,0 +1,212 @@
+"""Flips, crops and affine maps."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+import viscy_transforms as vt
+
+
+def coordinates(batch, shape):
+    """Images whose pixel value is the flat position."""
+    return torch.arange(float(torch.tensor(shape).prod())).reshape(1, 1, *shape).repeat(batch, 1, 1, 1, 1)
+
+
+def test_flips_of_each_axis_are_independent():
+    x = coordinates(400, (2, 3, 4))
+    out = vt.BatchedRandFlip([0, 1, 2], prob=0.5).set_random_state(seed=0)(x)
+    # The value at the origin says which of the eight combinations a sample got; 50 expected of each.
+    corners, counts = out[:, 0, 0, 0, 0].unique(return_counts=True)
+    assert corners.tolist() == [0, 3, 8, 11, 12, 15, 20, 23]
+    assert counts.min() > 25
+
+
+def test_flip_axes_are_checked(batch):
+    with pytest.raises(ValueError, match="not all axes of a batch"):
+        vt.BatchedRandFlip(3)(batch)
+    with pytest.raises(ValueError, match="one or more different axes"):
+        vt.BatchedRandFlip([1, 1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    image=st.tuples(st.integers(1, 4), st.integers(2, 7), st.integers(2, 7)),
+    shrink=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)),
+    seed=st.integers(0, 99),
+)
+def test_random_crops_are_windows_inside_the_image(image, shrink, seed):
+    roi = tuple(max(size - less, 1) for size, less in zip(image, shrink, strict=True))
+    x = coordinates(6, image)
+    out = vt.BatchedRandSpatialCrop(roi).set_random_state(seed=seed)(x)
+    assert out.shape == (6, 1, *roi)
+    for sample, window in zip(x[:, 0], out[:, 0], strict=True):
+        origin = (sample == window[0, 0, 0]).nonzero()[0].tolist()
+        box = tuple(slice(start, start + size) for start, size in zip(origin, roi, strict=True))
+        assert torch.equal(sample[box], window)
+
+
+def test_random_crops_reach_every_place_and_differ_between_samples():
+    x = coordinates(300, (1, 4, 5))
+    out = vt.BatchedRandSpatialCrop((1, 2, 3)).set_random_state(seed=0)(x)
+    assert sorted(out[:, 0, 0, 0, 0].unique().tolist()) == [0, 1, 2, 5, 6, 7, 10, 11, 12]
+
+
+def test_random_crop_takes_all_keys_from_the_same_place(signed):
+    x = signed((5, 2, 3, 9, 9))
+    out = vt.BatchedRandSpatialCropd(["x", "y"], (2, 4, 4))({"first": None, "x": x, "y": x[:, :1]})
+    assert torch.equal(out["x"][:, :1], out["y"])
+
+
+def test_random_crop_keeps_its_distance_from_old_failures(batch):
+    centre = vt.BatchedRandSpatialCrop((-1, 4, 4), random_center=False)(batch)
+    assert torch.equal(centre, batch[..., 4:8, 4:8])
+    with pytest.raises(ValueError, match="random_size and max_roi_size"):
+        vt.BatchedRandSpatialCrop(4, random_size=True)
+    with pytest.raises(ValueError, match="random_size and max_roi_size"):
+        vt.BatchedRandSpatialCrop(4, max_roi_size=6)
+
+
+@pytest.mark.parametrize("crop", [vt.BatchedRandSpatialCrop, vt.BatchedCenterSpatialCrop])
+def test_a_crop_larger_than_the_image_is_refused(crop, batch):
+    with pytest.raises(ValueError, match=r"roi_size \(3, 16, 4\) is larger than the image \(3, 12, 12\)"):
+        crop((3, 16, 4))(batch)
+    with pytest.raises(ValueError, match="does not have the 3 spatial axes"):
+        crop((4, 4))(batch)
+
+
+@pytest.mark.parametrize(("size", "roi", "start"), [(8, 4, 2), (9, 4, 2), (8, 5, 2), (9, 5, 2), (5, 5, 0), (4, 1, 2)])
+def test_centre_crop_starts_at_half_the_size_minus_half_the_crop(size, roi, start):
+    x = coordinates(1, (1, 1, size))
+    assert vt.BatchedCenterSpatialCrop((0, 0, roi))(x).flatten().tolist() == list(range(start, start + roi))
+
+
+def test_centre_crop_of_2d_images_and_keys(batch):
+    out = vt.BatchedCenterSpatialCropd(["x"], 4)({"x": batch[:, :, 0], "y": 1})
+    assert torch.equal(out["x"], batch[:, :, 0, 4:8, 4:8])
+    assert out["y"] == 1
+
+
+def affine(prob=1.0, **ranges):
+    return vt.BatchedRandAffined("x", prob=prob, **ranges)
+
+
+@pytest.mark.parametrize("angle", [torch.pi / 2, torch.pi, -torch.pi / 2])
+def test_rotation_by_quarter_turns_moves_pixels_exactly(angle, batch):
+    out = affine(rotate_range=[(angle, angle), 0.0, 0.0])({"x": batch})["x"]
+    torch.testing.assert_close(out, torch.rot90(batch, round(2 * angle / torch.pi), (-2, -1)), atol=1e-4, rtol=0)
+
+
+def test_interpolating_in_2d_equals_interpolating_in_3d(batch):
+    in_plane = [0.0, 0.0, 0.0, 0.2, 0.0, 0.2]
+    ranges = {"rotate_range": [1.0, 0.0, 0.0], "shear_range": in_plane, "translate_range": [0.0, 0.1, 0.1]}
+    flat = affine(**ranges, scale_range=[(1.0, 1.0), (0.8, 1.2), (0.8, 1.2)]).set_random_state(seed=3)
+    full = affine(**ranges, scale_range=[(1.0, 1.0 + 1e-6), (0.8, 1.2), (0.8, 1.2)]).set_random_state(seed=3)
+    torch.testing.assert_close(flat({"x": batch})["x"], full({"x": batch})["x"], atol=1e-4, rtol=0)
+
+
+def test_scale_above_one_magnifies_about_the_centre():
+    x = torch.zeros(1, 1, 1, 21, 21)
+    x[..., 8:13, 8:13] = 1
+    out = affine(scale_range=(2.0, 2.0))({"x": x})["x"]
+    # Five pixels wide at half height become ten.
+    assert 9 <= (out[0, 0, 0, 10] > 0.5).sum() <= 11
+    torch.testing.assert_close(out, out.flip(-1), atol=1e-5, rtol=0)
+
+
+def test_one_pair_of_scales_is_one_factor_for_all_axes():
+    x = torch.zeros(1, 1, 1, 33, 33)
+    x[..., 12:21, 12:21] = 1
+    out = affine(scale_range=(0.5, 1.5))({"x": x})["x"]
+    torch.testing.assert_close(out, out.mT, atol=1e-5, rtol=0)
+
+
+def test_a_number_rotates_about_z_alone(batch):
+    outs = [affine(rotate_range=r).set_random_state(seed=1)({"x": batch})["x"] for r in (0.5, [0.5, 0.0, 0.0])]
+    assert torch.equal(*outs)
+
+
+def test_a_single_slice_is_not_turned_out_of_its_plane():
+    x = torch.ones(4, 1, 1, 9, 9)
+    out = affine(rotate_range=[0.0, 0.3, 0.3], translate_range=[0.5, 0.0, 0.0])({"x": x})["x"]
+    assert (out[..., 4, 4] > 0.99).all()
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"rotate_range": [1.0, 2.0]}, "rotate_range is .* expected 3 numbers or 3 pairs"),
+        ({"shear_range": [0.0, 0.1, 0.1]}, "shear_range is .* expected 6 numbers"),
+        ({"shear_range": 0.1}, "shear_range is 0.1, expected 6 numbers"),
+        ({"scale_range": [0.9, 1.0, 1.1]}, "scale_range is .* expected a pair .* or three pairs"),
+        ({"scale_range": (0.0, 1.0)}, "factors above 0"),
+        ({"rotate_range": [(0.0, 1.0, 2.0), 0.0, 0.0]}, "expected a number or a pair"),
+        ({"mode": "cubic"}, "mode is 'cubic'"),
+    ],
+)
+def test_wrong_affine_ranges_say_what_fits(ranges, message):
+    with pytest.raises(ValueError, match=message):
+        affine(**ranges)
+
+
+def test_stacks_are_shifted_by_whole_slices_and_filled():
+    x = torch.arange(1.0, 6.0).reshape(1, 1, 5, 1, 1).repeat(200, 2, 1, 3, 3)
+    out = vt.BatchedRandZStackShiftd("x", max_shift=2, prob=1.0, cval=-1.0).set_random_state(seed=0)({"x": x})["x"]
+    assert (out == out[..., :1, :1]).all()
+    assert (out[:, 0] == out[:, 1]).all()
+    shifted = {tuple(line) for line in out[:, 0, :, 0, 0].tolist()}
+    assert shifted == {(3, 4, 5, -1, -1), (2, 3, 4, 5, -1), (1, 2, 3, 4, 5), (-1, 1, 2, 3, 4), (-1, -1, 1, 2, 3)}
+
+
+def test_shifts_are_alike_for_all_keys_and_keep_the_dtype(batch):
+    out = vt.BatchedRandZStackShiftd(["x", "y"], prob=0.7)({"x": batch.half(), "y": batch[:, :1].half()})
+    assert out["x"].dtype == torch.float16
+    assert torch.equal(out["x"][:, :1], out["y"])
+
+
+def test_wrong_shifts_are_refused(batch):
+    with pytest.raises(ValueError, match="mode is 'wrap'"):
+        vt.BatchedRandZStackShiftd("x", mode="wrap")
+    with pytest.raises(ValueError, match="max_shift is -1"):
+        vt.BatchedRandZStackShiftd("x", max_shift=-1)
+    with pytest.raises(ValueError, match="shift along z needs a batch"):
+        vt.BatchedRandZStackShiftd("x")({"x": batch[:, :, 0]})
+
+
+def test_elastic_displacement_is_the_same_number_of_pixels_along_every_axis():
+    shape = (16, 48, 64)
+    deviations = []
+    for axis in range(3):
+        ramp = torch.arange(float(shape[axis])).reshape([-1 if i == axis else 1 for i in range(3)]).expand(shape)
+        x = ramp.expand(4, 1, *shape)
+        warp = vt.BatchedRand3DElasticd("x", (2.0, 2.0), (8.0, 8.0), prob=1.0).set_random_state(seed=0)
+        displacement = (warp({"x": x})["x"] - x)[..., 4:-4, 4:-4, 4:-4]
+        deviations.append(displacement.std().item())
+    # White noise blurred by sigma along three axes keeps 1 / (2 sigma sqrt(pi)) of its variance per axis.
+    expected = 8.0 * (1 / (2 * 2.0 * torch.pi**0.5)) ** 1.5
+    assert deviations == pytest.approx([expected] * 3, rel=0.25)
+
+
+def test_elastic_options_are_used_or_refused(batch):
+    with pytest.raises(ValueError, match="spatial_size is 4"):
+        vt.BatchedRand3DElasticd("x", (1.0, 2.0), (1.0, 2.0), spatial_size=4)
+    with pytest.raises(ValueError, match="elastic warp needs a batch"):
+        vt.BatchedRand3DElasticd("x", (1.0, 2.0), (1.0, 2.0))({"x": batch[:, :, 0]})
+    with pytest.raises(ValueError, match="sigma_range is"):
+        vt.BatchedRand3DElasticd("x", (-1.0, 2.0), (1.0, 2.0))
+
+
+def test_tiles_run_through_x_first_and_keep_the_statistics():
+    image = torch.arange(2 * 4 * 6.0).reshape(1, 2, 4, 6)
+    tiles = vt.TiledSpatialCropSamplesd("x", (2, 2, 3), 3)({"x": image, "norm_meta": "kept", "index": "dropped"})
+    assert [tile["x"][0, 0, 0, 0].item() for tile in tiles] == [0, 3, 12]
+    assert all(tile["norm_meta"] == "kept" and "index" not in tile for tile in tiles)
+    with pytest.raises(ValueError, match=r"num_samples is 5, but .* has 4 whole tiles"):
+        vt.TiledSpatialCropSamplesd("x", (2, 2, 3), 5)({"x": image})
+
+
+def test_zoom_needs_its_keys(batch):
+    with pytest.raises(KeyError, match="absent"):
+        vt.BatchedZoomd("absent", 0.5, "nearest")({"x": batch})
