@@ -1,0 +1,156 @@
+"""Which pairs attract and which repel: for a block of rows at a time, so that no N x N mask need exist.
+
+Each function here returns a *relation*: a function of a slice of query rows that gives the positive pairs and the
+negatives of just these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Relation",
+    "Relations",
+    "StackedViews",
+    "label_relations",
+    "listed_relations",
+    "stack_views",
+    "view_relations",
+]
+
+
+class Relations(NamedTuple):
+    """Pairs of a block of R query rows with M references."""
+
+    query: Tensor
+    """Row within the block of each positive pair, (P,), int64."""
+    positive: Tensor
+    """Reference of each positive pair, (P,), int64."""
+    negatives: Tensor
+    """(R, M): bool, or how often each reference counts as a negative, float32."""
+
+
+Relation = Callable[[slice], Relations]
+
+
+def label_relations(labels: Tensor, reference_labels: Tensor | None = None) -> Relation:
+    """Pair by label: equal labels attract, different ones repel.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (N,)
+    reference_labels : Tensor, shape (M,), optional
+        By default the queries are their own references, and no row is its own positive.
+
+    Returns
+    -------
+    callable
+        From a slice of query rows to `Relations`; pairs ordered by query, then by reference.
+    """
+    references = labels if reference_labels is None else reference_labels
+
+    def relate(rows: slice) -> Relations:
+        same = labels[rows, None] == references
+        negatives = ~same
+        if reference_labels is None:
+            same.diagonal(offset=rows.start).fill_(False)
+        return Relations(*torch.where(same), negatives)
+
+    return relate
+
+
+class StackedViews(NamedTuple):
+    """Two views of n cells below one another."""
+
+    views: Tensor
+    """(2n, D): first all anchors, then all positives."""
+    ids: Tensor
+    """(2B,) int64: the rows of `views` that are contrasted; all of them, or this process's share."""
+    groups: Tensor | None
+    """(2n,) group of each row, when given."""
+
+
+def stack_views(
+    anchor: Tensor, positive: Tensor, groups: Tensor | None = None, own: slice = slice(None)
+) -> StackedViews:
+    """Stack two views of n cells.
+
+    Parameters
+    ----------
+    anchor, positive : Tensor, shape (n, D)
+    groups : Tensor, shape (n,), optional
+    own : slice, default all
+        The cells that are contrasted; the others only serve as negatives.
+
+    Returns
+    -------
+    StackedViews
+    """
+    cells = torch.arange(len(anchor), device=anchor.device)[own]
+    ids = torch.cat([cells, cells + len(anchor)])
+    return StackedViews(torch.cat([anchor, positive]), ids, None if groups is None else groups.repeat(2))
+
+
+def view_relations(stacked: StackedViews) -> Relation:
+    """Pair each view with the other view of its cell; all other cells repel, but those of the same group.
+
+    Parameters
+    ----------
+    stacked : StackedViews
+        Queries are its `ids`, references all its rows. Without groups every cell is a group of its own.
+
+    Returns
+    -------
+    callable
+        From a slice of `ids` to `Relations`: one positive per query.
+    """
+    ids, groups, n_views = stacked.ids, stacked.groups, len(stacked.views)
+
+    def relate(rows: slice) -> Relations:
+        own = ids[rows]
+        other = (own + n_views // 2) % n_views
+        query = torch.arange(len(own), device=own.device)
+        if groups is None:
+            negatives = torch.ones(len(own), n_views, dtype=torch.bool, device=own.device)
+            negatives[query, own] = False
+            negatives[query, other] = False
+        else:
+            negatives = groups[own, None] != groups
+        return Relations(query, other, negatives)
+
+    return relate
+
+
+def listed_relations(positives: tuple[Tensor, Tensor], negatives: tuple[Tensor, Tensor], n_references: int) -> Relation:
+    """Pair as listed, for instance by a miner.
+
+    Parameters
+    ----------
+    positives, negatives : tuple of two Tensors, int64
+        Queries and references of the pairs. A negative listed k times counts k times.
+    n_references : int
+
+    Returns
+    -------
+    callable
+        From a slice of query rows to `Relations`, positive pairs in their order.
+    """
+
+    def relate(rows: slice) -> Relations:
+        query, positive = _inside(positives, rows)
+        repelled, negative = _inside(negatives, rows)
+        counts = torch.zeros(rows.stop - rows.start, n_references, device=query.device)
+        counts.index_put_((repelled, negative), counts.new_ones(()), accumulate=True)
+        return Relations(query, positive, counts)
+
+    return relate
+
+
+def _inside(pairs: tuple[Tensor, Tensor], rows: slice) -> tuple[Tensor, Tensor]:
+    query, reference = pairs
+    inside = (query >= rows.start) & (query < rows.stop)
+    return query[inside] - rows.start, reference[inside]
