@@ -1,0 +1,82 @@
+"""JSON metadata documents inside a Zarr hierarchy, on a local disk or behind a URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from viscy_data._optional import require
+
+__all__ = ["Documents", "open_documents", "write_json"]
+
+
+class Documents(Protocol):
+    """Reads and writes small JSON objects by their key below a root."""
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """Return the parsed object, None when there is none."""
+
+    def write(self, key: str, document: dict[str, Any]) -> None:
+        """Replace the object as a whole."""
+
+
+class LocalDocuments:
+    """Documents below a folder."""
+
+    def __init__(self, root: str) -> None:
+        self._root = Path(root)
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        try:
+            text = (self._root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return json.loads(text)
+
+    def write(self, key: str, document: dict[str, Any]) -> None:
+        write_json(self._root / key, document)
+
+
+class RemoteDocuments:
+    """Documents below a URL that tensorstore can open."""
+
+    def __init__(self, url: str) -> None:
+        tensorstore = require("tensorstore", extra="triplet")
+        self._store = tensorstore.KvStore.open(url.rstrip("/") + "/").result()
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        found = self._store.read(key).result()
+        return json.loads(found.value) if found.state == "value" else None
+
+    def write(self, key: str, document: dict[str, Any]) -> None:
+        self._store.write(key, json.dumps(document, indent=2, allow_nan=False).encode()).result()
+
+
+def open_documents(root: str) -> Documents:
+    """Choose the reader by the form of the root: a path or a URL."""
+    return RemoteDocuments(root) if "://" in root else LocalDocuments(root)
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write beside the place and rename, so that no reader ever sees half a document."""
+    text = json.dumps(document, indent=2, allow_nan=False)
+    # The mode of a temporary file is private; a store is usually shared.
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,69 @@
+"""Errors about what the user gave: what, where, found, expected, fix.
+
+An :class:`InputError` is raised when a config, a store or a table cannot be used. The command line prints it as one
+short paragraph and exits with code 2; library users read its attributes instead of parsing the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["InputError", "InputErrors", "MissingInputError", "raise_all"]
+
+
+class InputError(ValueError):
+    """One problem with one input.
+
+    Parameters
+    ----------
+    where : str
+        The file, store or argument at fault, with the experiment or FOV inside it.
+    field : str, optional
+        Name of the field, column or option.
+    found, expected, fix : str, optional
+        What was there, what would have been right, and what to do about it.
+    """
+
+    def __init__(self, where: str, *, field: str = "", found: str = "", expected: str = "", fix: str = "") -> None:
+        self.where, self.field, self.found, self.expected, self.fix = where, field, found, expected, fix
+        head = f"{where}, field {field}" if field else where
+        rows = [("found", found), ("expected", expected), ("fix", fix)]
+        super().__init__("\n".join([head, *(f"  {name:<9}{text}" for name, text in rows if text)]))
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """A file, folder or store that does not exist."""
+
+    def __str__(self) -> str:
+        # OSError would print its own form of the arguments.
+        return str(self.args[0])
+
+
+class InputErrors(InputError):
+    """Several problems of one input, reported together.
+
+    Parameters
+    ----------
+    errors : iterable of InputError
+        Kept in order in the attribute ``errors``.
+    """
+
+    def __init__(self, errors: Iterable[InputError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__(f"{len(self.errors)} problems")
+        self.args = ("\n".join([f"{len(self.errors)} problems:", *map(str, self.errors)]),)
+
+
+def raise_all(errors: Iterable[InputError]) -> None:
+    """Raise the collected problems: nothing when there are none, a lone one as it is.
+
+    Raises
+    ------
+    InputError
+        The only problem, or :class:`InputErrors` with all of them.
+    """
+    found = list(errors)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise InputErrors(found)

@@ -1,0 +1,32 @@
+"""HCS OME-Zarr stores: what is in a plate, its attributes, and writing one.
+
+Reading takes the small JSON documents of the store and nothing else, so a plate of hundreds of FOVs is listed in
+milliseconds and no file stays open; OME-NGFF 0.4 (Zarr v2) and 0.5 (Zarr v3) look the same to the caller. Writing is
+left to iohub.
+
+>>> import tempfile, numpy as np
+>>> path = tempfile.mkdtemp() + "/plate.zarr"
+>>> with PlateWriter(path, ["Phase", "GFP"]) as plate:
+...     plate.write("A/1/0", np.zeros((3, 2, 1, 64, 64), np.float32))
+>>> [fov] = read_plate(path)
+>>> fov.name, fov.well, fov.shape, fov.channel_names
+('A/1/0', 'A/1', (3, 2, 1, 64, 64), ('Phase', 'GFP'))
+"""
+
+from __future__ import annotations
+
+from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
+from viscy_data.stores.reading import describe_position, read_attributes, read_plate, update_attributes
+from viscy_data.stores.writing import PlateWriter
+
+__all__ = [
+    "FovInfo",
+    "FovKey",
+    "PlateWriter",
+    "canonical_fov_name",
+    "canonical_store",
+    "describe_position",
+    "read_attributes",
+    "read_plate",
+    "update_attributes",
+]
