@@ -1,0 +1,82 @@
+"""Measure FlexibleBatchSampler: construction, first batch, one batch of 128, and memory per anchor, for all axes.
+
+Run ``python benchmarks/sampler.py`` (1 M and 10 M anchors) or ``python benchmarks/sampler.py --quick`` (100 k).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import pickle
+import statistics
+import time
+
+import numpy as np
+import pandas as pd
+
+from viscy_data.sampler import FlexibleBatchSampler
+
+BATCH_SIZE = 128
+AXES = ("aware", "condition", "temporal", "leaky")
+
+
+def make_anchors(n_anchors: int) -> pd.DataFrame:
+    """Four experiments, two conditions, 48 time points."""
+    rng = np.random.default_rng(0)
+
+    def names(*values: str) -> pd.Categorical:
+        return pd.Categorical.from_codes(rng.integers(0, len(values), n_anchors, dtype=np.int8), list(values))
+
+    return pd.DataFrame(
+        {
+            "experiment": names("a", "b", "c", "d"),
+            "condition": names("infected", "uninfected"),
+            "hours_post_infection": rng.integers(0, 48, n_anchors) * 0.5,
+        }
+    )
+
+
+def measure(anchors: pd.DataFrame, options: dict[str, bool | float], n_batches: int) -> tuple[float, ...]:
+    """Seconds to construct, seconds to the first batch, median seconds of a batch, bytes per anchor."""
+    begin = time.perf_counter()
+    sampler = FlexibleBatchSampler(anchors, BATCH_SIZE, **options)
+    constructed = time.perf_counter()
+    sampler.batch(0)
+    first = time.perf_counter()
+    times = []
+    for number in np.random.default_rng(0).integers(sampler.n_batches, size=n_batches):
+        start = time.perf_counter()
+        sampler.batch(int(number))
+        times.append(time.perf_counter() - start)
+    n_bytes = len(pickle.dumps(sampler, protocol=5)) / len(anchors)
+    return constructed - begin, first - constructed, statistics.median(times), n_bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="100 k anchors only")
+    parser.add_argument("--batches", type=int, default=500, help="batches per combination")
+    arguments = parser.parse_args()
+    print(f"{'anchors':>10}  {'axes':<34}{'construct':>11}{'first':>11}{'batch':>11}{'bytes/anchor':>14}")
+    for n_anchors in [100_000] if arguments.quick else [1_000_000, 10_000_000]:
+        anchors = make_anchors(n_anchors)
+        for flags in itertools.product([False, True], repeat=len(AXES)):
+            aware, condition, temporal, leaky = flags
+            if leaky and not aware:
+                continue
+            options = {
+                "experiment_aware": aware,
+                "condition_balanced": condition,
+                "temporal_enrichment": temporal,
+                "leaky": 0.1 if leaky else 0.0,
+            }
+            construct, first, batch, n_bytes = measure(anchors, options, arguments.batches)
+            axes = " + ".join(name for name, flag in zip(AXES, flags, strict=True) if flag) or "plain"
+            print(
+                f"{n_anchors:>10}  {axes:<34}{construct * 1e3:>8.1f} ms{first * 1e3:>8.2f} ms{batch * 1e6:>8.1f} us"
+                f"{n_bytes:>14.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One way to make a loader for datasets that build whole batches: workers, pinning, prefetching and resuming.
+
+A sampler of batches (lists of positions) takes the place of the usual ``sampler``, without collation::
+
+    batches = FlexibleBatchSampler(anchors, batch_size=128)
+    loader = BatchLoader(dataset, sampler=batches)      # dataset[[3, 1, 2]] is a batch
+
+Lightning then finds the sampler where it looks for one: it announces the epochs to it, and leaves it in place under
+distributed training, since the samplers of this package divide the work themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from monai.data import ThreadDataLoader
+from monai.data.thread_buffer import buffer_iterator
+from torch.multiprocessing import get_context
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+
+__all__ = ["BatchLoader", "ResumableTraining", "identity"]
+
+
+def identity(batch: Any) -> Any:
+    """Return the batch as it is: the collation of datasets that build whole batches. Pickles."""
+    return batch
+
+
+class _Failure(NamedTuple):
+    """An exception on its way from the reading thread to the consumer."""
+
+    error: Exception
+
+
+def _outcomes(batches: Iterator[Any]) -> Iterator[Any]:
+    """Hand on an exception as the last item: a thread that dies would look like the end of the epoch."""
+    try:
+        yield from batches
+    except Exception as err:  # noqa: BLE001 - raised again by the consumer
+        yield _Failure(err)
+
+
+class BatchLoader(ThreadDataLoader):
+    """Load whole batches: one reading thread in front of the model, worker processes behind it on request.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        ``dataset[list_of_positions]`` is a batch.
+    sampler : Sampler of lists of int
+        Such as :class:`~viscy_data.sampler.FlexibleBatchSampler` or
+        :class:`~viscy_data.distributed.SequentialBatchSampler`.
+    num_workers : int, default 0
+        Worker processes. They are spawned, never forked: open stores and threads do not survive a fork. They stay
+        alive between epochs.
+    pin_memory : bool, default False
+        Copy tensors into page-locked memory.
+    buffer_size : int, default 1
+        Batches that the reading thread holds ready.
+    **kwargs
+        Further arguments of :class:`torch.utils.data.DataLoader`, such as ``prefetch_factor``.
+
+    Raises
+    ------
+    ValueError
+        If the sampler yields single positions, or collation is asked for.
+
+    Notes
+    -----
+    Iterating never draws from torch's global generator, so that losses do not depend on the number of workers.
+    ``state_dict`` and ``load_state_dict`` let Lightning continue in the middle of an epoch at the right batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Sampler | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        buffer_size: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        if sampler is None or isinstance(sampler, SequentialSampler | RandomSampler):
+            raise ValueError(
+                "BatchLoader needs a sampler that yields lists of positions, found "
+                f"{'none' if sampler is None else type(sampler).__name__}. "
+                "(Lightning's overfit_batches puts in one of single positions: use limit_train_batches instead.)"
+            )
+        # Lightning re-instantiates loaders from their attributes, so the fixed settings come back as arguments.
+        fixed = {"batch_size": None, "collate_fn": identity, "use_thread_workers": False, "repeats": 1}
+        refused = [name for name, value in fixed.items() if kwargs.setdefault(name, value) is not value]
+        if refused:
+            raise ValueError(f"BatchLoader: {', '.join(refused)} cannot be set, its dataset returns whole batches.")
+        if num_workers > 0:
+            kwargs.setdefault("multiprocessing_context", get_context("spawn"))
+            kwargs.setdefault("persistent_workers", True)
+        if kwargs.get("generator") is None:
+            kwargs["generator"] = torch.Generator()
+        super().__init__(
+            dataset, buffer_size=buffer_size, sampler=sampler, num_workers=num_workers, pin_memory=pin_memory, **kwargs
+        )
+        self._served = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rest of the epoch: from ``sampler.start_batch`` on."""
+        # A generator: nothing is drawn before the first batch is asked for, and by then the epoch has been announced.
+        self._served = getattr(self.sampler, "start_batch", 0)
+        batches = _outcomes(DataLoader.__iter__(self))
+        for batch in buffer_iterator(batches, self.buffer_size, self.buffer_timeout):
+            if isinstance(batch, _Failure):
+                raise batch.error
+            self._served += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Say where in which epoch the loader is: ``{"epoch": ..., "batches": handed out so far on this rank}``."""
+        return {"epoch": int(getattr(self.sampler, "epoch", 0)), "batches": self._served}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue after the batches of ``state_dict`` when its epoch is iterated; others begin at their start."""
+        if not hasattr(self.sampler, "start_batch"):
+            raise ValueError(f"{type(self.sampler).__name__} cannot begin in the middle of an epoch.")
+        self.sampler.set_epoch(state_dict["epoch"])
+        self.sampler.start_batch = state_dict["batches"]
+        self._served = state_dict["batches"]
+
+
+class ResumableTraining:
+    """Mix into a LightningDataModule: its checkpoints remember how far the training epoch had come.
+
+    Lightning restores loaders by itself, except when a model asks for ``trainer.estimated_stepping_batches`` while it
+    sets up its optimizers: the loader then exists before the checkpoint is read. The state of a data module is always
+    restored first. Pass what ``train_dataloader`` makes through :meth:`resumed`.
+    """
+
+    _training_state: dict[str, int] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the training loader, if it has one."""
+        loader = getattr(getattr(self, "trainer", None), "train_dataloader", None)
+        return {"train_loader": loader.state_dict()} if isinstance(loader, BatchLoader) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state for the next training loader."""
+        self._training_state = state_dict.get("train_loader")
+
+    def resumed(self, loader: BatchLoader) -> BatchLoader:
+        """Let a new training loader continue where the restored checkpoint stopped; once."""
+        if self._training_state is not None:
+            loader.load_state_dict(self._training_state)
+            self._training_state = None
+        return loader

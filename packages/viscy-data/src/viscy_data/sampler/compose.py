@@ -1,0 +1,155 @@
+"""From a plan, sorted anchors and a batch number to a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from viscy_data.sampler.constraints import include_neighbors, limit_lineages
+from viscy_data.sampler.draw import Ints, Pools, Requests, draw, settle, whole_pools, windowed_pools
+from viscy_data.sampler.epoch import BATCH_SCOPE, Epoch
+from viscy_data.sampler.groups import AnchorGroups
+from viscy_data.sampler.permutation import mix
+from viscy_data.sampler.plan import BatchPlan
+from viscy_data.sampler.rounding import RotatingCounts, whole_part
+
+__all__ = ["Batch", "BatchComposer"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch and what became of the plan in it.
+
+    Attributes
+    ----------
+    places : ndarray of int64, shape (B,)
+        Sorted places of the anchors.
+    experiment : int
+        The experiment it belongs to.
+    parts : ndarray of int64, shape (sides, parts)
+        Anchors delivered per part, as :meth:`BatchPlan.sizes` orders them.
+    moved, repeated, lineage_surplus, neighbors : int
+        Anchors from the other side of the focal window; repeats; beyond ``max_per_lineage``; near neighbours.
+    """
+
+    places: Ints
+    experiment: int
+    parts: Ints
+    moved: int
+    repeated: int
+    lineage_surplus: int
+    neighbors: int
+
+
+class BatchComposer:
+    """Compose any batch of any epoch; keeps no state.
+
+    Parameters
+    ----------
+    groups : AnchorGroups
+        The sorted anchors.
+    plan : BatchPlan
+        What a batch is made of.
+    lineage : ndarray of int, shape (N,), optional
+        Lineage codes by position, for ``max_per_lineage``.
+    neighbors : ndarray of int, shape (N, k), optional
+        Positions of near neighbours, nearest first, -1 for none; for ``neighbor_fraction``.
+    """
+
+    def __init__(
+        self,
+        groups: AnchorGroups,
+        plan: BatchPlan,
+        lineage: NDArray[np.integer] | None = None,
+        neighbors: NDArray[np.integer] | None = None,
+    ) -> None:
+        self.groups, self.plan = groups, plan
+        sizes = groups.sizes
+        self.experiment_shares = plan.experiment_shares(groups.experiments, sizes.sum(axis=1))
+        balanced = plan.condition_balanced
+        self.condition_shares = plan.condition_shares(groups.conditions) if balanced else np.ones(1)
+        self.sizes = plan.sizes(len(sizes))
+        self._leaky = len(self.sizes) > 1
+        self._pools: dict[int, Pools] = {}
+        self._rotations = self._all_rotations(sizes)
+        self._lineage = None if lineage is None else lineage[groups.order]
+        self._neighbors = neighbors
+        self._n_neighbors = whole_part(plan.batch_size, plan.neighbor_fraction)
+        if neighbors is not None:
+            self._rank = np.empty_like(groups.order)
+            self._rank[groups.order] = np.arange(len(groups.order), dtype=groups.order.dtype)
+
+    def _all_rotations(self, sizes: Ints) -> list[RotatingCounts]:
+        """Round the shares of each experiment; experiments with the same conditions share the counts."""
+        made: dict[bytes, RotatingCounts] = {}
+        rotations = []
+        for own in sizes:
+            sides = (own, sizes.sum(axis=0) - own)[: len(self.sizes)]
+            shares = np.stack([self._available(pool) for pool in sides])
+            if shares.tobytes() not in made:
+                made[shares.tobytes()] = RotatingCounts(self.sizes, shares)
+            rotations.append(made[shares.tobytes()])
+        return rotations
+
+    def _available(self, pool: Ints) -> NDArray[np.float64]:
+        """Shares of the conditions that a pool has; by size where none of them is wanted."""
+        shares = np.where(pool > 0, self.condition_shares, 0.0)
+        shares = shares if shares.sum() > 0 else pool.astype(np.float64)
+        return shares / max(1e-300, shares.sum())
+
+    def compose(self, epoch: Epoch, number: int) -> Batch:
+        """Compose batch ``number`` of an epoch."""
+        experiment, earlier, phase = epoch.place(number)
+        ask = self._ask_window if self.plan.temporal_enrichment else self._ask
+        pools, requests, moved = ask(epoch, number, experiment, earlier, phase)
+        places, request, repeated = draw(pools, requests)
+        neighbor, surplus = None, 0
+        if self._neighbors is not None and self._n_neighbors:
+            places, neighbor = self._near(places, request, pools, epoch.batch_key(number))
+        if self._lineage is not None and self.plan.max_per_lineage is not None:
+            before = places
+            limit, key = self.plan.max_per_lineage, epoch.batch_key(number)
+            places, surplus = limit_lineages(places, request, pools, self._lineage, limit, key)
+            neighbor = None if neighbor is None else neighbor & (places == before)
+        parts = requests.counts.reshape(*self.sizes.shape, -1).sum(axis=2)
+        n_neighbors = 0 if neighbor is None else int(neighbor.sum())
+        return Batch(places, experiment, parts, moved, repeated, surplus, n_neighbors)
+
+    def _ask(self, epoch: Epoch, number: int, experiment: int, earlier: int, phase: int) -> tuple[Pools, Requests, int]:
+        """Go on in the sequences of the batch's experiment, after what its earlier batches of the epoch took."""
+        rotation = self._rotations[experiment]
+        counts = rotation.counts(phase + earlier).ravel()
+        first = (rotation.used(phase + earlier) - rotation.used(phase)).ravel()
+        keys = epoch.keys(experiment, len(counts))
+        if experiment not in self._pools:
+            self._pools[experiment] = whole_pools(self.groups.edges, experiment, self._leaky)
+        return self._pools[experiment], Requests(counts, first, rotation.largest.ravel(), keys), 0
+
+    def _ask_window(
+        self, epoch: Epoch, number: int, experiment: int, earlier: int, phase: int
+    ) -> tuple[Pools, Requests, int]:
+        """Draw from either side of the window around the time of a random anchor."""
+        edges = self.groups.edges
+        block = edges[experiment]
+        lead = int(block[0, 0]) + epoch.batch_key(number) % int(block[-1, 1] - block[0, 0])
+        focal_time = self.groups.time_at(lead)
+        window = self.groups.window(focal_time, self.plan.temporal_window_hours)
+        pools = windowed_pools(edges, window, experiment, self._leaky)
+        asked = self._rotations[experiment].counts(phase + earlier)
+        taken, moved = settle(asked, pools.sizes.reshape(asked.shape))
+        counts = taken.ravel()
+        keys = epoch.keys(BATCH_SCOPE + number, len(counts))
+        return pools, Requests(counts, np.zeros_like(counts), counts, keys), moved
+
+    def _near(self, places: Ints, request: Ints, pools: Pools, key: int) -> tuple[Ints, NDArray[np.bool_]]:
+        """Replace anchors of the own side by neighbours of others, which are taken in random order."""
+        n_own = self.sizes.shape[1] * self.groups.edges.shape[1]
+        own = np.flatnonzero(request < n_own)
+        seeds = own[np.argsort(mix(own.astype(np.uint64) ^ np.uint64(key)))[: self._n_neighbors]]
+        found = self._neighbors[self.groups.order[places[seeds]]]
+        near = np.where(found >= 0, self._rank[found], -1).astype(np.int64)
+        pool = pools.request_of(near)
+        pool[pool >= n_own] = -1
+        return include_neighbors(places, request, near, pool, self._n_neighbors, seeds)

@@ -1,0 +1,173 @@
+"""Anchors sorted once by (experiment, condition, time), so that every pool is a few contiguous slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from viscy_data.sampler.plan import near_matches
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["UNKNOWN_CONDITION", "AnchorGroups"]
+
+UNKNOWN_CONDITION = "unknown"
+"""Name of the group of rows without a condition."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorGroups:
+    """A permutation of the anchors in which every (experiment, condition) is a slice, ordered by time.
+
+    Attributes
+    ----------
+    order : ndarray of int32 or int64, shape (N,)
+        Positions in the table, sorted.
+    edges : ndarray of int64, shape (E, C, 2)
+        First place and end of each slice of ``order``.
+    experiments, conditions : tuple of str
+        Names, one empty name when the table is not divided.
+    times : ndarray of float64, shape (T,)
+        Distinct times, ascending; empty when time plays no role.
+    run_keys, run_starts : ndarray of int64
+        The runs of equal (slice, time): ``slice * T + time code``, and the first place of each (one entry more).
+    """
+
+    order: NDArray[np.integer]
+    edges: NDArray[np.int64]
+    experiments: tuple[str, ...]
+    conditions: tuple[str, ...]
+    times: NDArray[np.float64]
+    run_keys: NDArray[np.int64]
+    run_starts: NDArray[np.int64]
+
+    @classmethod
+    def from_table(
+        cls, table: pd.DataFrame, experiment: str | None = None, condition: str | None = None, time: str | None = None
+    ) -> AnchorGroups:
+        """Sort a table by the columns named; None leaves an axis out.
+
+        Raises
+        ------
+        ValueError
+            If the table is empty, a column is missing, an experiment is missing in a row, or a time is not finite.
+        """
+        n_rows = len(table)
+        if n_rows == 0:
+            raise ValueError("There are no anchors to sample from: the table is empty.")
+        experiment_codes, experiments = _codes(table, experiment, None)
+        condition_codes, conditions = _codes(table, condition, UNKNOWN_CONDITION)
+        time_codes, times = _time_codes(table, time)
+        n_times = max(1, len(times))
+        n_strata = len(experiments) * len(conditions)
+        key = experiment_codes.astype(np.min_scalar_type(n_strata * n_times))
+        for codes, n_codes in ((condition_codes, len(conditions)), (time_codes, n_times)):
+            if n_codes > 1:
+                key *= key.dtype.type(n_codes)
+                key += codes.astype(key.dtype, copy=False)
+        order = _stable_argsort(key, n_strata * n_times)
+        run_keys, run_starts = _runs(key, order, n_strata * n_times)
+        bounds = run_starts[np.searchsorted(run_keys, np.arange(n_strata + 1) * n_times)]
+        edges = np.stack([bounds[:-1], bounds[1:]], axis=1).reshape(len(experiments), len(conditions), 2)
+        small = order.astype(np.int32) if n_rows < 2**31 else order
+        return cls(small, edges, experiments, conditions, times, run_keys, run_starts)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Anchors of each experiment and condition, shape (E, C)."""
+        return self.edges[..., 1] - self.edges[..., 0]
+
+    def stratum(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Flat (experiment, condition) number of places in ``order``."""
+        return np.searchsorted(self.edges[..., 1].ravel(), places, side="right")
+
+    def time_at(self, place: int) -> float:
+        """Time of the anchor at a place in ``order``."""
+        run = np.searchsorted(self.run_starts, place, side="right") - 1
+        return float(self.times[self.run_keys[run] % len(self.times)])
+
+    def window(self, time: float, half_width: float) -> NDArray[np.int64]:
+        """Slices with ``|t - time| <= half_width``, shape (E, C, 2), inside those of ``edges``."""
+        slack = 1e-9 * max(1.0, abs(time), half_width)
+        limits = np.searchsorted(self.times, [time - half_width - slack, time + half_width + slack])
+        n_strata = self.edges.shape[0] * self.edges.shape[1]
+        keys = np.arange(n_strata)[:, None] * len(self.times) + limits
+        return self.run_starts[np.searchsorted(self.run_keys, keys)].reshape(self.edges.shape)
+
+
+def _runs(key: NDArray[np.integer], order: NDArray[np.int64], n_keys: int) -> tuple[NDArray[np.int64], ...]:
+    """Return the distinct keys, ascending, and where each begins in ``order``, with the end as one entry more."""
+    if n_keys <= 1 << 16:
+        counts = np.bincount(key, minlength=n_keys)
+        distinct = np.flatnonzero(counts)
+        return distinct, np.concatenate([[0], np.cumsum(counts[distinct])])
+    ordered = key[order]
+    starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
+    return ordered[starts].astype(np.int64), np.append(starts, len(order))
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    if name not in table.columns:
+        raise ValueError(f"The anchors have no column {name!r}{near_matches(name, table.columns)}.")
+    return table[name]
+
+
+def _codes(table: pd.DataFrame, name: str | None, missing: str | None) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+    """Factorise a column into codes of its sorted distinct names; rows without a value are called ``missing``."""
+    import pandas as pd
+
+    if name is None:
+        return np.zeros(len(table), dtype=np.int8), ("",)
+    column = _column(table, name)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, values = column.cat.codes.to_numpy(), column.cat.categories
+    else:
+        codes, values = pd.factorize(column)
+    names = [str(value) for value in values]
+    used = np.bincount(codes + np.int64(1) if codes.min() < 0 else codes, minlength=len(names) + int(codes.min() < 0))
+    if codes.min() < 0:
+        if missing is None:
+            raise ValueError(f"Column {name!r} is empty in {used[0]} of {len(table)} anchors.")
+        names = [missing, *names]
+        codes = codes.astype(np.int64) + 1
+    present = sorted({names[i] for i in np.flatnonzero(used)})
+    if present == names:
+        return codes, tuple(names)
+    rank = {text: i for i, text in enumerate(present)}
+    lookup = np.array([rank.get(text, -1) for text in names], dtype=np.min_scalar_type(-max(1, len(present))))
+    return lookup[codes], tuple(present)
+
+
+def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+    import pandas as pd
+
+    if name is None:
+        return np.zeros(len(table), dtype=np.int8), np.empty(0)
+    values = _column(table, name).to_numpy(dtype=np.float64, na_value=np.nan)
+    finite = np.isfinite(values)
+    if not finite.all():
+        first = int(np.flatnonzero(~finite)[0])
+        raise ValueError(
+            f"Column {name!r} is not a finite number in {np.count_nonzero(~finite)} of {len(values)} anchors, "
+            f"the first at position {first}: leave these anchors out or turn temporal_enrichment off."
+        )
+    codes, distinct = pd.factorize(values)
+    rank = np.argsort(distinct)
+    place = np.empty(len(distinct), dtype=np.uint16 if len(distinct) < 2**16 else np.int64)
+    place[rank] = np.arange(len(distinct))
+    return place[codes], distinct[rank]
+
+
+def _stable_argsort(key: NDArray[np.integer], n_keys: int) -> NDArray[np.int64]:
+    """Sort non-negative integers by radix: numpy does so in linear time for 16 bits, hence digit by digit."""
+    order = np.argsort(key.astype(np.uint16), kind="stable")
+    shift = 16
+    while n_keys > 1 << shift:
+        digit = (key >> shift).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+        shift += 16
+    return order

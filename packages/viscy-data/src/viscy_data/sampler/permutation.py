@@ -1,0 +1,139 @@
+"""Keyed pseudo-random permutations whose elements are computed one by one.
+
+A shuffled list of ten million anchors takes a second to make; element k of a keyed permutation takes none of the
+others. A Feistel network over a grid that just covers the domain gives a bijection for any size; the few cells of the
+grid beyond the domain are walked through. All functions are elementwise over arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["cyclic_element", "hash_key", "mix", "permute", "uniform_below"]
+
+_ROUNDS = 3
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_C1, _C2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31, _S32, _S33 = (np.uint64(shift) for shift in (30, 27, 31, 32, 33))
+# Larger than any domain, hence without a common factor with its size.
+_PRIMES = np.array([2147483659, 2147483713, 2147483777, 2147483783, 2147483869, 2147483887, 2147483929, 2147483951])
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit integers (the finaliser of SplitMix64), elementwise; arrays of at least one dimension."""
+    x = (x ^ (x >> _S30)) * _C1
+    x = (x ^ (x >> _S27)) * _C2
+    return x ^ (x >> _S31)
+
+
+def hash_key(*numbers: int) -> int:
+    """Combine integers, in order, into one 64-bit key."""
+    mask = (1 << 64) - 1
+    key = 0
+    for number in numbers:
+        key = (key ^ (number & mask)) + 0x9E3779B97F4A7C15 & mask
+        key = (key ^ key >> 30) * 0xBF58476D1CE4E5B9 & mask
+        key = (key ^ key >> 27) * 0x94D049BB133111EB & mask
+        key ^= key >> 31
+    return key
+
+
+def uniform_below(size: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Draw one integer below ``size`` for each key (sizes below 2**31)."""
+    return ((mix(key) >> _S33).astype(np.int64) * size) >> 31
+
+
+def permute(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
+    """Where a keyed permutation sends an index.
+
+    Parameters
+    ----------
+    index : array_like of int, shape (n,)
+        ``0 <= index < size``.
+    size : array_like of int, shape (n,) or scalar
+        Number of elements of the domain, below 2**31.
+    key : array_like of uint64, shape (n,) or scalar
+        Each key is another permutation.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Distinct values for distinct indices of one (size, key).
+
+    Examples
+    --------
+    >>> sorted(permute(range(5), 5, 42).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    x = np.atleast_1d(np.asarray(index, dtype=np.uint64))
+    size = np.broadcast_to(np.asarray(size, dtype=np.uint64), x.shape)
+    key = np.broadcast_to(np.asarray(key, dtype=np.uint64), x.shape)
+    # On a tiny grid the network alone prefers some cells; a keyed rotation makes every image equally likely.
+    x = (x + ((key * _C2) >> _S33)) % size
+    rows = np.maximum(np.sqrt(size.astype(np.float64)), np.minimum(size, 2)).astype(np.uint64)
+    columns = -(-size.astype(np.int64) // rows.astype(np.int64)).astype(np.uint64) if x.size else size
+    out = _feistel(x, rows, columns, key)
+    outside = np.flatnonzero(out >= size)
+    while outside.size:
+        out[outside] = _feistel(out[outside], rows[outside], columns[outside], key[outside])
+        outside = outside[out[outside] >= size[outside]]
+    return out.astype(np.int64)
+
+
+def _feistel(
+    x: NDArray[np.uint64], rows: NDArray[np.uint64], columns: NDArray[np.uint64], key: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Permute the cells of a grid: each coordinate in turn moves by a hash of the other."""
+    a, b = np.divmod(x, columns)
+    size_a, size_b = rows, columns
+    for _ in range(_ROUNDS):
+        key = key + _GOLDEN
+        h = (b + key) * _C1
+        h ^= h >> _S32
+        h *= _C2
+        h >>= _S33
+        h += a
+        h %= size_a
+        a, b, size_a, size_b = b, h, size_b, size_a
+    # An odd number of rounds: the coordinates have changed places.
+    b *= columns
+    b += a
+    return b
+
+
+def cyclic_element(
+    index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64], reach: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Element ``index`` of an endless sequence that runs through the whole domain again and again.
+
+    Any ``min(reach, size)`` consecutive elements are distinct, also across the seam of two cycles, and every cycle
+    holds each element once. The domain is split at random into two halves, which come one after the other; from the
+    second cycle on, each half has a new order. Where ``reach`` is more than half of the domain, all cycles share one
+    order.
+
+    Parameters
+    ----------
+    index, size, reach : ndarray of int64, shape (n,)
+        Position in the sequence, size of the domain, and how many consecutive elements are used together.
+    key : ndarray of uint64, shape (n,)
+        Key of the sequence.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+    """
+    if index.size == 0:
+        return index
+    cycle, place = np.divmod(index, size)
+    half = size >> 1
+    again = np.flatnonzero((cycle > 0) & (reach <= half))
+    if again.size:
+        turn, here, length = cycle[again], place[again], half[again]
+        first = np.where(here < length, 0, length)
+        length = np.where(first == 0, length, size[again] - length)
+        scrambled = mix(key[again] + turn.astype(np.uint64) * _GOLDEN)
+        stride = _PRIMES[(scrambled & np.uint64(7)).astype(np.int64)]
+        shift = (scrambled >> _S33).astype(np.int64)
+        place[again] = first + ((here - first) * stride + shift) % length
+    return permute(place, size, key)

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DistributedSampler
+
+from viscy_data.distributed import SequentialBatchSampler, ShardedDistributedSampler, World
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "sharded_distributed.json").read_text())
+
+
+def flat(lists):
+    return [item for part in lists for item in part]
+
+
+def shards(n, size, epoch=0, **options):
+    out = []
+    for rank in range(size):
+        sampler = ShardedDistributedSampler(range(n), size, rank, **options)
+        sampler.set_epoch(epoch)
+        out.append(list(sampler))
+        assert len(out[-1]) == len(sampler)
+    return out
+
+
+def test_a_lone_process_is_detected():
+    assert World.detect() == World(1, 0)
+
+
+@pytest.mark.parametrize(("size", "rank"), [(0, 0), (2, 2), (2, 5), (1, -1)])
+def test_impossible_worlds_are_refused(size, rank):
+    with pytest.raises(ValueError, match="num_replicas"):
+        World(size, rank)
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_orders_of_the_reference(case):
+    options = {name: case[name] for name in ("shuffle", "drop_last", "seed")}
+    found = shards(case["n"], case["num_replicas"], case["epoch"], **options)
+    if case["shuffle"] and case["drop_last"] and case["epoch"]:
+        # these shards move on, so that no item is left out for ever
+        left_out = case["n"] % case["num_replicas"] * case["epoch"]
+        assert found == [[(i + left_out) % case["n"] for i in rank] for rank in case["per_rank"]]
+    else:
+        assert found == case["per_rank"]
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 3), (23, 4), (7, 5)])
+def test_no_item_is_left_out_in_every_epoch(n, size):
+    seen = [flat(shards(n, size, epoch, drop_last=True)) for epoch in range(n)]
+    assert all(len(set(epoch)) == len(epoch) == n // size * size for epoch in seen)
+    counts = [sum(item in epoch for epoch in seen) for item in range(n)]
+    assert len(set(counts)) == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(1, 60), size=st.integers(1, 8), epoch=st.integers(0, 3))
+def test_without_drop_last_every_item_is_used_on_equal_ranks(n, size, epoch):
+    if n < size:
+        return
+    found = shards(n, size, epoch)
+    assert set(flat(found)) == set(range(n))
+    assert len({len(rank) for rank in found}) == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(0, 60), batch_size=st.integers(1, 9), size=st.integers(1, 8))
+def test_sequential_batches_pad_to_equal_ranks(n, batch_size, size):
+    lone = list(SequentialBatchSampler(n, batch_size))
+    assert flat(lone) == list(range(n))
+    samplers = [SequentialBatchSampler(n, batch_size, size, rank) for rank in range(size)]
+    ranks = [list(sampler) for sampler in samplers]
+    assert {len(rank) for rank in ranks} == {len(sampler) for sampler in samplers} == {len(ranks[0])}
+    dealt = [batch for turn in zip(*ranks, strict=True) for batch in turn]
+    assert dealt[: len(lone)] == lone
+    assert all(batch in lone for batch in dealt)
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(0, 60), batch_size=st.integers(1, 9), size=st.integers(1, 8), start=st.integers(0, 20))
+def test_sequential_batches_unpadded_are_the_whole_once(n, batch_size, size, start):
+    found, resumed = [], []
+    for rank in range(size):
+        sampler = SequentialBatchSampler(n, batch_size, size, rank, pad=False)
+        assert len(sampler) == len(list(sampler))
+        part = flat(sampler)
+        found += part
+        again = SequentialBatchSampler(n, batch_size, size, rank, pad=False, start=start)
+        assert len(again) == len(list(again))
+        resumed.append(flat(again) == part[start:])
+    assert found == list(range(n))
+    assert all(resumed)
+
+
+def test_they_are_distributed_samplers_by_type():
+    assert isinstance(SequentialBatchSampler(3, 1), DistributedSampler)
+    sampler = SequentialBatchSampler(3, 1, None, None)
+    sampler.set_epoch(3)
+    assert list(sampler) == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_size": 0}, "batch_size"), ({"start": -1}, "start"), ({"start": 2, "pad": True}, "pad=False")],
+)
+def test_bad_numbers_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SequentialBatchSampler(**{"n": 4, "batch_size": 2, **options})

@@ -1,0 +1,214 @@
+import os
+import pickle
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from viscy_data.distributed import SequentialBatchSampler
+from viscy_data.loaders import BatchLoader, ResumableTraining, identity
+from viscy_data.sampler import FlexibleBatchSampler
+
+pd = pytest.importorskip("pandas")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*`isinstance.treespec, LeafSpec.` is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval"),
+]
+
+N_ANCHORS = 96
+
+
+class Positions(Dataset):
+    """A batch is the positions that were asked for."""
+
+    def __len__(self):
+        return N_ANCHORS
+
+    def __getitem__(self, positions):
+        return {"anchor": torch.tensor(positions), "process": os.getpid()}
+
+
+class Broken(Positions):
+    def __getitem__(self, positions):
+        raise OSError("chunk 7 cannot be read")
+
+
+class Recorder(pl.LightningModule):
+    """Remember the batches of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen, self.validated = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((self.current_epoch, batch["anchor"].tolist()))
+        return self.weight * batch["anchor"].float().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(batch["anchor"].tolist())
+
+    def predict_step(self, batch, batch_idx):
+        return batch["anchor"]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Bare(pl.LightningDataModule):
+    """Lightning alone restores the training loader."""
+
+    def train_dataloader(self):
+        return BatchLoader(Positions(), sampler=make_sampler())
+
+    def val_dataloader(self):
+        return BatchLoader(Positions(), sampler=SequentialBatchSampler(N_ANCHORS, 40))
+
+    predict_dataloader = val_dataloader
+
+
+class Module(ResumableTraining, Bare):
+    def train_dataloader(self):
+        return self.resumed(super().train_dataloader())
+
+
+class CountsSteps(Recorder):
+    """The loader exists before the checkpoint is read."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 18
+        return super().configure_optimizers()
+
+
+def make_sampler(**options):
+    table = pd.DataFrame({"experiment": ["a", "b"] * (N_ANCHORS // 2), "condition": ["x", "x", "y", "y"] * 24})
+    return FlexibleBatchSampler(table, 16, **options)
+
+
+def expected(epochs, first=0):
+    sampler = make_sampler()
+    return [(epoch, sampler.batch(n, epoch).tolist()) for epoch in epochs for n in range(6)][first:]
+
+
+def make_trainer(path, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(default_root_dir=path, **{"max_epochs": 3, **quiet, **options})
+
+
+def test_every_epoch_under_lightning_brings_new_batches(tmp_path):
+    model = Recorder()
+    make_trainer(tmp_path).fit(model, datamodule=Module())
+    assert model.seen == expected(range(3))
+    assert len({str(batch) for _, batch in model.seen}) == 18
+    in_order = [list(range(0, 40)), list(range(40, 80)), list(range(80, 96))]
+    assert model.validated == in_order[:2] + 3 * in_order
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_prediction_makes_the_loader_again_and_keeps_the_batches(tmp_path, as_module):
+    source = {"datamodule": Module()} if as_module else {"dataloaders": Module().predict_dataloader()}
+    parts = make_trainer(tmp_path).predict(Recorder(), **source)
+    assert torch.cat(parts).tolist() == list(range(N_ANCHORS))
+
+
+class Save(pl.Callback):
+    def __init__(self, path, after):
+        self.path, self.after = path, after
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if len(module.seen) == self.after:
+            trainer.save_checkpoint(self.path)
+            raise SystemExit(1)
+
+
+@pytest.mark.parametrize("killed_after", [1, 6, 8, 17])
+@pytest.mark.parametrize(("model", "module"), [(Recorder, Bare), (Recorder, Module), (CountsSteps, Module)])
+def test_a_killed_run_goes_on_with_the_remaining_batches(tmp_path, killed_after, model, module):
+    path = tmp_path / "killed.ckpt"
+    trainer = make_trainer(tmp_path, enable_checkpointing=False, callbacks=[Save(path, killed_after)])
+    with pytest.raises(SystemExit):
+        trainer.fit(model(), datamodule=module())
+    resumed = model()
+    make_trainer(tmp_path, enable_checkpointing=False).fit(resumed, datamodule=module(), ckpt_path=path)
+    assert resumed.seen == expected(range(3), killed_after)
+
+
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_sequence_and_the_global_generator_do_not_depend_on_workers(num_workers):
+    sampler = make_sampler()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    loader = BatchLoader(Positions(), sampler=sampler, num_workers=num_workers)
+    seen, processes = [], set()
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        for batch in loader:
+            seen.append((epoch, batch["anchor"].tolist()))
+            processes.add(batch["process"])
+    assert seen == expected(range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert (os.getpid() in processes) == (num_workers == 0)
+    assert len(loader) == 6
+
+
+def test_an_error_in_the_reading_thread_reaches_the_consumer():
+    with pytest.raises(OSError, match="chunk 7 cannot be read"):
+        list(BatchLoader(Broken(), sampler=make_sampler()))
+
+
+def test_leaving_early_stops_the_reading_thread():
+    loader = BatchLoader(Positions(), sampler=make_sampler(), buffer_size=2)
+    for _ in range(3):
+        iterator = iter(loader)
+        next(iterator)
+        iterator.close()
+    assert loader.state_dict() == {"epoch": 0, "batches": 1}
+
+
+def test_the_state_counts_what_was_handed_out():
+    loader = BatchLoader(Positions(), sampler=make_sampler(), buffer_size=4)
+    iterator = iter(loader)
+    for _ in range(2):
+        next(iterator)
+    state = loader.state_dict()
+    assert state == {"epoch": 0, "batches": 2}
+    iterator.close()
+    resumed = BatchLoader(Positions(), sampler=make_sampler())
+    resumed.load_state_dict(state)
+    assert [batch["anchor"].tolist() for batch in resumed] == [batch for _, batch in expected([0], 2)]
+    assert len(resumed) == 6
+    resumed.sampler.set_epoch(1)
+    assert len(list(resumed)) == 6
+
+
+def test_a_sampler_that_cannot_resume_says_so():
+    loader = BatchLoader(Positions(), sampler=SequentialBatchSampler(N_ANCHORS, 16))
+    with pytest.raises(ValueError, match="SequentialBatchSampler cannot begin in the middle"):
+        loader.load_state_dict({"epoch": 0, "batches": 2})
+
+
+@pytest.mark.parametrize("sampler", [None, torch.utils.data.SequentialSampler(range(4))])
+def test_samplers_of_single_positions_are_refused(sampler):
+    with pytest.raises(ValueError, match="lists of positions"):
+        BatchLoader(Positions(), sampler=sampler)
+
+
+def test_collation_is_refused():
+    with pytest.raises(ValueError, match="batch_size cannot be set"):
+        BatchLoader(Positions(), sampler=make_sampler(), batch_size=4)
+
+
+def test_identity_pickles():
+    assert pickle.loads(pickle.dumps(identity)) is identity
+    assert identity(5) == 5
+
+
+def test_ranks_get_disjoint_batches_of_equal_number():
+    loaders = [BatchLoader(Positions(), sampler=make_sampler(num_replicas=2, rank=rank)) for rank in range(2)]
+    assert [len(loader) for loader in loaders] == [3, 3]
+    drawn = [np.concatenate([batch["anchor"].numpy() for batch in loader]) for loader in loaders]
+    assert sorted(np.concatenate(drawn)) == list(range(N_ANCHORS))

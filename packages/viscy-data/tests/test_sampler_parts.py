@@ -1,0 +1,114 @@
+"""The arithmetic under the sampler: permutations without a list, and whole counts from shares."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from viscy_data.sampler.groups import AnchorGroups
+from viscy_data.sampler.permutation import cyclic_element, hash_key, permute
+from viscy_data.sampler.rounding import PERIOD, rotating_counts, whole_part
+
+pd = pytest.importorskip("pandas")
+
+
+@settings(deadline=None, max_examples=150)
+@given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
+def test_a_permutation_holds_each_element_once(size, key):
+    assert np.array_equal(np.sort(permute(np.arange(size), size, key)), np.arange(size))
+
+
+def test_elements_do_not_depend_on_what_else_is_asked():
+    sizes, keys = np.array([10, 1000, 2**31 - 1]), np.array([1, 2, 3], dtype=np.uint64)
+    together = permute([3, 700, 2**30], sizes, keys)
+    assert together.tolist() == [permute(i, s, k)[0] for i, s, k in zip([3, 700, 2**30], sizes, keys, strict=True)]
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 12, 30])
+def test_every_element_comes_first_equally_often(size):
+    keys = np.array([hash_key(k) for k in range(6000)], dtype=np.uint64)
+    for index in (0, size - 1):
+        counts = np.bincount(permute(np.full(6000, index), size, keys), minlength=size)
+        expected = 6000 / size
+        assert ((counts - expected) ** 2 / expected).sum() < size + 6 * np.sqrt(2 * size)
+
+
+def test_neighbours_are_torn_apart():
+    """Consecutive elements of a large permutation look independent: no correlation, all regions hit."""
+    x = permute(np.arange(20000), 1_000_000, hash_key(5))
+    assert abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.03
+    counts = np.bincount(x // 10000, minlength=100)
+    assert ((counts - 200) ** 2 / 200).sum() < 160
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=st.integers(1, 60), reach=st.integers(1, 40), key=st.integers(0, 2**63))
+def test_an_endless_sequence_runs_through_all_before_it_repeats(size, reach, key):
+    index = np.arange(6 * size)
+    full = [np.full(len(index), value) for value in (size, key, reach)]
+    found = cyclic_element(index, full[0], full[1].astype(np.uint64), full[2])
+    for cycle in found.reshape(6, size):
+        assert len(set(cycle.tolist())) == size
+    window = min(reach, size)
+    for first in range(len(index) - window):
+        assert len(set(found[first : first + window].tolist())) == window
+
+
+def test_later_cycles_have_another_order():
+    index, ones = np.arange(400), np.ones(400, dtype=np.int64)
+    found = cyclic_element(index, 200 * ones, (9 * ones).astype(np.uint64), 8 * ones)
+    assert (found[:200] != found[200:]).mean() > 0.9
+
+
+@settings(deadline=None, max_examples=100)
+@given(size=st.integers(0, 200), weights=st.lists(st.floats(0.01, 1), min_size=1, max_size=12), shift=st.floats(0, 9))
+def test_counts_add_up_and_are_the_quota_rounded(size, weights, shift):
+    shares = np.array(weights) / sum(weights)
+    counts = rotating_counts(size, shares, shift)
+    assert (counts.sum(axis=1) == size).all()
+    assert (np.abs(counts - size * shares) < 1 + 1e-6).all()
+    assert np.abs(counts.mean(axis=0) - size * shares).max() <= 1.01 / PERIOD * 2
+
+
+def test_ten_conditions_share_a_batch_of_eight_exactly():
+    counts = rotating_counts(8, np.full(10, 0.1))
+    assert counts.sum(axis=0).tolist() == [192] * 10
+    assert np.abs(counts[:30].sum(axis=0) - 24).max() <= 2
+
+
+@pytest.mark.parametrize(("size", "fraction", "expected"), [(100, 0.29, 29), (16, 0.3, 4), (20, 0.2, 4), (10, 0.0, 0)])
+def test_fractions_are_rounded_down(size, fraction, expected):
+    assert whole_part(size, fraction) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 1000), n=st.integers(1, 200), n_times=st.integers(1, 90), half=st.floats(0, 20))
+def test_slices_and_windows_equal_a_search_through_the_table(seed, n, n_times, half):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "e": rng.choice(["b", "a", "c"], n),
+            "c": pd.Categorical(rng.choice(["x", "y"], n), categories=["z", "y", "x"]),
+            "t": rng.integers(0, n_times, n) / 4,
+        }
+    )
+    groups = AnchorGroups.from_table(table, "e", "c", "t")
+    assert groups.experiments == tuple(sorted(set(table["e"])))
+    assert groups.conditions == tuple(sorted(set(table["c"])))
+    focal = float(table["t"].iloc[0])
+    window = groups.window(focal, half)
+    assert groups.time_at(int(np.flatnonzero(groups.order == 0)[0])) == focal
+    for i, experiment in enumerate(groups.experiments):
+        for j, condition in enumerate(groups.conditions):
+            chosen = (table["e"] == experiment) & (table["c"] == condition)
+            for edges, mask in ((groups.edges, chosen), (window, chosen & ((table["t"] - focal).abs() <= half))):
+                first, stop = edges[i, j]
+                assert sorted(groups.order[first:stop]) == np.flatnonzero(mask).tolist()
+
+
+def test_many_distinct_times_are_sorted_too():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"e": rng.integers(0, 7, 70_000).astype(str), "t": rng.permutation(70_000) * 0.37})
+    groups = AnchorGroups.from_table(table, "e", None, "t")
+    expected = np.lexsort((table["t"], table["e"]))
+    assert np.array_equal(groups.order, expected)
