@@ -225,7 +225,13 @@ def _read_sidecar(store: str, sidecar: str | Path | None) -> dict[str, Any]:
     except json.JSONDecodeError as err:
         raise InputError(path, found=f"no JSON ({err})", expected="a sidecar written by preprocess") from err
     if document is None and sidecar:
-        raise MissingInputError(path, field="normalization_path", found="nothing", expected="a sidecar file")
+        raise MissingInputError(
+            path,
+            field="normalization_path",
+            found="nothing",
+            expected="a sidecar file with normalisation statistics",
+            fix="write it with `viscy preprocess --data_path STORE --sidecar_path FILE`",
+        )
     return (document or {}).get("fovs", {})
 
 

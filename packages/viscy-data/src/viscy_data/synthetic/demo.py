@@ -1,0 +1,65 @@
+"""A ready set of three experiments that share their biology and little else."""
+
+from __future__ import annotations
+
+from viscy_data.synthetic.specs import ExperimentSpec, Nuisance
+
+__all__ = ["demo_experiments"]
+
+
+def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
+    """Describe three experiments: reporters, intervals, channel orders and microscopes differ.
+
+    Parameters
+    ----------
+    scale : float, default 1.0
+        Multiplies the hours recorded; 1.0 records 12 hours of four FOVs of 256 x 256 pixels each.
+
+    Returns
+    -------
+    list of ExperimentSpec
+        ``er_widefield`` (30 min), ``mito_confocal`` (15 min), ``membrane_slow`` (60 min, one channel more).
+    """
+    if scale <= 0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    hours = 12 * scale
+
+    def experiment(name: str, interval_minutes: float, **options) -> ExperimentSpec:
+        n_frames = max(2, round(hours * 60 / interval_minutes))
+        return ExperimentSpec(
+            name,
+            n_frames=n_frames,
+            interval_minutes=interval_minutes,
+            n_cells=26,
+            fovs_per_well=2,
+            infection_mean_hours=4.0,
+            **options,
+        )
+
+    return [
+        experiment(
+            "er_widefield",
+            30.0,
+            reporter="er",
+            start_hpi=4.0,
+            channel_names=("Phase3D", "GFP"),
+            nuisance=Nuisance(gain=400.0, offset=110.0, blur_px=0.7, illumination=0.25, noise=0.05),
+        ),
+        experiment(
+            "mito_confocal",
+            15.0,
+            reporter="mito",
+            start_hpi=3.0,
+            channel_names=("RFP", "Phase3D"),
+            reporter_channel="RFP",
+            nuisance=Nuisance(gain=1100.0, offset=420.0, blur_px=0.4, illumination=0.1, noise=0.09),
+        ),
+        experiment(
+            "membrane_slow",
+            60.0,
+            reporter="membrane",
+            start_hpi=5.0,
+            channel_names=("DAPI", "Phase3D", "GFP"),
+            nuisance=Nuisance(gain=230.0, offset=250.0, blur_px=1.0, illumination=0.4, noise=0.03),
+        ),
+    ]
