@@ -1,0 +1,203 @@
+"""What must hold for the fields of an experiment, alone and against its store."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dynaclr.experiment.config import ExperimentConfig
+from viscy_data.errors import InputError, InputErrors, MissingInputError
+from viscy_data.stores import FovInfo, canonical_fov_name
+
+__all__ = ["check_config", "check_names", "check_plate", "near_matches", "within"]
+
+_TEXTS = ("organelle", "date")
+_PATHS = ("data_path", "tracks_path")
+_LISTS = ("channel_names", "source_channel")
+
+
+def near_matches(name: object, known: Iterable[str]) -> str:
+    """List the likeliest of the known names for a misspelt one, or all of them when none is near."""
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    return ("did you mean " if near else "one of ") + ", ".join(repr(entry) for entry in near or known)
+
+
+def within(error: InputError, where: str, field: str) -> list[InputError]:
+    """Say of which experiment and field an error about a store or table is."""
+    parts = error.errors if isinstance(error, InputErrors) else (error,)
+    kind = MissingInputError if isinstance(error, MissingInputError) else InputError
+    return [
+        kind(
+            where,
+            field=f"{field} ({part.field})" if part.field else field,
+            found=f"{part.where}: {part.found}",
+            expected=part.expected,
+            fix=part.fix,
+        )
+        for part in parts
+    ]
+
+
+def check_names(experiments: Sequence[ExperimentConfig], source: str) -> list[InputError]:
+    """Check that there are experiments and that no name repeats."""
+    if not experiments:
+        return [InputError(source or "experiments", found="no experiment", expected="at least one")]
+    counts = Counter(config.name for config in experiments if isinstance(config.name, str))
+    return [
+        InputError(
+            source or "experiments",
+            field="name",
+            found=f"{count} experiments of the name {name!r}",
+            expected="a name of its own for each",
+            fix="rename one",
+        )
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def check_config(config: ExperimentConfig, where: str) -> list[InputError]:
+    """Check the fields of an experiment by themselves: types, ranges, references between them."""
+    errors = []
+
+    def wrong(field: str, expected: str, fix: str = "") -> None:
+        errors.append(InputError(where, field=field, found=_shown(getattr(config, field)), expected=expected, fix=fix))
+
+    if not isinstance(config.name, str) or not config.name.strip():
+        wrong("name", "a text", "put the name in quotes")
+    for field in _PATHS:
+        if not isinstance(getattr(config, field), str | os.PathLike) or not str(getattr(config, field)):
+            wrong(field, "a path")
+    if not isinstance(config.normalization_path, str | os.PathLike):
+        wrong("normalization_path", "a path")
+    for field in _TEXTS:
+        if not isinstance(getattr(config, field), str):
+            wrong(field, "a text", "put it in quotes")
+    for field in ("interval_minutes", "start_hpi", "moi"):
+        if not _is_number(getattr(config, field)):
+            wrong(field, "a number", "write it without quotes" if isinstance(getattr(config, field), str) else "")
+    if _is_number(config.interval_minutes) and config.interval_minutes <= 0:
+        wrong("interval_minutes", "more than 0 minutes")
+    for field in _LISTS:
+        if not _is_list_of_texts(getattr(config, field)):
+            wrong(field, "a list of channel names", _as_list(getattr(config, field)))
+        elif not getattr(config, field) or len(set(getattr(config, field))) < len(getattr(config, field)):
+            wrong(field, "at least one channel, each once")
+    if not any(err.field in _LISTS for err in errors):
+        errors += _check_source_channel(config, where)
+    return errors + _check_condition_wells(config.condition_wells, where)
+
+
+def _check_source_channel(config: ExperimentConfig, where: str) -> list[InputError]:
+    return [
+        InputError(
+            where,
+            field="source_channel",
+            found=repr(channel),
+            expected=f"{near_matches(channel, config.channel_names)} (channel_names)",
+            fix="correct the name",
+        )
+        for channel in config.source_channel
+        if channel not in config.channel_names
+    ]
+
+
+def _check_condition_wells(condition_wells: Any, where: str) -> list[InputError]:
+    field = "condition_wells"
+    if not isinstance(condition_wells, dict) or not condition_wells:
+        return [
+            InputError(
+                where,
+                field=field,
+                found=_shown(condition_wells),
+                expected="conditions with their wells",
+                fix="write {uninfected: [A/1], infected: [B/1]}",
+            )
+        ]
+    errors, owner = [], {}
+    for condition, wells in condition_wells.items():
+        if not isinstance(condition, str) or not _is_list_of_texts(wells) or not wells:
+            errors.append(
+                InputError(
+                    where,
+                    field=f"{field}, condition {condition!r}",
+                    found=_shown(wells),
+                    expected="a text with a list of wells",
+                    fix=_as_list(wells),
+                )
+            )
+            continue
+        for well in map(canonical_fov_name, wells):
+            if owner.setdefault(well, condition) != condition:
+                errors.append(
+                    InputError(
+                        where,
+                        field=field,
+                        found=f"well {well} in {owner[well]!r} and in {condition!r}",
+                        expected="each well in one condition",
+                    )
+                )
+    return errors
+
+
+def check_plate(config: ExperimentConfig, plate: Sequence[FovInfo], where: str) -> list[InputError]:
+    """Check the fields of an experiment against the FOVs of its store."""
+    store = config.data_path
+    if not plate:
+        return [InputError(where, field="data_path", found=f"no FOV in {store}", expected="at least one")]
+    errors = []
+    differing = [fov for fov in plate if list(fov.channel_names) != list(config.channel_names)]
+    if differing:
+        fov = differing[0]
+        count = f"in {len(differing)} of {len(plate)} FOVs of" if len(differing) < len(plate) else "in"
+        errors.append(
+            InputError(
+                where,
+                field="channel_names",
+                found=", ".join(map(repr, config.channel_names)),
+                expected=f"{', '.join(map(repr, fov.channel_names))} ({count} {store}, first {fov.name})",
+                fix=_channel_fix(config, fov),
+            )
+        )
+    wells = list(dict.fromkeys(fov.well for fov in plate))
+    for condition, named in config.condition_wells.items():
+        unknown = [well for well in named if canonical_fov_name(well) not in wells]
+        if unknown:
+            errors.append(
+                InputError(
+                    where,
+                    field=f"condition_wells, condition {condition!r}",
+                    found=", ".join(map(repr, unknown)),
+                    expected=f"for {unknown[0]!r}: {near_matches(unknown[0], wells)} (wells of {store})",
+                    fix="correct or remove these wells",
+                )
+            )
+    return errors
+
+
+def _channel_fix(config: ExperimentConfig, fov: FovInfo) -> str:
+    unknown = [name for name in config.channel_names if name not in fov.channel_names]
+    if unknown:
+        return f"for {unknown[0]!r}: {near_matches(unknown[0], fov.channel_names)}"
+    return "list the channels of the store in its order; choose among them with source_channel"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value)
+
+
+def _as_list(value: Any) -> str:
+    return f"write it as a list: [{value}]" if isinstance(value, str) else ""
+
+
+def _shown(value: Any) -> str:
+    return f"the text {value!r}" if isinstance(value, str) and value else "nothing" if value is None else repr(value)

@@ -1,0 +1,102 @@
+"""Experiments written down in a YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dynaclr.experiment.checks import near_matches
+from dynaclr.experiment.config import ExperimentConfig
+from viscy_data.errors import InputError, MissingInputError
+
+__all__ = ["read_experiments"]
+
+_FIELDS = [field.name for field in dataclasses.fields(ExperimentConfig)]
+_REQUIRED = [field.name for field in dataclasses.fields(ExperimentConfig) if field.default is dataclasses.MISSING]
+_PATHS = ("data_path", "tracks_path", "normalization_path")
+
+
+def read_experiments(path: str | Path) -> tuple[list[ExperimentConfig], list[InputError]]:
+    """Read the experiments of a file, and what is wrong with its form.
+
+    Parameters
+    ----------
+    path : str or Path
+        YAML file with the key ``experiments``. Relative paths in it are resolved against its folder.
+
+    Returns
+    -------
+    experiments : list of ExperimentConfig
+        Those that can be built; their values are not checked yet.
+    errors : list of InputError
+        Unknown and missing fields, with the experiment they are in.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, not YAML, or not a list of experiments.
+    """
+    path = Path(path)
+    entries = _entries(path)
+    experiments, errors = [], []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            errors.append(
+                InputError(f"{path}: experiment {number + 1}", found=repr(entry), expected="fields and values")
+            )
+            continue
+        problems = _check_fields(entry, f"{path}: experiment {entry.get('name', number + 1)!r}")
+        errors += problems
+        if not problems:
+            experiments.append(ExperimentConfig(**_prepared(entry, path.resolve().parent)))
+    return experiments, errors
+
+
+def _entries(path: Path) -> list[Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise MissingInputError(str(path), found="nothing", expected="a YAML file with experiments") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise InputError(str(path), found=" ".join(str(err).split()), expected="valid YAML") from err
+    expected = "the key `experiments` with a list of experiments"
+    if content is None:
+        raise InputError(str(path), found="an empty file", expected=expected)
+    if not isinstance(content, dict) or "experiments" not in content:
+        found = f"the keys {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
+        raise InputError(str(path), found=found, expected=expected)
+    if unknown := [key for key in content if key != "experiments"]:
+        raise InputError(str(path), field=str(unknown[0]), found="an unknown key", expected=expected)
+    if not isinstance(content["experiments"], list) or not content["experiments"]:
+        raise InputError(
+            str(path), field="experiments", found=repr(content["experiments"]), expected="at least one entry"
+        )
+    return content["experiments"]
+
+
+def _check_fields(entry: dict[str, Any], where: str) -> list[InputError]:
+    unknown = [
+        InputError(where, field=str(key), found="an unknown key", expected=near_matches(key, _FIELDS), fix="correct it")
+        for key in entry
+        if key not in _FIELDS
+    ]
+    missing = [
+        InputError(where, field=key, found="nothing", expected="a value") for key in _REQUIRED if key not in entry
+    ]
+    return unknown + missing
+
+
+def _prepared(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    values = dict(entry)
+    if isinstance(values.get("date"), datetime.date | int):
+        values["date"] = str(values["date"])  # YAML reads an unquoted 2024-11-05 as a date
+    for key in _PATHS:
+        value = values.get(key)
+        if isinstance(value, str) and value and "://" not in value:
+            values[key] = os.path.normpath(folder / Path(value).expanduser())
+    return values

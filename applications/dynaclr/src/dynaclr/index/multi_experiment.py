@@ -1,0 +1,280 @@
+"""One table of every cell in every frame, which of them are anchors, and where their positives are.
+
+>>> registry = ExperimentRegistry.from_yaml("experiments.yml")  # doctest: +SKIP
+>>> index = MultiExperimentIndex(registry, slice(0, 5), (160, 160), tau_range_hours=(0.5, 2.0))  # doctest: +SKIP
+>>> print(index.summary())  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from dynaclr.experiment import ExperimentRegistry
+from dynaclr.index.file import IndexRecord, read_index_file, write_index_file
+from dynaclr.index.observations import build_observations
+from dynaclr.index.patch_limits import check_limits, checked_patch_size, checked_z_range
+from dynaclr.index.summary import summarize
+from dynaclr.index.tracks_reading import find_sources, read_table
+from dynaclr.index.tracks_table import LeftOut, TracksTable
+from dynaclr.positives import PositiveLookup, PositiveScope
+from viscy_data.errors import InputError
+from viscy_data.stores import FovInfo
+
+__all__ = ["MultiExperimentIndex"]
+
+
+class MultiExperimentIndex:
+    """Observations of all experiments, their lineages and the anchors among them.
+
+    Parameters
+    ----------
+    registry : ExperimentRegistry
+        Checked experiments.
+    z_range : slice or tuple of int
+        First and one past the last z slice of the patches; must lie in the stack of every FOV.
+    yx_patch_size : tuple of int
+        Height and width of the patches in pixels; centres are moved inward so that a patch lies in its image.
+    tau_range_hours : tuple of float, default (0.5, 2.0)
+        Offsets between anchor and positive, both included; each experiment gets the frames inside. (0, 0): the positive
+        is the anchor's own patch.
+    include_wells : list of str, optional
+        Take only these wells.
+    exclude_fovs : list of str, optional
+        Leave out FOVs of these names.
+    positive_scope : {"descendants", "lineage", "track"}, default "descendants"
+        Whose observations are positives: the anchor's track and its descendants, all tracks of its root, its track.
+    dask_address : str, optional
+        Scheduler of a running Dask cluster that reads the tracking tables.
+    workers : int, optional
+        Threads that read the tracking tables; by default one per CPU.
+
+    Attributes
+    ----------
+    registry, z_range, yx_patch_size, tau_range_hours, positive_scope
+        As given; ``z_range`` as a slice.
+    tracks : pandas.DataFrame
+        One row per observation: the columns of the tracking tables, then ``experiment``, ``condition``, ``well_name``,
+        ``fov_name``, ``global_track_id``, ``hours_post_infection``, ``fluorescence_channel``, ``lineage_id`` (the
+        ``global_track_id`` of the root), ``y_clamp``, ``x_clamp``. Texts are categorical, coordinates float32.
+    positions : tuple of FovInfo
+        FOVs with a tracking table.
+    fov_index, track_index, lineage : ndarray of int32, shape (N,)
+        Per observation: its FOV in ``positions``, its track and the root of its track in ``forest``.
+    forest : LineageForest
+        Relations of all tracks.
+    anchor_rows : ndarray of int64
+        Positions in ``tracks`` of the observations that have a positive, ascending.
+
+    Raises
+    ------
+    InputError
+        With the problems of the input, before any image is read.
+    """
+
+    def __init__(
+        self,
+        registry: ExperimentRegistry,
+        z_range: slice | tuple[int, int],
+        yx_patch_size: tuple[int, int],
+        tau_range_hours: tuple[float, float] = (0.5, 2.0),
+        include_wells: Sequence[str] | None = None,
+        exclude_fovs: Sequence[str] | None = None,
+        positive_scope: PositiveScope = "descendants",
+        dask_address: str | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._configure(registry, z_range, yx_patch_size, tau_range_hours, positive_scope)
+        sources = find_sources(registry, include_wells, exclude_fovs)
+        self._check_limits([source.fov for source in sources.found], [source.experiment for source in sources.found])
+        table = read_table(registry, sources, workers, dask_address)
+        self._record = IndexRecord.of(registry, sources, table.left_out, include_wells, exclude_fovs)
+        self._fill(table)
+
+    def _configure(
+        self,
+        registry: ExperimentRegistry,
+        z_range: slice | tuple[int, int],
+        yx_patch_size: tuple[int, int],
+        tau_range_hours: tuple[float, float],
+        positive_scope: PositiveScope,
+    ) -> None:
+        self.registry = registry
+        self.z_range = checked_z_range(z_range)
+        self.yx_patch_size = checked_patch_size(yx_patch_size)
+        self.tau_range_hours = tau_range_hours
+        self.positive_scope = positive_scope
+        names = [config.name for config in registry.experiments]
+        frames = [registry.tau_range_frames(name, tau_range_hours) for name in names]
+        self._tau_frames = np.array(frames, dtype=np.int64)  # (experiments, 2)
+
+    def _check_limits(self, fovs: Sequence[FovInfo], fov_experiment: Sequence[int]) -> None:
+        names = [config.name for config in self.registry.experiments]
+        check_limits(names, fovs, fov_experiment, self.z_range, self.yx_patch_size)
+
+    def _fill(self, table: TracksTable, is_anchor: np.ndarray | None = None) -> None:
+        """Derive everything from the table; anchors that are known already are taken as they are."""
+        self._table = table
+        self.positions = table.fovs
+        self.track_index = table.track_index
+        self.fov_index = table.fov_index
+        self.forest = table.forest
+        self.tracks = build_observations(self.registry, table, self.forest, self.yx_patch_size)
+        self.anchor_rows = np.flatnonzero(self._find_anchors() if is_anchor is None else is_anchor)
+        self._check_anchors()
+
+    def _find_anchors(self) -> np.ndarray:
+        experiment = self._table.fov_experiment[self.fov_index]
+        low, high = (limits[experiment] for limits in self._tau_frames.T)
+        return self.positives.has_positive(np.arange(len(self._table)), low, high)
+
+    def _check_anchors(self) -> None:
+        """Refuse an index without anchors; name experiments without any."""
+        names = list(self._table.experiments)
+        own = np.bincount(self._table.fov_experiment[self.fov_index[self.anchor_rows]], minlength=len(names))
+        barren = [
+            f"{names[number]} ({low} to {high} frames)"
+            for number, (low, high) in enumerate(self._tau_frames)
+            if number in self._table.fov_experiment and not own[number]
+        ]
+        hours = "{:g} to {:g} h".format(*self.tau_range_hours)
+        if not len(self.anchor_rows):
+            raise InputError(
+                "tau_range",
+                found=f"{hours}, at which no observation of any experiment has a positive: {', '.join(barren)}",
+                expected="offsets shorter than the tracks",
+                fix="shorten tau_range, or set it to (0, 0) to pair each patch with itself",
+            )
+        if barren:
+            warnings.warn(f"no observation has a positive at {hours} in experiments {', '.join(barren)}", stacklevel=4)
+
+    @cached_property
+    def lineage(self) -> np.ndarray:
+        """Root track of each observation, int32 of shape (N,): equal numbers are one lineage, across experiments."""
+        return self.forest.root[self.track_index]
+
+    @cached_property
+    def positives(self) -> PositiveLookup:
+        """Candidates of each anchor."""
+        return PositiveLookup(self.tracks["t"].to_numpy(), self.track_index, self.forest, self.positive_scope)
+
+    @cached_property
+    def valid_anchors(self) -> pd.DataFrame:
+        """The rows of ``tracks`` that are anchors, numbered anew; row ``i`` is ``anchor_rows[i]`` of ``tracks``."""
+        return self.tracks.iloc[self.anchor_rows].reset_index(drop=True)
+
+    @property
+    def fov_experiments(self) -> tuple[str, ...]:
+        """Name of the experiment of each FOV in ``positions``."""
+        return tuple(self._table.experiments[number] for number in self._table.fov_experiment)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What is in the input but not in the index."""
+        return self._table.left_out
+
+    @property
+    def experiment_groups(self) -> dict[str, np.ndarray]:
+        """Rows of ``tracks`` by experiment."""
+        return self._groups("experiment")
+
+    @property
+    def condition_groups(self) -> dict[str, np.ndarray]:
+        """Rows of ``tracks`` by condition."""
+        return self._groups("condition")
+
+    def _groups(self, column: str) -> dict[str, np.ndarray]:
+        labels = self.tracks[column].cat
+        codes = labels.codes.to_numpy()
+        rows = {label: np.flatnonzero(codes == code) for code, label in enumerate(labels.categories)}
+        return {label: own for label, own in rows.items() if len(own)}
+
+    def summary(self) -> str:
+        """Count experiments, FOVs, tracks, observations, anchors, divisions, conditions, and what was left out."""
+        return summarize(self)
+
+    def subset(self, experiment_names: Iterable[str]) -> Self:
+        """Return an index of some of the experiments, in the order of this one, without reading a file.
+
+        Raises
+        ------
+        KeyError
+            If a name is unknown.
+        InputError
+            If no observation of these experiments has a positive.
+        """
+        part = copy.copy(self)
+        for derived in ("lineage", "positives", "valid_anchors"):
+            part.__dict__.pop(derived, None)
+        part.registry = self.registry.subset(experiment_names)
+        names = [config.name for config in part.registry.experiments]
+        part._record = self._record.subset(names)
+        part._tau_frames = self._tau_frames[np.isin(self._table.experiments, names)]
+        is_anchor = np.zeros(len(self._table), dtype=bool)
+        is_anchor[self.anchor_rows] = True
+        part._fill(self._table.subset(names), is_anchor[self._table.rows_of(names)])
+        return part
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the index to a parquet file that :meth:`load` reads several times faster than building takes.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a file and ``overwrite`` is False.
+        """
+        is_anchor = np.zeros(len(self._table), dtype=bool)
+        is_anchor[self.anchor_rows] = True
+        record = dataclasses.replace(self._record, anchors=self._anchor_options())
+        write_index_file(path, self._table, is_anchor, record, overwrite)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        registry: ExperimentRegistry,
+        z_range: slice | tuple[int, int],
+        yx_patch_size: tuple[int, int],
+        tau_range_hours: tuple[float, float] = (0.5, 2.0),
+        include_wells: Sequence[str] | None = None,
+        exclude_fovs: Sequence[str] | None = None,
+        positive_scope: PositiveScope = "descendants",
+    ) -> Self:
+        """Read an index, which then equals one built from the same arguments.
+
+        Patches, conditions and hours follow the arguments and the registry; anchors are looked up again when tau range
+        or scope differ from those at saving. Tracking tables, FOVs and filters must be those at saving.
+
+        Parameters
+        ----------
+        path : str or Path
+            File of :meth:`save` or of ``dynaclr build-index``.
+        registry, z_range, yx_patch_size, tau_range_hours, include_wells, exclude_fovs, positive_scope
+            As in the constructor.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, is no index, or stale; the message says what has changed.
+        """
+        index = cls.__new__(cls)
+        index._configure(registry, z_range, yx_patch_size, tau_range_hours, positive_scope)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when the index was built; summary() repeats it
+            sources = find_sources(registry, include_wells, exclude_fovs)
+        now = IndexRecord.of(registry, sources, LeftOut(), include_wells, exclude_fovs)
+        table, is_anchor, index._record = read_index_file(path, registry, now)
+        index._check_limits(table.fovs, table.fov_experiment)
+        index._fill(table, is_anchor if index._record.anchors == index._anchor_options() else None)
+        return index
+
+    def _anchor_options(self) -> dict[str, object]:
+        return {"positive_scope": self.positive_scope, "tau_frames": self._tau_frames.tolist()}

@@ -1,0 +1,50 @@
+"""An index in a few lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dynaclr.index import MultiExperimentIndex
+
+__all__ = ["summarize"]
+
+
+def summarize(index: MultiExperimentIndex) -> str:
+    """Count what an index holds, by experiment, and what was left out."""
+    tracks = index.tracks
+    n_experiments = len(index.registry.experiments)
+    lines = [
+        f"MultiExperimentIndex: {n_experiments} experiments, {len(tracks)} total observations, "
+        f"{len(index.anchor_rows)} valid anchors"
+    ]
+    is_anchor = np.zeros(len(tracks), dtype=bool)
+    is_anchor[index.anchor_rows] = True
+    condition = tracks["condition"].cat
+    observed = np.zeros(len(index.forest), dtype=bool)
+    observed[index.track_index] = True
+    n_daughters = np.bincount(index.forest.parent[index.forest.parent >= 0], minlength=len(index.forest))
+    for name, rows in index.experiment_groups.items():
+        counts = np.bincount(condition.codes.to_numpy()[rows], minlength=len(condition.categories))
+        conditions = ", ".join(
+            f"{label}({count})" for label, count in zip(condition.categories, counts, strict=True) if count
+        )
+        own = np.unique(index.track_index[rows])
+        low, high = index.registry.tau_range_frames(name, index.tau_range_hours)
+        lines += [
+            f"  {name}: {len(rows)} observations, {is_anchor[rows].sum()} anchors, conditions: {conditions}",
+            f"    {len(np.unique(index.fov_index[rows]))} FOVs, {len(own)} tracks, "
+            f"{len(np.unique(index.forest.root[own]))} lineages, {(n_daughters[own] > 1).sum()} divisions, "
+            f"tau {low} to {high} frames",
+        ]
+    left_out = index.left_out
+    if left_out.fovs:
+        shown = ", ".join(left_out.fovs[:5]) + (", ..." if len(left_out.fovs) > 5 else "")
+        lines.append(f"  left out: {len(left_out.fovs)} FOVs without a tracking table ({shown})")
+    if left_out.n_outside or left_out.n_beyond:
+        lines.append(
+            f"  left out: {left_out.n_outside} observations outside the image, {left_out.n_beyond} after the last frame"
+        )
+    return "\n".join(lines)

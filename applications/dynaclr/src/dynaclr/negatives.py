@@ -1,0 +1,68 @@
+"""Negatives of an anchor: cells of another lineage of the same experiment.
+
+One sorted key per observation, ``experiment * n_lineages + lineage``, makes an experiment a slice and a lineage a slice
+of it. A cell outside the lineage is then one uniform number and one comparison.
+
+>>> lookup = NegativeLookup(lineage=[0, 0, 1, 2, 2], experiment=[0, 0, 0, 0, 1])
+>>> lookup.draw([0, 1, 2], np.random.default_rng(0)).tolist()
+[3, 2, 0]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["NegativeLookup"]
+
+
+class NegativeLookup:
+    """Draw cells of other lineages.
+
+    Parameters
+    ----------
+    lineage, experiment : array of int, shape (N,)
+        Lineage and experiment of each observation, numbers of at least 0.
+    """
+
+    def __init__(self, lineage: ArrayLike, experiment: ArrayLike) -> None:
+        lineage, self._experiment = np.asarray(lineage), np.asarray(experiment)
+        self._n_lineages = int(lineage.max(initial=-1)) + 1
+        self._key = self._experiment.astype(np.int64) * self._n_lineages + lineage
+        order = np.argsort(self._key, kind="stable")
+        self._sorted = self._key[order]
+        self._rows = order.astype(np.int32 if len(order) < 2**31 else np.int64)
+
+    def draw(self, rows: ArrayLike, rng: np.random.Generator) -> np.ndarray:
+        """Draw one negative per anchor, uniformly among the observations of its experiment and of other lineages.
+
+        Parameters
+        ----------
+        rows : array of int, shape (B,)
+            Observations that are the anchors.
+        rng : numpy.random.Generator
+            The only source of randomness; B uniform numbers are drawn from it.
+
+        Returns
+        -------
+        ndarray of int64, shape (B,)
+
+        Raises
+        ------
+        ValueError
+            If the experiment of an anchor has no other lineage.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        key, experiment = self._key[rows], self._experiment[rows].astype(np.int64)
+        first = np.searchsorted(self._sorted, experiment * self._n_lineages)
+        end = np.searchsorted(self._sorted, (experiment + 1) * self._n_lineages)
+        own, own_end = np.searchsorted(self._sorted, key), np.searchsorted(self._sorted, key, side="right")
+        n_others = (end - first) - (own_end - own)
+        if (n_others == 0).any():
+            raise ValueError(
+                f"row {rows[n_others == 0][0]} has no negative: its experiment has a single lineage. "
+                "Leave return_negative off, or leave the experiment out"
+            )
+        place = first + np.minimum((rng.random(len(rows)) * n_others).astype(np.int64), n_others - 1)
+        place += np.where(place >= own, own_end - own, 0)  # step over the anchor's own lineage
+        return self._rows[place].astype(np.int64)

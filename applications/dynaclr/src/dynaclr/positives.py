@@ -1,0 +1,197 @@
+"""Positives of an anchor: observations of its track, its descendants or its lineage, tau frames later.
+
+One sorted key per observation, ``t * n_tracks + enter``, puts all observations of one frame that belong to one subtree
+next to each other. The candidates of (anchor, tau) are then a slice between two binary searches, whatever the scope.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dynaclr.lineage import LineageForest
+from dynaclr.tau_sampling import sample_tau_batch
+
+__all__ = ["PositiveLookup", "PositiveScope"]
+
+PositiveScope = Literal["descendants", "lineage", "track"]
+"""Whose observations may be positives: the anchor's track and its descendants, every track of its root, its track."""
+
+
+class PositiveLookup:
+    """Find and draw the positives of anchors.
+
+    Parameters
+    ----------
+    t : array of int, shape (N,)
+        Frame of each observation, at least 0.
+    track_index : array of int, shape (N,)
+        Track of each observation, a number of the forest; no track has two observations in one frame.
+    forest : LineageForest
+        Relations of the tracks.
+    scope : {"descendants", "lineage", "track"}, default "descendants"
+        Which tracks hold the positives of an anchor.
+
+    Raises
+    ------
+    ValueError
+        If the scope is unknown.
+    """
+
+    def __init__(
+        self, t: ArrayLike, track_index: ArrayLike, forest: LineageForest, scope: PositiveScope = "descendants"
+    ) -> None:
+        if scope not in get_args(PositiveScope):
+            raise ValueError(f"positive_scope must be one of {', '.join(get_args(PositiveScope))}, found {scope!r}")
+        self.scope = scope
+        self._t = np.asarray(t)
+        self._track = np.asarray(track_index)
+        self._n_tracks = max(len(forest), 1)
+        if scope == "lineage":
+            self._first, self._last = forest.enter[forest.root], forest.leave[forest.root]
+        else:
+            self._first, self._last = forest.enter, forest.leave if scope == "descendants" else forest.enter + 1
+        keys = self._t.astype(np.int64) * self._n_tracks + forest.enter[self._track]
+        order = np.argsort(keys, kind="stable")
+        self._keys = keys[order]
+        self._rows = order.astype(np.int32 if len(order) < 2**31 else np.int64)
+
+    def count(self, rows: ArrayLike, tau: ArrayLike) -> np.ndarray:
+        """Count the candidates of each anchor at an offset.
+
+        Parameters
+        ----------
+        rows : array of int, shape (B,)
+            Observations that are the anchors.
+        tau : int or array of int
+            Offset in frames, broadcast against ``rows``; at 0 the anchor itself is counted among the candidates.
+
+        Returns
+        -------
+        ndarray of int64
+            Number of observations ``tau`` frames later within the scope.
+        """
+        begin, end = self._slices(np.asarray(rows), np.asarray(tau))
+        return end - begin
+
+    def has_positive(self, rows: ArrayLike, tau_min: ArrayLike, tau_max: ArrayLike) -> np.ndarray:
+        """Tell which observations are valid anchors.
+
+        Parameters
+        ----------
+        rows : array of int, shape (B,)
+            Observations asked about.
+        tau_min, tau_max : int or array of int, shape (B,)
+            Admissible offsets in frames, both included. 0 is passed over, except in the range (0, 0), in which every
+            observation is its own positive.
+
+        Returns
+        -------
+        ndarray of bool, shape (B,)
+        """
+        rows = np.asarray(rows)
+        low, high = _offsets(rows, tau_min, tau_max)
+        valid = (high == 0) | self._follows(rows, low, high)
+        # What is still open after that is asked again, offset by offset, in the order of the keys.
+        waiting = np.flatnonzero(~valid)
+        waiting = waiting[np.argsort(self._t[rows[waiting]], kind="stable")]
+        tau = low[waiting]
+        while len(waiting):
+            found = self._any(rows[waiting], tau)
+            valid[waiting[found]] = True
+            tau = tau + 1
+            again = ~found & (tau <= high[waiting])
+            waiting, tau = waiting[again], tau[again]
+        return valid
+
+    def draw(
+        self,
+        rows: ArrayLike,
+        tau_min: ArrayLike,
+        tau_max: ArrayLike,
+        rng: np.random.Generator,
+        decay_rate: float = 2.0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw one positive per anchor.
+
+        The offset follows the truncated exponential restricted to offsets that have a candidate; among the candidates
+        at that offset each is equally likely.
+
+        Parameters
+        ----------
+        rows : array of int, shape (B,)
+            Observations that are the anchors.
+        tau_min, tau_max : int or array of int, shape (B,)
+            Admissible offsets in frames, as in :meth:`has_positive`.
+        rng : numpy.random.Generator
+            The only source of randomness; 2 B uniform numbers are drawn from it.
+        decay_rate : float, default 2.0
+            Decay of the exponential law; 0 is uniform.
+
+        Returns
+        -------
+        positives, tau : ndarray of int64, shape (B,)
+            Rows of the positives, and their offsets in frames.
+
+        Raises
+        ------
+        ValueError
+            If an anchor has no candidate in its range.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        low, high = _offsets(rows, tau_min, tau_max)
+        if not len(rows):
+            return rows, rows.copy()
+        grid = low[:, None] + np.arange((high - low).max() + 1)  # (B, K)
+        begin, end = self._slices(rows[:, None], grid)
+        allowed = (end > begin) & (grid <= high[:, None])
+        itself = high == 0
+        allowed[itself, 0] = True
+        lost = np.flatnonzero(~allowed.any(axis=1))
+        if len(lost):
+            raise ValueError(
+                f"{len(lost)} of {len(rows)} observations, the first in row {rows[lost[0]]}, have no positive at any "
+                f"tau of {low[lost[0]]} to {high[lost[0]]} frames: the tau range asked for does not match the one that "
+                "the index was built with"
+            )
+        tau = sample_tau_batch(low, high, rng, decay_rate, allowed)
+        which = np.arange(len(rows)), tau - low
+        begin, n_candidates = begin[which], (end - begin)[which]
+        pick = np.minimum((rng.random(len(rows)) * n_candidates).astype(np.int64), np.maximum(n_candidates - 1, 0))
+        positives = self._rows[np.where(itself, 0, begin + pick)].astype(np.int64)
+        return np.where(itself, rows, positives), tau
+
+    def _slices(self, rows: np.ndarray, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slices of the sorted keys that hold the candidates, for broadcast rows and offsets."""
+        track = self._track[rows]
+        frame = (self._t[rows].astype(np.int64) + tau) * self._n_tracks
+        return (
+            np.searchsorted(self._keys, frame + self._first[track]),
+            np.searchsorted(self._keys, frame + self._last[track]),
+        )
+
+    def _follows(self, rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Whether the row ``low`` further down is a positive: settles most anchors where rows are sorted by time."""
+        below = np.minimum(rows + low, len(self._t) - 1)
+        elapsed = self._t[below] - self._t[rows]
+        return (self._track[below] == self._track[rows]) & (low <= elapsed) & (elapsed <= high)
+
+    def _any(self, rows: np.ndarray, tau: np.ndarray) -> np.ndarray:
+        """Whether there is a candidate: one search instead of two."""
+        track = self._track[rows]
+        frame = (self._t[rows].astype(np.int64) + tau) * self._n_tracks
+        begin = np.searchsorted(self._keys, frame + self._first[track])
+        inside = begin < len(self._keys)
+        return inside & (self._keys[np.where(inside, begin, 0)] < frame + self._last[track])
+
+
+def _offsets(rows: np.ndarray, tau_min: ArrayLike, tau_max: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Ranges per row; 0 is an offset only of the range (0, 0)."""
+    low = np.broadcast_to(np.asarray(tau_min, dtype=np.int64), rows.shape)
+    high = np.broadcast_to(np.asarray(tau_max, dtype=np.int64), rows.shape)
+    wrong = np.flatnonzero((low < 0) | (low > high))
+    if len(wrong):
+        raise ValueError(f"tau ranges must satisfy 0 <= tau_min <= tau_max, found ({low[wrong[0]]}, {high[wrong[0]]})")
+    return np.where(high == 0, 0, np.maximum(low, 1)), high
