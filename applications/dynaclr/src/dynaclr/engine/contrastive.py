@@ -1,0 +1,189 @@
+"""Contrastive training of one encoder, and its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from dynaclr.engine.images import EpochImages, image_sinks
+from dynaclr.engine.metrics import batch_metrics, pair_metrics
+from dynaclr.engine.objective import Objective, Views, objective_of
+from dynaclr.engine.schedule import warmup_cosine_scheduler
+from viscy_models.checkpoints import load_weights
+
+__all__ = ["ContrastiveModule", "ContrastivePrediction"]
+
+
+class ContrastivePrediction(TypedDict):
+    """Embeddings of a batch."""
+
+    features: Tensor
+    """Output of the backbone, (B, F)."""
+    projections: Tensor
+    """Output of the projection head, (B, P)."""
+    index: Any
+    """Where the cells come from, as the batch has it."""
+
+
+class ContrastiveModule(LightningModule):
+    """Train an encoder so that a cell and its later self come close and other cells stay apart.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        From images (B, C, Z, Y, X) to features (B, F) and projections (B, P); ``model.*`` in checkpoints.
+    loss_function : nn.Module, optional
+        `dynaclr.loss.NTXentHCL`, any loss of pytorch-metric-learning, `torch.nn.CosineEmbeddingLoss`, or a loss of
+        (anchor, positive, negative). The last two need ``negative`` in a batch. By default a new
+        ``TripletMarginLoss(margin=0.5)``.
+    lr : float, default 1e-3
+        Of AdamW.
+    schedule : {"WarmupCosine", "Constant"}, default "Constant"
+        "WarmupCosine" rises over `warmup_epochs` and falls to 0 at the end of the run, step by step.
+    log_batches_per_epoch, log_samples_per_batch : int, default 8 and 1
+        Batches, and samples of each, in the images ``train_samples`` and ``val_samples``.
+    log_embeddings : bool, default False
+        Whether to log ``val_embeddings``, the first two principal components of the validation projections coloured by
+        lineage, as an image at the end of each validation epoch.
+    log_negative_metrics_every_n_epochs : int, default 2
+        How often to compare with the other cells of a batch, for losses that contrast these.
+    example_input_array_shape : sequence of int, default (1, 2, 15, 256, 256)
+        Of the input of summaries, graphs and exports.
+    ckpt_path : str, optional
+        Checkpoint to start from; it must fit exactly.
+    warmup_epochs : int, default 3
+        Of "WarmupCosine".
+
+    Raises
+    ------
+    ValueError
+        For options out of range, and for a checkpoint that does not fit the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        loss_function: nn.Module | None = None,
+        lr: float = 1e-3,
+        schedule: Literal["WarmupCosine", "Constant"] = "Constant",
+        log_batches_per_epoch: int = 8,
+        log_samples_per_batch: int = 1,
+        log_embeddings: bool = False,
+        log_negative_metrics_every_n_epochs: int = 2,
+        example_input_array_shape: Sequence[int] = (1, 2, 15, 256, 256),
+        ckpt_path: str | None = None,
+        *,
+        warmup_epochs: int = 3,
+    ) -> None:
+        super().__init__()
+        if schedule not in ("WarmupCosine", "Constant"):
+            raise ValueError(f"schedule: found {schedule!r}, expected 'WarmupCosine' or 'Constant'")
+        if log_negative_metrics_every_n_epochs < 1:
+            found = log_negative_metrics_every_n_epochs
+            raise ValueError(f"log_negative_metrics_every_n_epochs: found {found}, expected at least 1")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs: found {warmup_epochs}, expected 0 or more")
+        # A checkpoint holds plain values only, and loading it does not load what it was once started from.
+        self.save_hyperparameters(ignore=["encoder", "loss_function", "ckpt_path"])
+        self.model = encoder
+        self.loss_function = nn.TripletMarginLoss(margin=0.5) if loss_function is None else loss_function
+        self.lr = lr
+        self.schedule = schedule
+        self.warmup_epochs = warmup_epochs
+        self.log_negative_metrics_every_n_epochs = log_negative_metrics_every_n_epochs
+        self._example_shape = tuple(example_input_array_shape)
+        self._images = {
+            "train": EpochImages(log_batches_per_epoch, log_samples_per_batch),
+            "val": EpochImages(log_batches_per_epoch, log_samples_per_batch, scatter=log_embeddings),
+        }
+        if ckpt_path is not None:
+            load_weights(self.model, ckpt_path)
+
+    @property
+    def example_input_array(self) -> Tensor:
+        """Zeros, made when asked for: no memory is held and no random number is drawn."""
+        return torch.zeros(self._example_shape)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images (B, C, Z, Y, X) into features (B, F) and projections (B, P)."""
+        return self.model(x)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Compute and log the loss of a batch."""
+        return self._step(batch, batch_idx, "train")
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Compute and log the loss of a batch."""
+        return self._step(batch, batch_idx, "val")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
+        """Embed the anchors of a batch."""
+        features, projections = self(batch["anchor"])
+        return {"features": features, "projections": projections, "index": batch["index"]}
+
+    def on_train_epoch_end(self) -> None:
+        """Log images of samples."""
+        self._log_images("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log images of samples, and of the embedding if asked for."""
+        self._log_images("val")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Set up AdamW and the schedule."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
+        if self.schedule == "Constant":
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": warmup_cosine_scheduler(optimizer, self.trainer, self.warmup_epochs),
+        }
+
+    def _step(self, batch: dict[str, Any], batch_idx: int, stage: Literal["train", "val"]) -> Tensor:
+        objective = objective_of(self.loss_function)
+        views = self._project(batch, objective)
+        loss = objective.compute(views)
+        size = len(views.anchor)
+        # A cell alone has nothing to be told from. It is logged without weight rather than not at all, since all
+        # processes have to log alike.
+        weight = 0 if objective.contrasts_batch and size == 1 else size
+        if not weight:
+            rank_zero_warn(f"a {stage} batch of one cell has no negatives; it has no weight in the logged figures")
+        figures = pair_metrics(views.anchor, views.positive, views.negative)
+        if objective.contrasts_batch and self.current_epoch % self.log_negative_metrics_every_n_epochs == 0:
+            figures |= batch_metrics(views.anchor, views.positive)
+        self._log(f"loss/{stage}", loss.detach(), weight, on_step=True, prog_bar=True)
+        for name, value in figures.items():
+            self._log(f"metrics/{name}/{stage}", value, weight)
+        self._collect(batch, views, batch_idx, stage)
+        return loss
+
+    def _project(self, batch: dict[str, Any], objective: Objective) -> Views:
+        negative = None
+        if not objective.contrasts_batch:
+            if "negative" not in batch:
+                raise KeyError(
+                    f"negative: {type(self.loss_function).__name__} compares with a negative image and the batch has "
+                    "none; set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL"
+                )
+            negative = self(batch["negative"])[1]
+        return Views(self(batch["anchor"])[1], self(batch["positive"])[1], negative, batch.get("lineage"))
+
+    def _log(self, name: str, value: Tensor, weight: int, on_step: bool = False, prog_bar: bool = False) -> None:
+        value = value if weight else torch.zeros_like(value)
+        self.log(name, value, on_step=on_step, on_epoch=True, prog_bar=prog_bar, sync_dist=True, batch_size=weight)
+
+    def _collect(self, batch: dict[str, Any], views: Views, batch_idx: int, stage: str) -> None:
+        wanted = self.trainer.is_global_zero and not self.trainer.sanity_checking
+        if wanted and image_sinks(self.loggers):
+            self._images[stage].add(batch, views, batch_idx)
+
+    def _log_images(self, stage: str) -> None:
+        for name, image in self._images[stage].render().items():
+            for sink in image_sinks(self.loggers):
+                sink(f"{stage}_{name}", image, self.current_epoch)

@@ -1,0 +1,115 @@
+"""Pictures for the loggers that take pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dynaclr.engine.objective import Views
+
+__all__ = ["EpochImages", "embedding_scatter", "image_sinks"]
+
+_MAX_SCATTERED = 5000
+
+ImageSink = Callable[[str, NDArray[np.uint8], int], None]
+
+
+class EpochImages:
+    """What the images at the end of an epoch show, collected batch by batch.
+
+    Parameters
+    ----------
+    n_batches, n_samples : int
+        Batches of an epoch, and samples of each, to show.
+    scatter : bool, default False
+        Whether to draw the embedding as well.
+    """
+
+    def __init__(self, n_batches: int, n_samples: int, scatter: bool = False) -> None:
+        self.n_batches = n_batches
+        self.n_samples = n_samples
+        self.scatter = scatter
+        self._samples: list[list[NDArray]] = []
+        self._projections: list[Tensor] = []
+        self._lineages: list[Tensor] = []
+
+    def add(self, batch: Mapping[str, Any], views: Views, number: int) -> None:
+        """Keep the first samples of the first batches, and the projections of up to 5000 cells."""
+        if number < self.n_batches:
+            from viscy_utils.log_images import detach_sample
+
+            images = [batch[key] for key in ("anchor", "positive", "negative") if key in batch]
+            self._samples += detach_sample(images, self.n_samples)
+        if self.scatter and sum(map(len, self._projections)) < _MAX_SCATTERED:
+            self._projections.append(views.anchor.detach().float().cpu())
+            self._lineages += [] if views.lineage is None else [views.lineage.cpu()]
+
+    def render(self) -> dict[str, NDArray[np.uint8]]:
+        """Draw what was collected, by name, and forget it."""
+        images = {}
+        if self._samples:
+            from viscy_utils.log_images import render_images
+
+            images["samples"] = render_images(self._samples)
+        if self._projections:
+            groups = torch.cat(self._lineages).numpy() if self._lineages else None
+            images["embeddings"] = embedding_scatter(torch.cat(self._projections).numpy(), groups)
+        self._samples, self._projections, self._lineages = [], [], []
+        return images
+
+
+def image_sinks(loggers: Sequence[Logger]) -> list[ImageSink]:
+    """Find out how to hand a picture to each of the loggers that take one.
+
+    Returns
+    -------
+    list of callables
+        ``sink(tag, image, step)`` with an image of shape (H, W, 3), uint8. Empty when nobody takes pictures.
+    """
+    return [sink for sink in map(_sink, loggers) if sink is not None]
+
+
+def _sink(logger: Logger) -> ImageSink | None:
+    if hasattr(logger, "log_image"):  # Weights & Biases; it counts steps itself
+        return lambda tag, image, step: logger.log_image(key=tag, images=[image])
+    writer = getattr(logger, "experiment", None)
+    if hasattr(writer, "add_image"):  # TensorBoard and what looks like it
+        return lambda tag, image, step: writer.add_image(tag, image, step, dataformats="HWC")
+    return None
+
+
+def embedding_scatter(embeddings: NDArray, groups: NDArray | None = None) -> NDArray[np.uint8]:
+    """Draw the first two principal components of embeddings.
+
+    Parameters
+    ----------
+    embeddings : ndarray, shape (N, P), floating point
+    groups : ndarray, shape (N,), optional
+        Cells of the same group, such as a lineage, get the same colour.
+
+    Returns
+    -------
+    ndarray, shape (H, W, 3), uint8
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    centered = embeddings - embeddings.mean(axis=0)
+    _, spread, axes = np.linalg.svd(centered, full_matrices=False)
+    points = centered @ axes[:2].T
+    shares = spread**2 / max(float((spread**2).sum()), np.finfo(np.float32).tiny)
+    figure = Figure(figsize=(5, 5), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    plot = figure.add_subplot()
+    colors = None if groups is None else np.unique(groups, return_inverse=True)[1] % 20
+    plot.scatter(points[:, 0], points[:, -1], c=colors, cmap=None if groups is None else "tab20", s=8)
+    plot.set_xlabel(f"PC 1 ({shares[0]:.0%})")
+    plot.set_ylabel(f"PC {points.shape[1]} ({shares[points.shape[1] - 1]:.0%})")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
