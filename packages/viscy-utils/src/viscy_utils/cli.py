@@ -1,0 +1,114 @@
+"""The command ``viscy``: training, prediction and the tools around them.
+
+Importing this module and asking for ``--help`` costs milliseconds: torch and Lightning are imported when a subcommand
+runs. An application that has commands of its own hands the shared ones on::
+
+    from viscy_utils.cli import SUBCOMMANDS, main
+
+    main(sys.argv[1:], prog="dynaclr")
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from viscy_data.errors import InputError
+from viscy_utils.cli_errors import report_errors
+
+if TYPE_CHECKING:
+    from viscy_utils.lightning_cli import VisCyCLI
+
+__all__ = ["SUBCOMMANDS", "VisCyCLI", "format_help", "main"]
+
+SUBCOMMANDS: Mapping[str, str] = {
+    "fit": "train a model",
+    "validate": "run one validation epoch",
+    "test": "run one test epoch",
+    "predict": "run a model over data and write what its callbacks write",
+    "preprocess": "compute the normalisation statistics of a store",
+    "export": "write a model to ONNX",
+    "precompute": "write normalised channels as a stack of numpy arrays",
+    "convert_to_anndata": "convert embeddings of the old xarray layout to AnnData",
+}
+"""Subcommands that run through Lightning, each with one line of help."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VisCyCLI":
+        from viscy_utils.lightning_cli import VisCyCLI
+
+        return VisCyCLI
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def format_help(prog: str = "viscy", subcommands: Mapping[str, str] = SUBCOMMANDS) -> str:
+    """Format the page that ``--help`` prints.
+
+    Parameters
+    ----------
+    prog : str, default "viscy"
+        Name of the command.
+    subcommands : mapping of str to str
+        One line of help per subcommand.
+
+    Returns
+    -------
+    str
+        Text ending in a newline.
+    """
+    width = max(map(len, subcommands)) + 2
+    rows = [f"  {name:<{width}}{text}" for name, text in subcommands.items()]
+    head = f"usage: {prog} [-h] [--version] SUBCOMMAND [-c CONFIG] [--key value ...]"
+    more = f"Options of a subcommand: {prog} SUBCOMMAND --help. Tracebacks: VISCY_DEBUG=1. Logging: VISCY_LOG_LEVEL."
+    return "\n".join([head, "", "subcommands:", *rows, "", more, ""])
+
+
+def main(args: list[str] | None = None, prog: str = "viscy") -> None:
+    """Run the command line.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        Arguments after the name of the command; those of the process by default. A strategy that starts further
+        processes (``ddp``) starts them with the arguments of this process, so other ones only suit single processes.
+    prog : str, default "viscy"
+        Name of the command in help and messages.
+
+    Raises
+    ------
+    SystemExit
+        With 2 for bad input and 1 for any other error, after one paragraph on standard error.
+    """
+    args = sys.argv[1:] if args is None else list(args)
+    if not args:
+        sys.stderr.write(format_help(prog))
+        raise SystemExit(2)
+    if args[0] in ("-h", "--help"):
+        sys.stdout.write(format_help(prog))
+        return
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"{prog} {version('viscy-utils')}\n")
+        return
+    with report_errors(prog):
+        _check_subcommand(args, prog)
+        from viscy_utils.lightning_cli import run
+
+        run(args, prog)
+
+
+def _check_subcommand(args: list[str], prog: str) -> None:
+    """Reject a misspelt subcommand before anything heavy is imported."""
+    if any(argument in SUBCOMMANDS for argument in args) or args[0].startswith("-"):
+        return
+    near = difflib.get_close_matches(args[0], SUBCOMMANDS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"see {prog} --help"
+    raise InputError(f"{prog} {args[0]}", found=f"no subcommand {args[0]!r}", fix=hint)
+
+
+if __name__ == "__main__":
+    main()

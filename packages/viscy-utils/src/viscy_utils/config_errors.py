@@ -1,0 +1,128 @@
+"""Errors of the configuration parser, cut down to what was found, what was expected and what comes near.
+
+jsonargparse reports each alternative that a value fails to match. Here the alternatives that nobody meant (None, other
+types of a union) go, the key and the value stay, and a misspelt name gets its nearest match.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from argparse import ArgumentError
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+
+from viscy_data.errors import InputError
+
+__all__ = ["condensed", "parser_error"]
+
+_NOISE = re.compile(r"Does not validate against|Subtypes:|Errors:$|Given value|Expected an? <class 'NoneType'>")
+_MAX_FOUND = 400
+
+
+@contextmanager
+def condensed(where: str, keys: Iterable[str]) -> Iterator[None]:
+    """Re-raise an error of the parser as an :class:`~viscy_data.errors.InputError`.
+
+    Parameters
+    ----------
+    where : str
+        The files or arguments that are parsed.
+    keys : iterable of str
+        Dotted keys that the parser knows, for near matches; read only when there is an error.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        yield
+    except ArgumentError as err:
+        raise parser_error(str(err), where, keys) from err
+
+
+def parser_error(message: str, where: str, keys: Iterable[str] = ()) -> InputError:
+    """Build the error for one message of the parser.
+
+    Parameters
+    ----------
+    message : str
+        As jsonargparse words it.
+    where : str
+        The files or arguments that were parsed.
+    keys : iterable of str
+        Dotted keys that the parser knows.
+
+    Returns
+    -------
+    InputError
+    """
+    unknown = re.search(r"(?:does not accept option|[Uu]nrecognized arguments?:) '?([\w.\-]+)", message)
+    if unknown:
+        key = unknown[1].removeprefix("--").split("=")[0]
+        return InputError(where, field=key, found="an unknown key", fix=_nearest_key(key, keys))
+    missing = re.search(r"arguments are required: (.+)", message)
+    if missing:
+        key = missing[1].split(".", 1)[-1]
+        return InputError(where, field=key, found="nothing", expected=f"a section or option {key!r}")
+    absent = re.search(r"File does not exist: '?(.+?)'?$", message, re.MULTILINE)
+    if absent and 'key "config"' in message:
+        return InputError(absent[1], found="no such file", expected="a YAML configuration")
+    return _value_error(message, where)
+
+
+def _value_error(message: str, where: str) -> InputError:
+    """Describe a value that no alternative of its key accepts: innermost complaints, value, nearest names."""
+    head, _, rest = message.partition("\n")
+    key = re.match(r'Parser key "([^"]+)":\s*(.*)', head)
+    lines = [line.strip().removeprefix("- ") for line in (key[2] if key else head, *rest.splitlines())]
+    lines = list(takewhile(lambda line: not line.startswith("Not a valid subclass"), lines)) or lines
+    useful = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
+    types = [match[1] for line in useful if (match := re.match(r"Expected an? <class '([\w.]+)'>", line))]
+    complaints = [line for line in useful if not line.startswith(("Expected", "Problem with given class_path"))]
+    class_path = re.search(r"Problem with given class_path '([\w.]+)'", message)
+    values = re.findall(r"(?:Given|Got) value: (.*)", message)
+    found = "; ".join(complaints) or (values[-1] if values else "")
+    if class_path:
+        found = f"{class_path[1]}: {found}"
+    if len(found) > _MAX_FOUND:
+        found = found[:_MAX_FOUND] + " ..."
+    fix = _nearest_name(message)
+    return InputError(where, field=key[1] if key else "", found=found, expected=" or ".join(types), fix=fix)
+
+
+def _nearest_key(key: str, keys: Iterable[str]) -> str:
+    known = sorted(keys)
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
+    section = key.rpartition(".")[0]
+    if not near and "." in key:  # a misspelt section: compare its name only
+        near = difflib.get_close_matches(section, {name.rpartition(".")[0] for name in known} - {""}, n=3)
+        near = near or difflib.get_close_matches(section, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "remove it, or see --help for the keys there are"
+
+
+def _nearest_name(message: str) -> str:
+    """Nearest class of a module, or nearest argument of a class, where the message is about one."""
+    attribute = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
+    if attribute:
+        module, name = attribute.groups()
+        return _suggest(name, dir(importlib.import_module(module)))
+    option = re.search(r"class_path '([\w.]+)':\s*Option '([\w.]+)' is not accepted", message)
+    if option:
+        module, _, name = option[1].rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        mro = getattr(cls, "__mro__", (cls,))
+        return _suggest(option[2], {p for base in mro if base is not object for p in _parameters(base)} - {"self"})
+    return ""
+
+
+def _parameters(cls: type) -> Iterable[str]:
+    return inspect.signature(cls.__init__).parameters
+
+
+def _suggest(name: str, candidates: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else ""

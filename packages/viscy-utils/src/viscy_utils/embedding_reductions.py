@@ -1,0 +1,105 @@
+"""Low-dimensional views of embeddings that are stored beside them: PCA, UMAP, PHATE."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from viscy_utils.embedding_store import add_array, edit_store
+
+__all__ = ["add_reductions", "reduce_features"]
+
+_logger = logging.getLogger(__name__)
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "pca": {"n_components": 8, "random_state": 42},
+    "umap": {"n_components": 2, "n_neighbors": 15, "random_state": 42},
+    "phate": {"n_components": 2, "knn": 5, "decay": 40, "random_state": 42, "verbose": 0},
+}
+_NEIGHBOURS = {"umap": "n_neighbors", "phate": "knn"}
+
+
+def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) -> np.ndarray:
+    """Reduce standardised features to a few dimensions.
+
+    Parameters
+    ----------
+    method : {"pca", "umap", "phate"}
+        Needs the extra ``eval``.
+    features : ndarray, shape (N, F)
+        One row per observation.
+    kwargs : mapping
+        Arguments of the method over its defaults; the numbers of neighbours and components are capped for small
+        data. An entry ``normalize_features`` (default True) tells whether features are standardised first.
+
+    Returns
+    -------
+    ndarray, shape (N, k), float32
+
+    Raises
+    ------
+    ValueError
+        For fewer than three rows.
+    ImportError
+        If the method is not installed.
+    """
+    n_rows, n_features = features.shape
+    if n_rows < 3:
+        raise ValueError(f"{method} needs at least 3 rows, got {n_rows}")
+    options = {**_DEFAULTS[method], **kwargs}
+    if method in _NEIGHBOURS:
+        options[_NEIGHBOURS[method]] = min(options[_NEIGHBOURS[method]], n_rows - 1)
+    elif isinstance(options["n_components"], int):
+        options["n_components"] = min(options["n_components"], n_rows, n_features)
+    try:
+        return np.asarray(_fit(method, features, options), np.float32)
+    except ImportError as err:
+        raise ImportError(f"{method} is not installed: pip install 'viscy-utils[eval]'") from err
+
+
+def _fit(method: str, features: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    from sklearn.preprocessing import StandardScaler
+
+    if options.pop("normalize_features", True):
+        features = StandardScaler().fit_transform(features)
+    if method == "pca":
+        from sklearn.decomposition import PCA
+
+        return PCA(**options).fit_transform(features)
+    if method == "umap":
+        from umap import UMAP
+
+        return UMAP(**options).fit_transform(features)
+    from phate import PHATE
+
+    return PHATE(**options).fit_transform(features)
+
+
+def add_reductions(path: Path, requested: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Compute reductions of a store's features and add each to it as ``obsm["X_<method>"]``.
+
+    A reduction that fails is warned about and left out: the embeddings are on disk already and stay.
+
+    Parameters
+    ----------
+    path : Path
+        AnnData store.
+    requested : mapping
+        Method to its arguments; a method with None or an empty mapping is not computed.
+    """
+    for method, kwargs in requested.items():
+        if not kwargs:
+            continue
+        features = np.asarray(zarr.open_array(f"{path}/X", mode="r"))
+        try:
+            values = reduce_features(method, features, kwargs)
+        except Exception as err:
+            _logger.warning("no %s: %s: %s", method, type(err).__name__, err, exc_info=True)
+            continue
+        with edit_store(path) as group:
+            add_array(group, f"obsm/X_{method}", values.shape)[:] = values

@@ -1,0 +1,125 @@
+"""Annotations of observations, and embeddings of the old layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from viscy_utils.embedding_store import (
+    build_anndata,
+    get_available_index_columns,
+    import_anndata,
+    observation_table,
+    read_embedding_dataset,
+    replace_store,
+    write_anndata,
+)
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import xarray as xr
+
+__all__ = ["convert", "load_annotation_anndata"]
+
+_REDUCTIONS = {"X_pca": "PCA", "X_umap": "UMAP", "X_phate": "PHATE"}
+
+
+def convert(
+    embeddings_ds: xr.Dataset | Path, output_path: Path, overwrite: bool = False, return_anndata: bool = False
+) -> ad.AnnData | None:
+    """Convert embeddings of the old xarray layout to an AnnData store.
+
+    Parameters
+    ----------
+    embeddings_ds : xarray.Dataset or Path
+        Dataset with ``features`` (sample, features), or where it is stored.
+    output_path : Path
+        AnnData zarr store to write.
+    overwrite : bool, default False
+        Replace an existing store.
+    return_anndata : bool, default False
+        Also return what was written.
+
+    Returns
+    -------
+    AnnData or None
+        ``obs`` of the index columns, ``X`` of the features, ``obsm`` ``X_projections``, ``X_pca``, ``X_umap`` and
+        ``X_phate`` of the coordinates ``projections``, ``PCA1``, ``UMAP1``, ``PHATE1`` and on.
+
+    Raises
+    ------
+    FileExistsError
+        If the store exists and ``overwrite`` is False.
+    """
+    import pandas as pd
+
+    import_anndata()
+    output_path = Path(output_path)
+    if output_path.exists() and not overwrite:
+        raise FileExistsError(f"{output_path} exists; choose another path or set overwrite: true")
+    dataset = read_embedding_dataset(embeddings_ds) if isinstance(embeddings_ds, str | Path) else embeddings_ds
+    columns = get_available_index_columns(dataset)
+    index = pd.DataFrame({name: np.asarray(dataset[name].values) for name in columns})
+    obsm = {"X_projections": np.asarray(dataset["projections"].values)} if "projections" in dataset.variables else {}
+    for key, word in _REDUCTIONS.items():
+        names = [name for name in dataset.coords if re.fullmatch(rf"{word}_?\d+(_\w+)?", str(name))]
+        names.sort(key=lambda name: int(re.search(r"\d+", str(name))[0]))
+        if names:
+            obsm[key] = np.stack([np.asarray(dataset[name].values) for name in names], axis=1)
+    adata = build_anndata(np.asarray(dataset["features"].values), observation_table(index), obsm)
+    temporary = output_path.with_name(f".{output_path.name}.new")
+    write_anndata(adata, temporary)
+    replace_store(temporary, output_path)
+    return adata if return_anndata else None
+
+
+def load_annotation_anndata(
+    adata: ad.AnnData, path: str | Path, name: str, categories: Mapping | None = None
+) -> ad.AnnData:
+    """Add a column of an annotation table to the observations, matched on FOV and id.
+
+    Parameters
+    ----------
+    adata : AnnData
+        With ``fov_name`` and ``id`` in ``obs``; modified.
+    path : str or Path
+        CSV with ``fov_name``, ``id`` and ``name``.
+    name : str
+        The column.
+    categories : mapping, optional
+        New names of its values.
+
+    Returns
+    -------
+    AnnData
+        ``adata``; observations without annotation are NaN.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If the table has an observation twice.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    missing = [column for column in ("fov_name", "id", name) if column not in table]
+    if missing:
+        raise KeyError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")
+    table["fov_name"] = table["fov_name"].astype(str).str.strip("/")
+    repeated = table.duplicated(["fov_name", "id"])
+    if repeated.any():
+        fov, number = table.loc[repeated.idxmax(), ["fov_name", "id"]]
+        raise ValueError(f"{path}: FOV {fov}, id {number} occurs more than once")
+    keys = pd.MultiIndex.from_arrays([adata.obs["fov_name"].astype(str).str.strip("/"), adata.obs["id"]])
+    values = table.set_index(["fov_name", "id"])[name].reindex(keys)
+    column = pd.Series(values.to_numpy(), index=adata.obs_names, name=name)
+    if not pd.api.types.is_numeric_dtype(column) or categories:
+        column = column.astype("category")
+    adata.obs[name] = column.cat.rename_categories(dict(categories)) if categories else column
+    return adata

@@ -1,0 +1,188 @@
+"""The Lightning command line behind :mod:`viscy_utils.cli`: this module imports torch and Lightning."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import lazy_instance
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from viscy_data.errors import InputError, MissingInputError
+from viscy_utils.cli import SUBCOMMANDS
+from viscy_utils.config_errors import condensed
+from viscy_utils.trainer import VisCyTrainer
+
+__all__ = ["ConfigSaver", "VisCyCLI", "run"]
+
+_logger = logging.getLogger(__name__)
+
+_WITHOUT_MODEL = ("preprocess", "precompute", "convert_to_anndata")
+_WITHOUT_DATA = (*_WITHOUT_MODEL, "export")
+_LOGGERS = ("lightning", "viscy_data", "viscy_losses", "viscy_models", "viscy_transforms", "viscy_utils", "dynaclr")
+
+
+class ConfigSaver(SaveConfigCallback):
+    """Keep the configuration of a run beside its logs, without overwriting that of an earlier one."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose a free file name, then save as Lightning does."""
+        log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
+        if trainer.is_global_zero and log_dir and Path(log_dir, self.config_filename).exists():
+            stem, suffix = os.path.splitext(self.config_filename)
+            self.config_filename = f"{stem}-{datetime.now():%Y%m%d-%H%M%S-%f}{suffix}"
+        super().setup(trainer, pl_module, stage)
+
+
+class VisCyCLI(LightningCLI):
+    """Lightning's command line with the subcommands ``preprocess``, ``export``, ``precompute``, ``convert_to_anndata``.
+
+    Takes the arguments of ``lightning.pytorch.cli.LightningCLI``.
+    """
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name the subcommands, each with the arguments of its trainer method that the configuration leaves out."""
+        return LightningCLI.subcommands() | {
+            name: {"model"} for name in ("preprocess", "export", "precompute", "convert_to_anndata")
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Log to TensorBoard, one folder per start, unless the configuration says otherwise."""
+        version = datetime.now().strftime("%Y%m%d-%H%M%S")
+        logger = lazy_instance(TensorBoardLogger, save_dir="", version=version, log_graph=True)
+        parser.set_defaults({"trainer.logger": logger})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say in one paragraph what is wrong.
+
+        Raises
+        ------
+        InputError
+            Unknown key, unknown class, value of the wrong type, missing file.
+        """
+        with condensed(_config_files(args), _KnownKeys(self._subcommand_parsers, args)):
+            self.config = parser.parse_args(args)
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Predict without collecting the predictions in memory: callbacks write them."""
+        kwargs["return_predictions"] = kwargs.get("return_predictions") or False
+        self.trainer.predict(model, **kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Compare the model of the checkpoint with that of the configuration, which is the one used.
+
+        Lightning would put the hyperparameters of the checkpoint in place of those that the user wrote.
+        """
+        config = self.config.get(self.config.get("subcommand", ""))
+        ckpt_path = config.get("ckpt_path") if config else None
+        if ckpt_path is None or str(ckpt_path) in ("last", "best", "hpc") or "://" in str(ckpt_path):
+            return
+        hparams = _read_hparams(Path(str(ckpt_path)))
+        written = config.get("model")
+        differing = _differences(hparams, written.as_dict() if hasattr(written, "as_dict") else {})
+        if differing:
+            _logger.warning("%s was trained with other settings; those of the configuration are used: %s",
+                            ckpt_path, "; ".join(differing))  # fmt: skip
+
+
+def run(args: list[str], prog: str = "viscy") -> VisCyCLI:
+    """Parse the arguments and run the subcommand they name.
+
+    Parameters
+    ----------
+    args : list of str
+        Arguments after the name of the command.
+    prog : str, default "viscy"
+        Name of the command in usage lines.
+
+    Returns
+    -------
+    VisCyCLI
+        After the run, with its ``model``, ``datamodule`` and ``trainer``.
+    """
+    _set_log_level(os.environ.get("VISCY_LOG_LEVEL", "INFO"))
+    torch.set_float32_matmul_precision("high")
+    subcommand = next((argument for argument in args if argument in SUBCOMMANDS), "fit")
+    parsers = {name: {"exit_on_error": False, "prog": f"{prog} {name}"} for name in SUBCOMMANDS}
+    return VisCyCLI(
+        model_class=LightningModule,
+        datamodule_class=None if subcommand in _WITHOUT_DATA else LightningDataModule,
+        trainer_class=VisCyTrainer,
+        seed_everything_default=42,
+        subclass_mode_model=subcommand not in _WITHOUT_MODEL,
+        subclass_mode_data=True,
+        save_config_callback=ConfigSaver,
+        parser_kwargs={"exit_on_error": False, "prog": prog, **parsers},
+        args=args,
+    )
+
+
+class _KnownKeys:
+    """Dotted keys of the subcommand in use, listed only when a message needs them."""
+
+    def __init__(self, parsers: dict[str, LightningArgumentParser], args: Sequence[str]) -> None:
+        self._parser = next((parsers[argument] for argument in args if argument in parsers), None)
+
+    def __iter__(self) -> Iterator[str]:
+        if self._parser is not None:
+            yield from self._parser.get_defaults(skip_validation=True).keys(branches=True)
+
+
+def _config_files(args: Sequence[str]) -> str:
+    """Name the configuration files among the arguments."""
+    files = [after for flag, after in pairwise(args) if flag in ("-c", "--config")]
+    files += [argument.partition("=")[2] for argument in args if argument.startswith("--config=")]
+    return ", ".join(files) or "command line"
+
+
+def _set_log_level(level: str) -> None:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise InputError(
+            "environment variable VISCY_LOG_LEVEL",
+            found=repr(level),
+            expected="DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        )
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(number)
+
+
+def _read_hparams(path: Path) -> dict[str, Any]:
+    """Read the hyperparameters of a checkpoint; plain types only."""
+    if not path.exists():
+        raise MissingInputError(
+            str(path), field="ckpt_path", found="no such file", fix="correct ckpt_path; null starts from scratch"
+        )
+    if path.is_dir():  # a sharded checkpoint: its strategy reads it
+        return {}
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as err:
+        raise InputError(
+            str(path),
+            field="ckpt_path",
+            found=str(err).splitlines()[0],
+            expected="a Lightning checkpoint that torch.load reads with weights_only=True",
+        ) from err
+    return dict(checkpoint.get("hyper_parameters") or {})
+
+
+def _differences(hparams: dict[str, Any], written: dict[str, Any]) -> list[str]:
+    """Say for each argument that both name with different values what they are."""
+    class_path = hparams.pop("_class_path", None)
+    hparams.pop("_instantiator", None)
+    arguments = written.get("init_args") or {}
+    rows = [(key, value, arguments[key]) for key, value in hparams.items() if key in arguments]
+    if class_path is not None:
+        rows.insert(0, ("class_path", class_path, written.get("class_path")))
+    return [f"{key} {old!r} -> {new!r}" for key, old, new in rows if old != new]

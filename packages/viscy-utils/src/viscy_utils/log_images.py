@@ -1,0 +1,69 @@
+"""Images for loggers: samples of a batch, rendered side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["detach_sample", "render_images"]
+
+
+def detach_sample(imgs: Sequence[Tensor], log_samples_per_batch: int) -> list[list[NDArray]]:
+    """Take the middle Z slice of the first samples of each tensor.
+
+    Parameters
+    ----------
+    imgs : sequence of Tensor, shape (B, C, Z, Y, X)
+        Tensors of one batch.
+    log_samples_per_batch : int
+        Number of samples, at most B.
+
+    Returns
+    -------
+    list of list of ndarray
+        Per sample and tensor, (C, Y, X), or (Y, X) for one channel.
+    """
+    n_samples = min(log_samples_per_batch, imgs[0].shape[0])
+    middle = imgs[0].shape[2] // 2
+    return [[_to_array(tensor[i, :, middle]) for tensor in imgs] for i in range(n_samples)]
+
+
+def render_images(imgs: Sequence[Sequence[NDArray]], cmaps: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Lay images out as a grid: one row per sample, their channels side by side.
+
+    Parameters
+    ----------
+    imgs : sequence of sequence of ndarray
+        Images (C, Y, X) or (Y, X) per sample, of one size; each channel is rescaled to its own range.
+    cmaps : sequence of str, optional
+        Matplotlib colour map per image of a row; gray for the first and inferno for the others by default.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    rows = []
+    for images in imgs:
+        tiles = []
+        for i, image in enumerate(images):
+            cmap = cmaps[i] if cmaps else ("gray" if i == 0 else "inferno")
+            tiles += [colormaps[cmap](_rescale(channel), bytes=True)[..., :3] for channel in _channels(image)]
+        rows.append(np.concatenate(tiles, axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def _channels(image: NDArray) -> NDArray:
+    return image[None] if image.ndim == 2 else image
+
+
+def _to_array(tensor: Tensor) -> NDArray:
+    return np.squeeze(tensor.detach().cpu().float().numpy())
+
+
+def _rescale(image: NDArray) -> NDArray:
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low) if high > low else np.zeros_like(image)

@@ -1,0 +1,92 @@
+"""Export of models to ONNX."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from viscy_data.errors import InputError, MissingInputError
+
+__all__ = ["export_onnx"]
+
+_logger = logging.getLogger(__name__)
+_OPSET = 18
+
+
+def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | None = None) -> None:
+    """Write ``model.forward`` to an ONNX file (opset 18) whose batch, Y and X sizes are free.
+
+    Parameters
+    ----------
+    model : LightningModule
+        With ``example_input_array`` of shape (B, C, Z, Y, X). A forward that returns several tensors gives outputs
+        ``output``, ``output_1``, ...; the input is called ``input``.
+    export_path : Path
+        The file to write.
+    ckpt_path : Path, optional
+        Lightning checkpoint to load the weights from.
+
+    Raises
+    ------
+    ImportError
+        Without onnx and onnxscript.
+    FileExistsError
+        If the file exists.
+    ValueError
+        If the model has no example input.
+    InputError
+        If the checkpoint is missing, is none, or does not fit the model.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as err:
+        raise ImportError("export to ONNX: pip install 'viscy-utils[export]'") from err
+    export_path = Path(export_path)
+    if export_path.exists():
+        raise FileExistsError(f"{export_path} exists; choose another export_path")
+    if not isinstance(model.example_input_array, Tensor):
+        raise ValueError(f"{type(model).__name__} needs a tensor example_input_array to be exported")
+    if ckpt_path is not None:
+        _load_weights(model, Path(ckpt_path))
+    model = model.eval().cpu()
+    # An example of batch one would make the exporter take one for a constant.
+    example = model.example_input_array.cpu()
+    example = torch.cat([example, example]) if example.shape[0] == 1 else example
+    with torch.inference_mode():
+        outputs = model(example)
+    n_outputs = 1 if isinstance(outputs, Tensor) else len(outputs)
+    dynamic: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if example.dim() == 5:
+        dynamic |= {3: torch.export.Dim.DYNAMIC, 4: torch.export.Dim.DYNAMIC}
+    program = torch.onnx.export(
+        model,
+        (example,),
+        input_names=["input"],
+        output_names=["output", *(f"output_{i}" for i in range(1, n_outputs))],
+        dynamic_shapes=(dynamic,),
+        opset_version=_OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    export_path.parent.mkdir(parents=True, exist_ok=True)
+    program.save(str(export_path))
+    _logger.info("wrote %s", export_path)
+
+
+def _load_weights(model: LightningModule, ckpt_path: Path) -> None:
+    if not ckpt_path.is_file():
+        raise MissingInputError(str(ckpt_path), field="ckpt_path", found="no such file")
+    weights = torch.load(ckpt_path, weights_only=True, map_location="cpu").get("state_dict")
+    if weights is None:
+        raise InputError(str(ckpt_path), found="no state_dict", expected="a Lightning checkpoint")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as err:  # one line of its message for every parameter that does not fit
+        name = type(model).__name__
+        raise InputError(str(ckpt_path), found=str(err), expected=f"the weights of this {name}") from err

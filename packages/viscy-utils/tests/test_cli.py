@@ -1,0 +1,267 @@
+"""The command line: what it prints when all is well, and when it is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+
+from viscy_data.errors import InputError
+from viscy_utils.cli import SUBCOMMANDS, format_help, main
+from viscy_utils.cli_errors import report_errors
+from viscy_utils.lightning_cli import ConfigSaver
+
+BORING = "lightning.pytorch.demos.boring_classes"
+
+
+class BadSetup(BoringDataModule):
+    def setup(self, stage):
+        raise ValueError("patch of 64 pixels in an image of 32")
+
+
+class BadStep(BoringModel):
+    def training_step(self, batch, batch_idx):
+        raise ValueError("shapes differ")
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a configuration that runs, with changes, and return its path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VISCY_DEBUG", raising=False)
+
+    def make(model=f"{BORING}.BoringModel", data=f"{BORING}.BoringDataModule", trainer=(), **sections):
+        settings = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_steps": 1,
+            "limit_train_batches": 1,
+            "limit_val_batches": 0,
+        }
+        settings |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        config = {
+            "seed_everything": 0,
+            "trainer": settings | {"logger": False} | dict(trainer),
+            "model": {"class_path": model},
+            "data": {"class_path": data},
+        }
+        path = tmp_path / "config.yml"
+        path.write_text(yaml.safe_dump(config | sections))
+        return str(path)
+
+    return make
+
+
+def fail(args, capsys, code=2):
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == code
+    message = capsys.readouterr().err
+    message = message[message.index("viscy: error:") :]
+    assert "Traceback" not in message
+    assert len(message.splitlines()) <= 6
+    return message
+
+
+boring = pytest.mark.filterwarnings(
+    "ignore:The '.*_dataloader' does not have many workers", "ignore:GPU available", "ignore:.*litlogger"
+)
+
+
+def test_help_imports_neither_torch_nor_lightning():
+    code = (
+        "import sys; from viscy_utils.cli import main; main(['--help'])\n"
+        "sys.exit(str({'torch', 'lightning', 'jsonargparse', 'numpy', 'anndata'} & set(sys.modules) or ''))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.strip() == ""
+    assert all(f"  {name}" in result.stdout for name in SUBCOMMANDS)
+
+
+@pytest.mark.slow
+def test_the_installed_command_reports_bad_input_with_exit_code_2(tmp_path):
+    command = Path(sys.executable).with_name("viscy")
+    assert command.exists()
+    env = {**os.environ, "VISCY_DEBUG": ""}
+    result = subprocess.run(
+        [command, "fit", "-c", "missing.yml"], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert result.returncode == 2
+    assert "missing.yml\n  found    no such file" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_lists_the_subcommands_of_the_command_that_asks(capsys):
+    main(["--help"], prog="dynaclr")
+    assert capsys.readouterr().out == format_help("dynaclr")
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+
+
+def test_the_version_is_printed(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.startswith("viscy ")
+
+
+def test_a_misspelt_subcommand_gets_its_nearest_match(capsys):
+    assert "did you mean 'predict'?" in fail(["predct"], capsys)
+
+
+@boring
+def test_a_run_with_a_valid_configuration(write):
+    path = write()
+    main(["fit", "-c", path])
+    assert yaml.safe_load(Path("config.yaml").read_text())["trainer"]["max_steps"] == 1
+    main(["fit", "-c", path])  # an earlier configuration in the same folder is kept
+    assert len(list(Path.cwd().glob("config*.yaml"))) == 2
+
+
+@pytest.mark.parametrize("is_global_zero", [True, False])
+def test_every_process_asks_for_the_log_folder_equally_often(tmp_path, is_global_zero):
+    """Asking is a broadcast: processes that ask more often than others wait for ever."""
+    (tmp_path / "config.yaml").touch()
+    asked = []
+
+    class SomeTrainer:
+        strategy = SimpleNamespace(broadcast=lambda value: value)
+
+        @property
+        def log_dir(self):
+            asked.append(1)
+            return str(tmp_path)
+
+    trainer = SomeTrainer()
+    trainer.is_global_zero = is_global_zero
+    parser = ArgumentParser()
+    ConfigSaver(parser, parser.get_defaults()).setup(trainer, None, "fit")
+    assert len(asked) == 2
+    assert len(list(tmp_path.iterdir())) == (2 if is_global_zero else 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"trainer": {"max_step": 3}}, ["trainer.max_step", "unknown key", "trainer.max_steps"]),
+        ({"dta": {"class_path": "x"}}, ["dta", "unknown key", "did you mean data"]),
+        ({"model": f"{BORING}.BoringModle"}, ["field model", "no attribute 'BoringModle'", "did you mean BoringModel"]),
+        ({"model": "no_such_package.Model"}, ["field model", "no_such_package"]),
+        ({"trainer": {"max_steps": "many"}}, ["trainer.max_steps", "found    many", "expected int"]),
+        ({"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                                     "init_args": {"save_topk": 1}}]}},
+         ["trainer.callbacks", "'save_topk' is not accepted", "save_top_k"]),
+        ({"ckpt_path": "no.ckpt"}, ["no.ckpt", "field ckpt_path"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_is_one_paragraph(write, capsys, change, expected):
+    message = fail(["fit", "-c", write(**change)], capsys)
+    for text in expected:
+        assert text in message
+
+
+def test_missing_sections_and_broken_yaml_are_named(write, tmp_path, capsys):
+    path = Path(write())
+    config = yaml.safe_load(path.read_text())
+    del config["model"]
+    path.write_text(yaml.safe_dump(config))
+    assert "field model" in fail(["fit", "-c", str(path)], capsys)
+    path.write_text("trainer: [1\n a: b")
+    assert "line 2" in fail(["fit", "-c", str(path)], capsys)
+
+
+@boring
+def test_values_refused_at_set_up_are_input_and_those_in_a_step_are_not(write, capsys, monkeypatch):
+    import lightning.pytorch.demos.boring_classes as demos
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demos, "BoringDataModule", BadSetup)
+        assert "patch of 64 pixels in an image of 32" in fail(["fit", "-c", write()], capsys)
+    monkeypatch.setattr(demos, "BoringModel", BadStep)
+    message = fail(["fit", "-c", write()], capsys, code=1)
+    assert "shapes differ (ValueError)" in message
+    assert "VISCY_DEBUG=1" in message
+
+
+def test_the_log_level_is_checked(write, capsys, monkeypatch):
+    monkeypatch.setenv("VISCY_LOG_LEVEL", "LOUD")
+    assert "VISCY_LOG_LEVEL" in fail(["fit", "-c", write()], capsys)
+
+
+def test_an_unknown_store_is_named_by_preprocess(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["preprocess", "--data_path", "none.zarr", "--trainer.logger", "false", "--trainer.accelerator", "cpu"]
+    assert "none.zarr" in fail(args, capsys)
+
+
+def test_a_file_that_is_no_checkpoint_is_reported(write, tmp_path, capsys):
+    (tmp_path / "bad.ckpt").write_text("nothing")
+    path = write()
+    message = fail(["fit", "-c", path, "--ckpt_path", "bad.ckpt"], capsys)
+    assert "field ckpt_path" in message
+    assert "weights_only=True" in message
+
+
+@boring
+def test_settings_of_the_configuration_win_over_those_of_a_checkpoint(write, capsys, caplog):
+    path = write(trainer={"enable_checkpointing": True, "limit_val_batches": 0})
+    main(["fit", "-c", path])
+    checkpoint = next(Path.cwd().rglob("*.ckpt"))
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"] = {"_class_path": "other.Model", "_instantiator": "x"}
+    torch.save(content, checkpoint)
+    main(["validate", "-c", path, "--ckpt_path", str(checkpoint)])
+    assert f"class_path 'other.Model' -> '{BORING}.BoringModel'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("a.yml", field="lr", found="-1", expected="a positive number"), 2),
+        (FileNotFoundError("no a.yml"), 2),
+        (FileExistsError("out.zarr exists"), 2),
+        (ValueError("nan"), 1),
+        (KeyError("ch_0"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(error, code, capsys, monkeypatch):
+    monkeypatch.delenv("VISCY_DEBUG", raising=False)
+
+    @report_errors("dynaclr")
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        command()
+    assert caught.value.code == code
+    message = capsys.readouterr().err
+    assert message.startswith("dynaclr: ")
+    assert "Traceback" not in message
+    monkeypatch.setenv("VISCY_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        command()
+    assert ("Traceback" in capsys.readouterr().err) == (code != 130)
+
+
+def test_notes_of_an_error_are_shown(capsys):
+    error = RuntimeError("decoding failed")
+    error.add_note("reading plate.zarr, FOV A/1/0")
+    with pytest.raises(SystemExit), report_errors():
+        raise error
+    assert "reading plate.zarr, FOV A/1/0" in capsys.readouterr().err
+
+
+def test_viscy_cli_is_found_lazily():
+    import viscy_utils.cli as cli
+
+    assert set(cli.VisCyCLI.subcommands()) == set(SUBCOMMANDS)
+    with pytest.raises(AttributeError, match="Other"):
+        _ = cli.Other

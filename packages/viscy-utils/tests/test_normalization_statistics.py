@@ -1,0 +1,180 @@
+"""Normalisation statistics: against reference numbers, and for plates as they come."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from viscy_data.errors import InputError
+from viscy_data.stores import PlateWriter, read_attributes
+from viscy_utils.meta_utils import generate_normalization_metadata, sidecar_path_of
+from viscy_utils.mp_utils import get_val_stats, mp_get_val_stats, mp_wrapper
+from viscy_utils.pixel_samples import sample_frame
+from viscy_utils.trainer import VisCyTrainer
+
+
+def write_plate(path, images, channels=("Phase", "GFP"), version="0.5"):
+    with PlateWriter(path, list(channels), version=version) as plate:
+        for name, image in images.items():
+            plate.write(name, image)
+    return path
+
+
+def normalization(path, fov=None):
+    return read_attributes(path, fov)["normalization"]
+
+
+def noise(shape, seed=0):
+    return np.random.default_rng(seed).normal(10, 3, shape).astype(np.float32)
+
+
+@pytest.fixture
+def trainer():
+    return VisCyTrainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_preprocess_reproduces_the_reference_numbers(tmp_path, golden, signed, version):
+    expected = json.loads((golden / "preprocess.json").read_text())
+    shape = tuple(expected["shape_TCZYX"])
+    offset = 50 * np.arange(2).reshape(1, 2, 1, 1, 1) + 10 * np.arange(3).reshape(3, 1, 1, 1, 1)
+    images = {fov: (100 * signed(shape, f"norm_{fov}") + offset).astype(np.float32) for fov in expected["positions"]}
+    path = write_plate(tmp_path / "plate.zarr", images, version=version)
+    generate_normalization_metadata(path, 2, expected["channel_ids"], expected["grid_spacing"])
+    assert_close(normalization(path), expected["plate_zattrs_normalization"])
+    for fov, levels in expected["positions"].items():
+        assert_close(normalization(path, fov), levels)
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if isinstance(value, dict):
+            assert_close(found[key], value)
+        else:
+            assert found[key] == pytest.approx(value, rel=1e-5, abs=1e-4), key
+
+
+def test_fovs_of_different_size_and_length_are_pooled(tmp_path):
+    images = {"A/1/0": noise((3, 2, 1, 16, 20)), "A/1/1": noise((1, 2, 2, 24, 8), 1) + 5}
+    path = write_plate(tmp_path / "plate.zarr", images)
+    generate_normalization_metadata(path, grid_spacing=1)
+    pooled = np.concatenate([image[:, 0].ravel() for image in images.values()])
+    found = normalization(path, "A/1/1")["Phase"]
+    assert found["dataset_statistics"]["mean"] == pytest.approx(pooled.mean(dtype=float))
+    assert found["dataset_statistics"]["p95"] == pytest.approx(np.percentile(pooled, 95), rel=1e-6)
+    assert found["fov_statistics"]["std"] == pytest.approx(images["A/1/1"][:, 0].std(dtype=float))
+    assert sorted(found["timepoint_statistics"]) == ["0", "1", "2"]
+    assert found["timepoint_statistics"]["2"]["median"] == pytest.approx(np.median(images["A/1/0"][2, 0]))
+
+
+@pytest.mark.parametrize("empty", [0.0, 7.0, np.nan])
+def test_empty_frames_are_left_out_and_reported(tmp_path, caplog, empty):
+    image = noise((4, 2, 1, 16, 16))
+    image[2, 0] = empty
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": image, "A/1/1": np.full_like(image, empty)}, ("a", "b"))
+    with pytest.raises(InputError, match="no frame with content"):
+        generate_normalization_metadata(path, channel_ids=1, grid_spacing=1, dataset_fovs=["A/1/1"])
+    generate_normalization_metadata(path, channel_ids=[0], grid_spacing=1)
+    expected = image[[0, 1, 3], 0].mean(dtype=float)
+    found = normalization(path, "A/1/0")["a"]
+    assert found["dataset_statistics"]["mean"] == pytest.approx(expected)
+    assert found["fov_statistics"]["mean"] == pytest.approx(expected)
+    assert sorted(found["timepoint_statistics"]) == ["0", "1", "3"]
+    assert "fov_statistics" not in normalization(path, "A/1/1")["a"]
+    assert "FOV A/1/0, channel a: left out 1 of 4 frames without content: t = 2" in caplog.text
+    assert "FOV A/1/1, channel a: left out 4 of 4 frames" in caplog.text
+
+
+def test_nonfinite_pixels_are_left_out_and_counted(tmp_path, caplog):
+    image = noise((2, 1, 1, 16, 16))
+    image[0, 0, 0, 0, :3] = np.inf, -np.inf, np.nan
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": image}, ["a"])
+    generate_normalization_metadata(path, grid_spacing=1)
+    mean = normalization(path)["a"]["dataset_statistics"]["mean"]
+    assert mean == pytest.approx(image[np.isfinite(image)].mean(dtype=float))
+    assert "3 sampled pixels that are NaN or infinite" in caplog.text
+
+
+def test_a_periodic_image_is_noticed_and_stratified_sampling_measures_it(tmp_path, caplog):
+    image = np.ones((1, 1, 1, 256, 256), np.float32)
+    image[..., 4::8] = 100
+    image[..., 0] += np.arange(256)[:, None].reshape(256) % 2 * 0.5
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": image}, ["a"])
+    generate_normalization_metadata(path, grid_spacing=8)
+    assert "sampling: stratified" in caplog.text
+    generate_normalization_metadata(path, grid_spacing=8, sampling="stratified")
+    assert normalization(path)["a"]["dataset_statistics"]["mean"] == pytest.approx(image.mean(), rel=0.2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
+def test_stratified_sampling_takes_one_pixel_of_every_block(height, width, grid, seed):
+    stack = np.arange(height * width).reshape(1, height, width)
+    y, x = np.divmod(sample_frame(stack, grid, "stratified", seed), width)
+    blocks = {(a // grid, b // grid) for a, b in zip(y, x, strict=True)}
+    assert len(blocks) == len(y) == -(-height // grid) * -(-width // grid)
+    again = sample_frame(stack, grid, "stratified", seed)
+    np.testing.assert_array_equal(again, y * width + x)
+
+
+def test_another_run_replaces_the_named_channels_only(tmp_path, trainer):
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
+    trainer.preprocess(path, ["Phase"], block_size=1)
+    assert set(normalization(path)) == {"Phase"}
+    before = normalization(path, "A/1/0")["Phase"]
+    trainer.preprocess(path, ["GFP"], block_size=2)
+    assert set(normalization(path, "A/1/0")) == {"Phase", "GFP"}
+    assert normalization(path, "A/1/0")["Phase"] == before
+
+
+def test_dataset_statistics_can_come_from_the_training_fovs_alone(tmp_path, trainer):
+    images = {"A/1/0": noise((1, 1, 1, 16, 16)), "B/1/0": noise((1, 1, 1, 16, 16)) + 100}
+    path = write_plate(tmp_path / "plate.zarr", images, ["a"])
+    trainer.preprocess(path, block_size=1, dataset_fovs=["A/1"])
+    found = normalization(path, "B/1/0")["a"]
+    assert found["dataset_statistics"]["mean"] == pytest.approx(images["A/1/0"].mean(dtype=float))
+    assert found["fov_statistics"]["mean"] == pytest.approx(images["B/1/0"].mean(dtype=float))
+    with pytest.raises(InputError, match="C/3"):
+        trainer.preprocess(path, dataset_fovs=["C/3"])
+
+
+def test_a_store_that_cannot_be_written_gets_a_sidecar(tmp_path, monkeypatch, caplog):
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
+    monkeypatch.setattr(os, "access", lambda *_args, **_kwargs: False)
+    generate_normalization_metadata(path, channel_ids=0)
+    generate_normalization_metadata(path, channel_ids=1)
+    content = json.loads((tmp_path / "plate.zarr.normalization.json").read_text())
+    assert set(content["plate"]) == set(content["fovs"]["A/1/0"]) == {"Phase", "GFP"}
+    assert "fov_statistics" in content["fovs"]["A/1/0"]["Phase"]
+    assert "normalization" not in read_attributes(path, "A/1/0")
+    assert str(sidecar_path_of(path)) in caplog.text
+
+
+def test_an_unknown_channel_is_named_with_its_nearest_match(tmp_path, trainer):
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
+    with pytest.raises(InputError, match=r"'Phse'[\s\S]*'Phase', 'GFP'[\s\S]*did you mean 'Phase'"):
+        trainer.preprocess(path, ["Phse"])
+    with pytest.raises(InputError, match="0 to 1"):
+        generate_normalization_metadata(path, channel_ids=[2])
+
+
+def test_summary_statistics_of_a_known_sample():
+    values = np.arange(101, dtype=np.uint8)
+    stats = get_val_stats(np.append(values.astype(float), [np.nan, np.inf]))
+    assert stats["mean"] == stats["median"] == 50
+    assert stats["std"] == pytest.approx(np.sqrt((101**2 - 1) / 12))
+    assert (stats["p1"], stats["p5"], stats["p95"], stats["p99"]) == (1, 5, 95, 99)
+    assert (stats["iqr"], stats["p95_p5"], stats["p99_p1"]) == (50, 90, 98)
+    with pytest.raises(ValueError, match="no finite value"):
+        get_val_stats([np.nan])
+
+
+def test_processes_return_results_in_order():
+    assert mp_wrapper(pow, [(2, 3), (3, 2)], 1) == [8, 9]
+    assert [stats["mean"] for stats in mp_get_val_stats([[1.0, 3.0], [5.0]], 1)] == [2.0, 5.0]
