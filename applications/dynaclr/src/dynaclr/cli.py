@@ -1,0 +1,103 @@
+"""The `dynaclr` command: names of subcommands and where they live; nothing is imported before it is used.
+
+Two kinds of subcommand share one command line. Those of Lightning (``fit``, ``predict`` ...) hand their arguments to
+:func:`viscy_utils.cli.main` untouched. The application's own are click commands in :mod:`dynaclr.commands`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from viscy_utils.cli import SUBCOMMANDS
+from viscy_utils.cli import main as lightning_main
+
+__all__ = ["CONTEXT_SETTINGS", "LazyCommand", "LightningCommand", "main"]
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+OWN_COMMANDS = {
+    "demo": ("dynaclr.commands.demo:demo", "simulate experiments, train, predict and report, in a few minutes"),
+    "build-index": ("dynaclr.commands.build_index:build_index", "save the table of cells of an experiments YAML"),
+    "inspect-batches": (
+        "dynaclr.commands.inspect_batches:inspect_batches",
+        "show what a config puts into its batches, before training",
+    ),
+    "evaluate": ("dynaclr.commands.evaluate:evaluate", "probe, mixing and smoothness of written embeddings"),
+}
+
+
+class LazyCommand(click.Command):
+    """A click command that imports its implementation when it is used.
+
+    Parameters
+    ----------
+    name : str
+        Name of the subcommand.
+    import_path : str
+        ``"module:attribute"`` of the click command that does the work.
+    help, short_help : str, optional
+        Shown by ``--help`` of the group, without an import.
+    """
+
+    def __init__(self, name: str, import_path: str, help: str | None = None, short_help: str | None = None) -> None:
+        super().__init__(name, help=help, short_help=short_help, context_settings=CONTEXT_SETTINGS)
+        self.import_path = import_path
+
+    def load(self) -> click.Command:
+        """Import and return the command behind the name."""
+        module, attribute = self.import_path.split(":")
+        return getattr(import_module(module), attribute)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters of the command behind the name."""
+        return self.load().get_params(ctx)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help of the command behind the name."""
+        self.load().format_help(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command behind the name with the parsed parameters."""
+        return self.load().invoke(ctx)
+
+
+class LightningCommand(click.Command):
+    """A subcommand whose arguments belong to the Lightning command line, ``--help`` included.
+
+    Parameters
+    ----------
+    name : str
+        Name of the Lightning subcommand.
+    short_help : str
+        Shown by ``--help`` of the group.
+    """
+
+    def __init__(self, name: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help, add_help_option=False)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they are."""
+        ctx.args = list(args)
+        return ctx.args
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the Lightning command line."""
+        lightning_main([self.name, *ctx.args], prog="dynaclr")
+
+
+@click.group(
+    context_settings=CONTEXT_SETTINGS,
+    commands=[
+        *(LightningCommand(name, text) for name, text in SUBCOMMANDS.items()),
+        *(LazyCommand(name, path, help=text, short_help=text) for name, (path, text) in OWN_COMMANDS.items()),
+    ],
+)
+def cli() -> None:
+    """Contrastive learning of cell dynamics across time-lapse experiments."""
+
+
+def main() -> None:
+    """Run the console script ``dynaclr``."""
+    cli(prog_name="dynaclr")

@@ -1,0 +1,76 @@
+"""`dynaclr build-index`: read the tracking tables of all experiments once and keep the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from dynaclr.experiment import ExperimentRegistry
+from dynaclr.index import MultiExperimentIndex
+from dynaclr.positives import PositiveScope
+from viscy_data.errors import InputError
+from viscy_utils.cli_errors import report_errors
+
+__all__ = ["build_index"]
+
+
+@click.command("build-index")
+@click.argument("experiments", type=click.Path(path_type=Path))
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option(
+    "--tau-range",
+    type=(float, float),
+    default=(0.5, 2.0),
+    show_default=True,
+    metavar="FIRST LAST",
+    help="Hours between anchor and positive.",
+)
+@click.option(
+    "--positive-scope",
+    type=click.Choice(get_args(PositiveScope)),
+    default="descendants",
+    show_default=True,
+    help="Whose observations are positives.",
+)
+@click.option("--include-wells", multiple=True, metavar="WELL", help="Take only this well (may be repeated).")
+@click.option("--exclude-fovs", multiple=True, metavar="FOV", help="Leave out this FOV (may be repeated).")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that read tables; by default one per CPU.")
+@click.option("--dask-address", metavar="URL", help="Scheduler of a running Dask cluster that reads the tables.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def build_index(
+    experiments: Path,
+    index: Path,
+    tau_range: tuple[float, float],
+    positive_scope: PositiveScope,
+    include_wells: tuple[str, ...],
+    exclude_fovs: tuple[str, ...],
+    workers: int | None,
+    dask_address: str | None,
+    overwrite: bool,
+) -> None:
+    """Save the table of cells of EXPERIMENTS (a YAML file) as INDEX (a parquet file).
+
+    Give INDEX to the data module as `index_path`, with the same wells and FOVs. Patch size, z range, conditions and
+    channels are taken from the configs when it is loaded; it has to be built again when tracks or stores change.
+    """
+    with report_errors("dynaclr"):
+        if index.exists() and not overwrite:
+            raise InputError(str(index), found="a file", expected="nothing", fix="add --overwrite to replace it")
+        # A table of tracks holds neither channels nor patches: choices that no experiment can fail.
+        registry = ExperimentRegistry.from_yaml(experiments, training_channels="all")
+        built = MultiExperimentIndex(
+            registry,
+            slice(0, 1),
+            (1, 1),
+            tau_range,
+            include_wells=include_wells or None,
+            exclude_fovs=exclude_fovs or None,
+            positive_scope=positive_scope,
+            dask_address=dask_address,
+            workers=workers,
+        )
+        built.save(index, overwrite=overwrite)
+        click.echo(built.summary())
+        click.echo(f"written to {index} ({index.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,67 @@
+"""`dynaclr inspect-batches`: what a config puts into its batches, before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from viscy_utils.cli_errors import report_errors
+
+__all__ = ["inspect_batches"]
+
+
+@click.command("inspect-batches", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "-c",
+    "configs",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Config of `dynaclr fit`; keys of later ones replace those of earlier ones.",
+)
+@click.option("--batches", default=100, show_default=True, type=click.IntRange(min=1), help="Batches to draw.")
+@click.option("--ranks", default=1, show_default=True, type=click.IntRange(min=1), help="Processes to train with.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("inspect_batches"),
+    show_default=True,
+    help="Folder of the page of pairs, pairs.png.",
+)
+@click.option("--pairs", default=24, show_default=True, type=click.IntRange(min=0), help="Pairs to draw; 0 for none.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+def inspect_batches(
+    configs: tuple[Path, ...], batches: int, ranks: int, output: Path, pairs: int, overwrite: bool
+) -> None:
+    """Show shares asked for and delivered, coverage, tau in hours, tracks without a positive, and example pairs."""
+    with report_errors("dynaclr"):
+        from rich.console import Console
+
+        from dynaclr.config import load_data_module
+        from dynaclr.datamodule import MultiExperimentDataModule
+        from dynaclr.inspection import inspect_data, report_tables
+        from dynaclr.pair_page import draw_pairs, example_pairs
+        from viscy_data.errors import InputError
+
+        page = output / "pairs.png"
+        if pairs and page.exists() and not overwrite:
+            raise InputError(str(page), found="a file", expected="nothing", fix="add --overwrite to replace it")
+        data = load_data_module(configs)
+        if not isinstance(data, MultiExperimentDataModule):
+            raise InputError(
+                ", ".join(map(str, configs)),
+                field="data.class_path",
+                found=f"{type(data).__module__}.{type(data).__qualname__}",
+                expected="dynaclr.datamodule.MultiExperimentDataModule",
+            )
+        data.setup("fit")
+        console = Console()
+        for table in report_tables(inspect_data(data, batches), ranks):
+            console.print(table)
+        if pairs:
+            output.mkdir(parents=True, exist_ok=True)
+            draw_pairs(example_pairs(data, pairs), page)
+            console.print(f"Pairs: {page}")

@@ -1,0 +1,153 @@
+"""What a config puts into its batches: shares, coverage, tau, and what is left out, before any training.
+
+>>> report = inspect_data(data, n_batches=100)  # doctest: +SKIP
+>>> for table in report_tables(report): rich.print(table)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from dynaclr.datamodule import MultiExperimentDataModule
+from dynaclr.dataset import MultiExperimentTripletDataset
+
+__all__ = ["BatchReport", "inspect_data", "report_tables"]
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What was found.
+
+    Parameters
+    ----------
+    composition : dict
+        As :meth:`viscy_data.sampler.FlexibleBatchSampler.stats`, over the batches that were drawn.
+    n_batches, n_anchors, batch_size : int
+        Batches of an epoch over all ranks; training anchors; anchors per batch.
+    coverage : float
+        Share of the anchors that the first epoch reaches.
+    tau_hours : DataFrame
+        Per experiment quantiles of the hours from anchor to positive.
+    tracks : DataFrame
+        Per experiment ``side`` (of the split), ``tracks``, ``observations``, ``anchors``, and ``without_positive``:
+        tracks of which no observation is an anchor.
+    """
+
+    composition: dict[str, Any]
+    n_batches: int
+    n_anchors: int
+    batch_size: int
+    coverage: float
+    tau_hours: pd.DataFrame
+    tracks: pd.DataFrame
+
+
+def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> BatchReport:
+    """Draw training batches, without reading pixels, and count what is in them.
+
+    Parameters
+    ----------
+    data : MultiExperimentDataModule
+        Set up for ``fit``.
+    n_batches : int, default 100
+        How many to draw; further epochs follow when one has fewer.
+    """
+    sampler, dataset = data.train_sampler(), data.train_dataset
+    drawn = []
+    for number in range(n_batches):
+        epoch, place = divmod(number, sampler.n_batches)
+        drawn.append(dataset.pairs(sampler.batch(place, epoch)))
+    anchors = np.concatenate([pairs.anchors for pairs in drawn])
+    tau = np.concatenate([pairs.tau for pairs in drawn])
+    sides = [("training", dataset)] + ([("validation", data.val_dataset)] if data.val_dataset is not None else [])
+    return BatchReport(
+        composition=sampler.stats(),
+        n_batches=sampler.n_batches,
+        n_anchors=sampler.n_anchors,
+        batch_size=sampler.batch_size,
+        coverage=sampler.coverage(0),
+        tau_hours=_tau_hours(dataset, anchors, tau),
+        tracks=pd.concat([_track_counts(part).assign(side=side) for side, part in sides]),
+    )
+
+
+def _tau_hours(dataset: MultiExperimentTripletDataset, anchors: np.ndarray, tau: np.ndarray) -> pd.DataFrame:
+    names = dataset.index.tracks["experiment"].iloc[anchors].astype(str).to_numpy()
+    hours = {config.name: config.interval_minutes / 60 for config in dataset.index.registry.experiments}
+    offsets = pd.Series(tau * np.array([hours[name] for name in names]))
+    return offsets.groupby(names).quantile(QUANTILES).unstack()
+
+
+def _track_counts(dataset: MultiExperimentTripletDataset) -> pd.DataFrame:
+    index = dataset.index
+    table = pd.DataFrame({"experiment": index.tracks["experiment"].astype(str), "track": index.track_index})
+    table["anchor"] = False
+    table.loc[index.anchor_rows, "anchor"] = True
+    per_track = table.groupby(["experiment", "track"])["anchor"].agg(["size", "sum"])
+    return per_track.groupby("experiment").agg(
+        tracks=("size", "size"),
+        observations=("size", "sum"),
+        anchors=("sum", "sum"),
+        without_positive=("sum", lambda counts: int((counts == 0).sum())),
+    )
+
+
+def report_tables(report: BatchReport, n_ranks: int = 1) -> list[Table]:
+    """Lay a report out for the terminal.
+
+    Parameters
+    ----------
+    report : BatchReport
+    n_ranks : int, default 1
+        Processes that would share the batches.
+    """
+    tables = [_epoch_table(report, n_ranks), _shares_table(report.composition)]
+    fallbacks = {name: count for name, count in report.composition["fallbacks"].items() if count}
+    if fallbacks:
+        table = Table("fall-back", "anchors", "share", title="What the data could not satisfy")
+        for name, count in fallbacks.items():
+            share = count / report.composition["anchors"]
+            table.add_row(name.replace("_", " "), str(count), f"{share:.1%}")
+        tables.append(table)
+    tau = Table("experiment", *("min" if q == 0 else "max" if q == 1 else f"{q:.0%}" for q in QUANTILES))
+    tau.title = "Hours from anchor to positive"
+    for name, row in report.tau_hours.iterrows():
+        tau.add_row(str(name), *(f"{hours:.2f}" for hours in row))
+    tracks = Table("experiment", "side", "observations", "anchors", "tracks", "tracks without a positive")
+    tracks.title = "Cells"
+    for name, row in report.tracks.iterrows():
+        share = row["without_positive"] / row["tracks"]
+        counts = (str(row[column]) for column in ("observations", "anchors", "tracks"))
+        tracks.add_row(str(name), row["side"], *counts, f"{row['without_positive']} ({share:.0%})")
+    return [*tables, tau, tracks]
+
+
+def _epoch_table(report: BatchReport, n_ranks: int) -> Table:
+    table = Table("", "", title="An epoch", show_header=False)
+    table.add_row("anchors", str(report.n_anchors))
+    table.add_row("batches", f"{report.n_batches} of {report.batch_size}")
+    table.add_row("batches per rank", f"{-(-report.n_batches // n_ranks)} on {n_ranks} ranks")
+    table.add_row("anchors reached", f"{report.coverage:.1%}")
+    return table
+
+
+def _shares_table(composition: dict[str, Any]) -> Table:
+    """Shares asked for beside shares delivered."""
+    n_batches, n_anchors = composition["batches"], composition["anchors"]
+    table = Table("axis", "", "asked", "delivered", title=f"Shares in {n_batches} batches")
+    units = {"experiment": n_batches, "condition": n_anchors, "temporal": n_anchors}
+    for axis, unit in units.items():
+        for name, counts in composition.get(axis, {}).items():
+            table.add_row(axis, name, f"{counts['asked'] / unit:.1%}", f"{counts['delivered'] / unit:.1%}")
+    if "leaky" in composition:
+        leak = composition["leaky"]
+        shares = (f"{leak[key] / n_anchors:.1%}" for key in ("asked", "delivered"))
+        table.add_row("leak", "from other experiments", *shares)
+    return table

@@ -1,0 +1,97 @@
+"""Who may import whom, and that importing a package stays cheap and alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SOURCES = {
+    path.name: path for path in [*ROOT.glob("packages/*/src/*"), *ROOT.glob("applications/*/src/*")] if path.is_dir()
+}
+ALLOWED = {
+    "viscy_transforms": set(),
+    "viscy_data": set(),
+    "viscy_models": set(),
+    "viscy_losses": set(),
+    "viscy_utils": {"viscy_data"},
+    "dynaclr": {"viscy_transforms", "viscy_data", "viscy_models", "viscy_losses", "viscy_utils"},
+}
+
+
+def _imports(path: Path) -> list[tuple[str, list[str]]]:
+    """Return (module, imported names) of every absolute import of a file, also those inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.append((node.module, [alias.name for alias in node.names]))
+    return found
+
+
+def test_every_package_is_known_here():
+    assert set(SOURCES) == set(ALLOWED)
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_follow_the_arrows(package):
+    for path in SOURCES[package].rglob("*.py"):
+        for module, _ in _imports(path):
+            top = module.split(".")[0]
+            assert top == package or top not in ALLOWED or top in ALLOWED[package], f"{path}: {module}"
+
+
+def test_nobody_imports_private_names_of_another_package():
+    files = [*ROOT.glob("packages/**/*.py"), *ROOT.glob("applications/**/*.py"), *ROOT.glob("benchmarks/*.py")]
+    for path in files:
+        for module, names in _imports(path):
+            top, *rest = module.split(".")
+            if top not in ALLOWED or SOURCES[top] in path.parents:
+                continue
+            private = [name for name in [*rest, *names] if name.startswith("_") and not name.startswith("__")]
+            assert not private, f"{path}: {module} {private}"
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_is_typed(package):
+    assert (SOURCES[package] / "py.typed").exists()
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_import_is_cheap_and_alone(package):
+    code = f"import sys, json; import {package}; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    tops = {name.split(".")[0] for name in loaded}
+    assert tops & set(ALLOWED) == {package}
+    assert not tops & {"torch", "lightning", "monai", "pandas", "iohub", "timm"}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_every_public_name_can_be_loaded(package):
+    code = f"import {package} as p; [getattr(p, name) for name in p.__all__]; assert set(p.__all__) <= set(dir(p))"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", ["dynaclr", "viscy"])
+def test_help_needs_no_torch(command):
+    module = {"dynaclr": "dynaclr.cli", "viscy": "viscy_utils.cli"}[command]
+    code = f"""
+import sys
+from {module} import main
+sys.argv = ["{command}", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = sorted(set(sys.modules) & {{"torch", "lightning", "monai", "numpy", "pandas", "jsonargparse"}})
+assert not heavy, heavy
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    for subcommand in ["fit", "validate", "test", "predict", "preprocess", "export"]:
+        assert subcommand in out

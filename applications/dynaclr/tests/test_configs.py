@@ -1,0 +1,94 @@
+"""The shipped example configs run as shipped, through the installed command, on small simulated experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import pytest
+import yaml
+
+from viscy_data.synthetic import ExperimentSpec, write_experiment
+from viscy_utils.meta_utils import generate_normalization_metadata
+
+CONFIGS = Path(__file__).parents[1] / "examples" / "configs"
+SLURM = CONFIGS.parent / "slurm"
+
+# Smaller in every direction, and nothing else changed.
+SMALL_TRAINER = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+]
+SMALL_MODEL = [
+    "--model.init_args.encoder.init_args.in_stack_depth=5",
+    "--model.init_args.example_input_array_shape=[1,2,5,32,32]",
+]
+SMALL_DATA = [
+    "--data.init_args.z_range=[0,5]",
+    "--data.init_args.final_yx_patch_size=[32,32]",
+    "--data.init_args.batch_size=4",
+    "--data.init_args.num_workers=0",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Copy the configs and simulate the experiments they name, with statistics."""
+    folder = tmp_path_factory.mktemp("configs")
+    shutil.copytree(CONFIGS, folder, dirs_exist_ok=True)
+    fields = {field.name for field in dataclasses.fields(ExperimentSpec)}
+    for entry in yaml.safe_load((folder / "experiments.yml").read_text())["experiments"]:
+        reporter_channel = next(name for name in entry["source_channel"] if name != "Phase3D")
+        options = {key: value for key, value in entry.items() if key in fields}
+        spec = ExperimentSpec(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()},
+            fovs_per_well=2, n_frames=10, n_cells=8, shape=(5, 128, 128), reporter_channel=reporter_channel,
+        )  # fmt: skip
+        store = write_experiment(spec, folder / "data").store
+        assert store == folder / entry["data_path"]
+        generate_normalization_metadata(store, grid_spacing=8)
+    return folder
+
+
+def _dynaclr(folder: Path, *args: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [Path(sys.executable).with_name("dynaclr"), *args]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fit", "predict", "patch", "embeddings", "experiments"),
+    [
+        ("multi_experiment_fit.yml", "multi_experiment_predict.yml", "yx_patch_size", "embeddings.zarr", 3),
+        ("fit.yml", "predict.yml", "initial_yx_patch_size", "embeddings_triplet.zarr", None),
+    ],
+)
+def test_example_trains_and_predicts(folder, fit, predict, patch, embeddings, experiments):
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    small = [*SMALL_MODEL, *SMALL_DATA, f"--data.init_args.{patch}=[48,48]"]
+    _dynaclr(folder, "fit", "--config", fit, *SMALL_TRAINER, *small)
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    _dynaclr(folder, "predict", "--config", fit, "--config", predict, *SMALL_TRAINER[:2], *small)
+    table = anndata.read_zarr(folder / embeddings)
+    assert table.X.shape[1] == 768
+    assert table.obs_names.is_unique
+    if experiments:
+        assert table.obs["experiment"].nunique() == experiments
+
+
+@pytest.mark.parametrize("script", sorted(SLURM.glob("*.sh")), ids=lambda path: path.name)
+def test_slurm_script_is_valid_and_names_existing_files(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    named = [word for word in script.read_text().replace('"', " ").split() if word.endswith(".yml")]
+    assert named
+    assert all((CONFIGS / name).exists() for name in named)

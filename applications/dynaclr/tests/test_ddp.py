@@ -1,0 +1,122 @@
+"""Training with two processes through the installed command, with Lightning's default settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest_plugins = ["viscy_data.testing.fixtures"]
+
+RECORDER = '''
+import json
+import os
+
+import torch
+from lightning.pytorch import Callback
+
+
+class Recorder(Callback):
+    """Write down which batches a rank has seen, and what its weights were at the end."""
+
+    def on_train_start(self, trainer, module):
+        self.rows = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.rows.append([trainer.current_epoch, batch["lineage"].tolist(), float(batch["anchor"].sum())])
+
+    def on_train_end(self, trainer, module):
+        weights = torch.nn.utils.parameters_to_vector(module.parameters()).double().sum().item()
+        with open(f"rank{trainer.global_rank}.json", "w") as file:
+            json.dump({"rows": self.rows, "weights": weights, "world": trainer.world_size}, file)
+'''
+
+
+def _config(experiments_yaml: Path, held_out: str) -> dict:
+    return {
+        "seed_everything": 1,
+        "data": {
+            "class_path": "dynaclr.datamodule.MultiExperimentDataModule",
+            "init_args": {
+                "experiments_yaml": str(experiments_yaml),
+                "val_experiments": [held_out],
+                "z_range": [0, 1],
+                "yx_patch_size": [24, 24],
+                "final_yx_patch_size": [16, 16],
+                "batch_size": 8,
+                "num_workers": 0,
+                "channel_dropout_channels": [1],
+            },
+        },
+        "model": {
+            "class_path": "dynaclr.engine.ContrastiveModule",
+            "init_args": {
+                "encoder": {
+                    "class_path": "viscy_models.contrastive.ContrastiveEncoder",
+                    "init_args": {
+                        "backbone": "convnext_atto",
+                        "in_channels": 2,
+                        "in_stack_depth": 1,
+                        "stem_kernel_size": [1, 2, 2],
+                        "stem_stride": [1, 2, 2],
+                        "embedding_dim": 16,
+                        "projection_dim": 8,
+                    },
+                },
+                "loss_function": {
+                    "class_path": "dynaclr.loss.NTXentHCL",
+                    "init_args": {"temperature": 0.2, "gather_distributed": True},
+                },
+                "example_input_array_shape": [1, 2, 1, 16, 16],
+            },
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 2,
+            "strategy": "ddp",
+            "max_epochs": 2,
+            "logger": False,
+            "enable_progress_bar": False,
+            "callbacks": [
+                {"class_path": "recorder.Recorder"},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"dirpath": "checkpoints", "save_last": True},
+                },
+            ],
+        },
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches(synthetic_experiments, tmp_path):
+    experiments_yaml = synthetic_experiments(3).yaml
+    names = [entry["name"] for entry in yaml.safe_load(experiments_yaml.read_text())["experiments"]]
+    (tmp_path / "recorder.py").write_text(RECORDER)
+    (tmp_path / "fit.yml").write_text(yaml.safe_dump(_config(experiments_yaml, names[-1])))
+    dynaclr = Path(sys.executable).with_name("dynaclr")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [dynaclr, "fit", "--config", "fit.yml"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [rank["world"] for rank in ranks] == [2, 2]
+    assert ranks[0]["weights"] == pytest.approx(ranks[1]["weights"], abs=1e-9)
+    seen = [defaultdict(set), defaultdict(set)]
+    for rank, record in enumerate(ranks):
+        for epoch, lineage, total in record["rows"]:
+            seen[rank][epoch].add((tuple(lineage), total))
+    for epoch in (0, 1):
+        # At most the last batch of an epoch is shared, when an odd number of batches is padded.
+        assert len(seen[0][epoch]) == len(seen[1][epoch]) > 1
+        assert len(seen[0][epoch] & seen[1][epoch]) <= 1
+    assert not seen[0][0] & seen[0][1]
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()

@@ -1,0 +1,124 @@
+"""What `dynaclr inspect-batches` says is what the batches hold."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from matplotlib import image
+
+from dynaclr.commands.inspect_batches import inspect_batches
+from dynaclr.config import load_data_module
+from dynaclr.inspection import inspect_data
+from dynaclr.pair_page import example_pairs
+from viscy_data.errors import InputError
+
+
+@pytest.fixture
+def config(encoded_experiments, tmp_path):
+    """Return a factory of configs as for fit."""
+
+    def make(name="fit.yml", **options):
+        settings = {
+            "experiments_yaml": str(encoded_experiments().yaml),
+            "z_range": [1, 3],
+            "yx_patch_size": [8, 12],
+            "final_yx_patch_size": [6, 8],
+            "val_experiments": [],
+            "batch_size": 4,
+            "num_workers": 0,
+        }
+        data = {"class_path": "dynaclr.datamodule.MultiExperimentDataModule", "init_args": settings | options}
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({"seed_everything": 1, "trainer": {"max_epochs": 1}, "data": data}))
+        return path
+
+    return make
+
+
+def run(*arguments):
+    return CliRunner().invoke(inspect_batches, [str(argument) for argument in arguments], env={"COLUMNS": "120"})
+
+
+def test_shares_coverage_tau_and_lost_tracks_are_printed_and_pairs_drawn(config, tmp_path):
+    path = config(leaky=0.25, temporal_enrichment=True, experiment_weights={"first": 3.0, "second": 1.0})
+    done = run("-c", path, "--batches", 40, "--ranks", 2, "--output", tmp_path / "out", "--pairs", 6)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"experiment\W+first\W+75\.0%\W+\d+\.\d%", done.output)
+    assert re.search(r"condition\W+infected\W+50\.0%\W+\d+\.\d%", done.output)
+    assert re.search(r"temporal\W+focal\W+70\.0%", done.output)
+    assert re.search(r"leak\W+from other experiments\W+25\.0%\W+25\.0%", done.output)
+    assert re.search(r"anchors reached\W+\d+\.\d%", done.output)
+    assert re.search(r"second\W+1\.00", done.output)  # hours: one frame of the slower experiment
+    assert re.search(r"first\W+training\W+22\W+\d+\W+6\W+1 \(17%\)", done.output)  # the cell seen once
+    assert image.imread(tmp_path / "out" / "pairs.png").std() > 0
+
+
+def test_the_report_counts_what_the_batches_hold(config):
+    data = load_data_module([config()])
+    data.setup("fit")
+    report = inspect_data(data, n_batches=12)
+    sampler = data.train_sampler()
+    batches = [sampler.batch(number % sampler.n_batches, number // sampler.n_batches) for number in range(12)]
+    anchors = data.train_dataset.index.valid_anchors
+    infected = sum((anchors["condition"].iloc[batch] == "infected").sum() for batch in batches)
+    assert report.composition["condition"]["infected"]["delivered"] == infected
+    epoch = {position for number in range(sampler.n_batches) for position in sampler.batch(number, 0).tolist()}
+    assert report.coverage == len(epoch) / len(anchors)
+    assert report.tau_hours.loc["second"].between(1.0, 2.0).all()
+    assert report.tracks["anchors"].sum() == len(anchors)
+
+
+def test_drawn_pairs_are_those_that_their_titles_name(config):
+    data = load_data_module([config()])
+    data.setup("fit")
+    pairs = example_pairs(data, 8)
+    assert pairs.anchor.shape == pairs.positive.shape == (8, 2, 6, 8)
+    assert sum("first" in title for title in pairs.titles) == 4
+    assert all(
+        names[1] == ("GFP" if "first" in title else "RFP")
+        for names, title in zip(pairs.channels, pairs.titles, strict=True)
+    )
+    assert not np.array_equal(pairs.anchor, pairs.positive)
+
+
+def test_a_later_config_changes_single_keys(config, tmp_path):
+    change = tmp_path / "change.yml"
+    change.write_text(yaml.safe_dump({"data": {"init_args": {"batch_size": 7}}}))
+    data = load_data_module([config(seed=3), change])
+    assert (data.batch_size, data.seed) == (7, 3)
+
+
+def test_an_existing_page_is_kept_unless_told(config, tmp_path):
+    (tmp_path / "pairs.png").write_text("mine")
+    done = run("-c", config(), "--output", tmp_path)
+    assert done.exit_code == 2
+    assert "--overwrite" in done.output
+    assert (tmp_path / "pairs.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "nothing"),
+        ("- 1", "expected a mapping"),
+        ("model: {}", "field data"),
+        ("data: {class_path: dynaclr.datamodule.MultiExperimentDataModule, init_args: {batch_sise: 3}}", "batch_sise"),
+    ],
+)
+def test_configs_that_cannot_be_used_are_input_errors(tmp_path, content, message):
+    path = tmp_path / "broken.yml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_data_module([path])
+
+
+def test_bad_data_is_one_paragraph_and_exit_code_2(config):
+    done = run("-c", config(val_experiments=["frist"]))
+    assert done.exit_code == 2
+    assert "did you mean 'first'" in done.output
+    assert "Traceback" not in done.output
