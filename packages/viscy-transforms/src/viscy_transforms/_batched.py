@@ -2,11 +2,14 @@
 
 A batched transform takes (B, C, Z, Y, X), or (B, C, Y, X), and treats every sample on its own: whether it is
 transformed is decided per sample with probability ``prob``, and its parameters are drawn per sample. Parameters are
-drawn on the CPU, so that a seed means the same on every device and nothing waits for a GPU.
+drawn on the CPU, so that a seed means the same on every device and nothing waits for a GPU. A GPU gets all samples at
+once; a CPU gets them in blocks that stay in its cache, which is two to three times faster than passing over the batch
+with every operation.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,9 +19,10 @@ import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-__all__ = ["BatchedRandom", "BatchedRandomd", "as_range", "in_float", "per_sample"]
+__all__ = ["BatchedRandom", "BatchedRandomd", "as_range", "in_float", "may_be_nonfinite", "per_sample"]
 
 _MAX_SEED = 2**63 - 1
+_BLOCK_BYTES = 2 << 20  # per thread
 
 
 class BatchedRandom(RandomizableTransform):
@@ -34,11 +38,15 @@ class BatchedRandom(RandomizableTransform):
     Notes
     -----
     Random numbers come from the transform's own generator once :meth:`set_random_state` was called, directly or by
-    MONAI's ``Compose``, and from torch's global generator before.
+    MONAI's ``Compose``, and from torch's global generator before. A NaN stays where it is: it neither changes the
+    parameters of its sample nor reaches further than the support of a filter.
     """
 
     computes = True
     """Whether values are computed (in float32 or float64), or only moved (any dtype)."""
+
+    needs_field = False
+    """Whether ``_transform`` needs random numbers for every pixel, which it draws from ``self._field``."""
 
     def __init__(self, prob: float = 0.1) -> None:
         if not 0.0 <= prob <= 1.0:
@@ -47,17 +55,36 @@ class BatchedRandom(RandomizableTransform):
         self._generator: torch.Generator | None = None
         self._selected = torch.zeros(0, dtype=torch.bool)
         self._parameters: tuple[Tensor, ...] = ()
+        self._field_seed = 0
+        self._field: torch.Generator | None = None
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> BatchedRandom:
-        """Give the transform a generator of its own, seeded from MONAI's random state.
+    def set_random_state(
+        self,
+        seed: int | None = None,
+        state: np.random.RandomState | None = None,
+        generator: torch.Generator | None = None,
+    ) -> BatchedRandom:
+        """Give the transform a generator of its own, seeded from MONAI's random state, or the one passed.
 
         Parameters
         ----------
         seed : int, optional
             Same seed, same draws.
         state : numpy.random.RandomState, optional
-            Alternative to the seed. Without either the seed comes from the operating system.
+            Alternative to the seed. Without seed, state and generator the seed comes from the operating system.
+        generator : torch.Generator, optional
+            To draw from instead; on the CPU, where parameters are drawn for data on any device.
+
+        Raises
+        ------
+        ValueError
+            If the generator belongs to another device.
         """
+        if generator is not None:
+            if generator.device.type != "cpu":
+                raise ValueError(f"generator is on {generator.device}, expected one on the CPU")
+            self._generator = generator
+            return self
         super().set_random_state(seed=seed, state=state)
         self._generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
         return self
@@ -72,6 +99,7 @@ class BatchedRandom(RandomizableTransform):
         """
         self._selected = self._rand(data.shape[0]) < self.prob
         self._parameters = self._draw(data)
+        self._field_seed = self._seed() if self.needs_field else 0
         self._do_transform = bool(self._selected.any())
 
     def __call__(self, data: Tensor, randomize: bool = True) -> Tensor:
@@ -87,7 +115,7 @@ class BatchedRandom(RandomizableTransform):
         Returns
         -------
         Tensor
-            Same dtype; integers become float32 where values are computed.
+            Same dtype and memory format; integers become float32 where values are computed.
         """
         if randomize:
             self.randomize(data)
@@ -97,19 +125,35 @@ class BatchedRandom(RandomizableTransform):
             )
         if not self._selected.any():
             return data
-        if self._selected.all():
-            return self._apply(data, self._parameters)
-        rows = self._selected.nonzero().squeeze(1)
-        changed = self._apply(_rows(data, rows), tuple(parameter[rows] for parameter in self._parameters))
-        return data.to(changed.dtype, copy=True).index_copy_(0, rows.to(data.device, non_blocking=True), changed)
+        if self.needs_field:
+            # Anew for every key, so that keys of one shape get one pattern on whatever device they are.
+            self._field = torch.Generator(data.device).manual_seed(self._field_seed)
+        out = self._in_blocks(data)
+        self._field = None
+        return out
+
+    def _in_blocks(self, data: Tensor) -> Tensor:
+        memory_format, out = _memory_format(data), None
+        threads = 1 if self.needs_field else torch.get_num_threads()  # a field must not depend on their number
+        for rows in _blocks(self._selected, data, threads):
+            changed = self._apply(_take(data, rows), tuple(parameter[rows] for parameter in self._parameters))
+            if len(rows) == len(data):
+                return changed.contiguous(memory_format=memory_format)
+            if out is None:
+                out = _empty((len(data), *changed.shape[1:]), changed, memory_format)
+            _put(out, rows, changed)
+        for rows in _blocks(~self._selected, data, threads):
+            _put(out, rows, _take(data, rows))
+        return out
 
     def _apply(self, data: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
         parameters = tuple(parameter.to(data.device, non_blocking=True) for parameter in parameters)
-        if not self.computes:
-            return self._transform(data, *parameters)
-        working = in_float(data)
-        out = self._transform(working, *(p.to(working.dtype) if p.is_floating_point() else p for p in parameters))
-        return out.to(data.dtype) if data.is_floating_point() else out
+        if self.computes:
+            working = in_float(data)
+            parameters = tuple(p.to(working.dtype) if p.is_floating_point() else p for p in parameters)
+            out = self._transform(working, *parameters)
+            return out.to(data.dtype) if data.is_floating_point() else out
+        return self._transform(data, *parameters)
 
     @abstractmethod
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
@@ -126,7 +170,7 @@ class BatchedRandom(RandomizableTransform):
         return self._rand(*((shape,) if isinstance(shape, int) else shape)) * (high - low) + low
 
     def _seed(self) -> int:
-        """Draw a seed, for fields of random numbers that are made on the device of the data."""
+        """Draw a seed for the field of random numbers, which is made on the device of the data."""
         return int(torch.randint(_MAX_SEED, (1,), generator=self._generator))
 
 
@@ -148,8 +192,16 @@ class BatchedRandomd(MapTransform, RandomizableTransform):
         RandomizableTransform.__init__(self, transform.prob)
         self.transform = transform
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> BatchedRandomd:
+    def set_random_state(
+        self,
+        seed: int | None = None,
+        state: np.random.RandomState | None = None,
+        generator: torch.Generator | None = None,
+    ) -> BatchedRandomd:
         """Seed the transform; see :meth:`BatchedRandom.set_random_state`."""
+        if generator is not None:
+            self.transform.set_random_state(generator=generator)
+            return self
         super().set_random_state(seed=seed, state=state)
         self.transform.set_random_state(seed=int(self.R.randint(2**31)))
         return self
@@ -190,6 +242,11 @@ def in_float(data: Tensor) -> Tensor:
     return data if data.dtype in (torch.float32, torch.float64) else data.float()
 
 
+def may_be_nonfinite(data: Tensor) -> bool:
+    """Say whether to expect NaN or infinity: looked up on the CPU, and taken for granted where asking would wait."""
+    return data.device.type != "cpu" or not bool(data.detach().sum().isfinite())
+
+
 def as_range(name: str, value: float | Sequence[float], symmetric: bool = False) -> tuple[float, float]:
     """Read a range that may be given as one number.
 
@@ -215,5 +272,42 @@ def as_range(name: str, value: float | Sequence[float], symmetric: bool = False)
     return low, high
 
 
-def _rows(data: Tensor, rows: Tensor) -> Tensor:
+def _memory_format(data: Tensor) -> torch.memory_format:
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(data.ndim, torch.contiguous_format)
+    if not data.is_contiguous() and data.is_contiguous(memory_format=channels_last):
+        return channels_last
+    return torch.contiguous_format
+
+
+def _blocks(mask: Tensor, data: Tensor, threads: int) -> Iterable[Tensor]:
+    """Split the rows of a mask into what is worked on at a time."""
+    rows = mask.nonzero().squeeze(1)
+    if data.device.type != "cpu" or not len(rows):
+        return (rows,) if len(rows) else ()
+    sample = max(data[:1].numel() * data.element_size(), 1)
+    return rows.split(max(_BLOCK_BYTES * threads // sample, 1))
+
+
+def _empty(shape: tuple[int, ...], like: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Make an empty tensor; on the CPU in numpy's memory: huge pages, filled in a third of the time."""
+    if like.device.type != "cpu" or like.requires_grad:
+        return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
+    strides = torch.empty(shape, device="meta", memory_format=memory_format).stride()
+    memory = np.empty(math.prod(shape) * like.element_size(), dtype=np.uint8)
+    return torch.from_numpy(memory).view(like.dtype).as_strided(shape, strides)
+
+
+def _take(data: Tensor, rows: Tensor) -> Tensor:
+    """Return some samples, as a view where they follow one another."""
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        return data[first : last + 1]
     return data.index_select(0, rows.to(data.device, non_blocking=True))
+
+
+def _put(out: Tensor, rows: Tensor, samples: Tensor) -> None:
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        out[first : last + 1].copy_(samples)
+    else:
+        out.index_copy_(0, rows.to(out.device, non_blocking=True), samples.to(out.dtype))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range
+from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range, may_be_nonfinite
 
 __all__ = ["BatchedRandGaussianSmooth", "BatchedRandGaussianSmoothd", "gaussian_blur"]
 
@@ -39,6 +39,7 @@ class BatchedRandGaussianSmooth(BatchedRandom):
     -----
     The kernel is the Gaussian integrated over each pixel, cut off and normalised. Each axis is one product with a
     banded matrix per sample, which holds the kernel and the border, so that samples may differ in width at no cost.
+    What is not finite makes NaN of the pixels that its kernel reaches, and of no other.
     """
 
     def __init__(
@@ -131,6 +132,16 @@ def gaussian_blur(
     reach = torch.floor((sigma * truncated).clamp(min=0.5) + 0.5)
     kernel = _gaussian(sigma[:, None], offsets) * (offsets.abs() <= reach[:, None])  # (B, k)
     matrix = _banded(kernel / kernel.sum(1, keepdim=True), data.shape[axis], border)  # (B, out, in)
+    if not may_be_nonfinite(data):
+        return _product(matrix, data, axis)
+    # In a product, NaN times the zeros outside of the band would fill the whole line.
+    finite = data.isfinite()
+    reached = _product((matrix != 0).to(data.dtype), (~finite).to(data.dtype), axis) > 0
+    return _product(matrix, torch.where(finite, data, 0), axis).masked_fill(reached, torch.nan)
+
+
+def _product(matrix: Tensor, data: Tensor, axis: int) -> Tensor:
+    """Multiply every line along an axis by the matrix (B, out, in) of its sample."""
     if axis == -1:
         return torch.matmul(data.flatten(1, -2), matrix.mT).reshape(data.shape)
     columns = data.flatten(axis + 1)  # (B, C[, Z], in, rest)

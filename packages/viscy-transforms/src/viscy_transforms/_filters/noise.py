@@ -36,6 +36,8 @@ class BatchedRandGaussianNoise(BatchedRandom):
         If ``std`` is negative.
     """
 
+    needs_field = True
+
     def __init__(
         self,
         prob: float = 0.1,
@@ -49,7 +51,6 @@ class BatchedRandGaussianNoise(BatchedRandom):
             raise ValueError(f"std is {std}, expected 0 or more")
         self.mean, self.std, self.sample_std = mean, std, sample_std
         self.dtype = None if dtype is None else get_equivalent_dtype(dtype, Tensor)
-        self._field_seed = 0
 
     def __call__(self, data: Tensor, randomize: bool = True) -> Tensor:
         """Add noise; see :meth:`BatchedRandom.__call__`."""
@@ -57,14 +58,11 @@ class BatchedRandGaussianNoise(BatchedRandom):
         return out if self.dtype is None else out.to(self.dtype)
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
-        self._field_seed = self._seed()
         n = data.shape[0]
         return (self._uniform(n, 0.0, self.std) if self.sample_std else torch.full((n,), float(self.std)),)
 
     def _transform(self, data: Tensor, std: Tensor) -> Tensor:
-        # Seeded anew for every key, so that keys of one shape get one pattern on whatever device they are.
-        generator = torch.Generator(data.device).manual_seed(self._field_seed)
-        noise = torch.randn(data.shape, generator=generator, device=data.device, dtype=data.dtype)
+        noise = torch.randn(data.shape, generator=self._field, device=data.device, dtype=data.dtype)
         return noise.mul_(per_sample(std, data)).add_(self.mean).add_(data)
 
 

@@ -66,7 +66,8 @@ class _LocalPixelShuffling(BatchedRandom):
 
     def _transform(self, data: Tensor, starts: Tensor, orders: Tensor) -> Tensor:
         image = data.shape[2:]
-        strides = torch.tensor([math.prod(image[axis + 1 :]) for axis in range(len(image))], device=data.device)
+        strides = torch.tensor([math.prod(image[axis + 1 :]) for axis in range(len(image))])
+        strides = strides.to(data.device, non_blocking=True)
         sides = [torch.arange(min(self.patch_size, length), device=data.device) for length in image]
         cube = (torch.cartesian_prod(*sides) * strides).sum(-1)
         positions = (starts * strides).sum(-1, keepdim=True) + cube  # (B, cubes, voxels)

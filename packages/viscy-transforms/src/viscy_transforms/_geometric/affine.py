@@ -94,24 +94,27 @@ class _BatchedRandAffine(BatchedRandom):
             scale = scale[:, :1].expand(n, 3)
         size = torch.tensor([data.shape[-1], data.shape[-2], data.shape[-3] if data.ndim == 5 else 1])
         matrix = get_affine_matrix3d(fractions * size, torch.zeros(n, 3), scale, angles, *shears)
-        return (matrix,)
+        return (torch.linalg.inv_ex(matrix).inverse,)
 
-    def _transform(self, data: Tensor, matrix: Tensor) -> Tensor:
+    def _transform(self, data: Tensor, inverse: Tensor) -> Tensor:
         flat = data.ndim == 4 or data.shape[2] == 1 or self.keeps_z
         images = data.flatten(1, -3) if flat else data  # (B, C * Z, Y, X)
         if flat:
-            matrix = matrix[:, [0, 1, 3]][:, :, [0, 1, 3]]
-        theta = _sampling_theta(matrix, images.shape[2:])
+            inverse = _without_z(inverse)
+        theta = _sampling_theta(inverse, images.shape[2:])
         grid = affine_grid(theta, list(images.shape), align_corners=False)
         return grid_sample(images, grid, mode=self.mode, padding_mode="zeros", align_corners=False).reshape(data.shape)
 
 
-def _sampling_theta(matrix: Tensor, size: Sequence[int]) -> Tensor:
-    """Turn maps of pixels about the centre, in X, Y(, Z), into where to sample, in the units of ``affine_grid``."""
+def _without_z(matrix: Tensor) -> Tensor:
+    return matrix[:, (0, 1, 3)][:, :, (0, 1, 3)]
+
+
+def _sampling_theta(inverse: Tensor, size: Sequence[int]) -> Tensor:
+    """Turn where pixels come from, about the centre in X, Y(, Z), into the units of ``affine_grid``."""
     # Extents of size - 1 are those of the reference implementation, which published augmentations were tuned with.
-    extent = torch.tensor([max(length - 1, 1) / 2 for length in reversed(size)], dtype=matrix.dtype)
-    extent = torch.cat([extent, extent.new_ones(1)]).to(matrix.device, non_blocking=True)
-    inverse = torch.linalg.inv_ex(matrix).inverse
+    extent = torch.tensor([max(length - 1, 1) / 2 for length in reversed(size)], dtype=inverse.dtype)
+    extent = torch.cat([extent, extent.new_ones(1)]).to(inverse.device, non_blocking=True)
     return (inverse * extent / extent[:, None])[:, :-1]
 
 

@@ -59,6 +59,8 @@ class BatchedRand3DElasticd(BatchedRandomd):
 
 
 class _Elastic(BatchedRandom):
+    needs_field = True
+
     def __init__(
         self,
         sigma_range: tuple[float, float],
@@ -72,30 +74,27 @@ class _Elastic(BatchedRandom):
         if self.sigma[0] < 0:
             raise ValueError(f"sigma_range is {sigma_range}, expected 0 or more")
         self.mode, self.padding_mode = mode, padding_mode
-        self._field_seed = 0
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         if data.ndim != 5:
             raise ValueError(f"an elastic warp needs a batch (B, C, Z, Y, X), found the shape {tuple(data.shape)}")
-        self._field_seed = self._seed()
         n = data.shape[0]
         return self._uniform(n, *self.sigma), self._uniform(n, *self.magnitude)
 
     def _transform(self, data: Tensor, sigma: Tensor, magnitude: Tensor) -> Tensor:
         shape = data.shape[2:]
-        grid = affine_grid(
-            torch.eye(3, 4).to(data).expand(len(data), 3, 4), [len(data), 1, *shape], align_corners=False
-        )
-        field = self._field(data, sigma) * per_sample(magnitude, data)  # (B, 3, Z, Y, X), pixels along Z, Y, X
+        identity = torch.eye(3, 4, device=data.device, dtype=data.dtype).expand(len(data), 3, 4)
+        grid = affine_grid(identity, [len(data), 1, *shape], align_corners=False)
+        field = self._displacement(data, sigma) * per_sample(magnitude, data)  # (B, 3, Z, Y, X), pixels along Z, Y, X
         # From pixels along Z, Y, X to units of the grid, which runs from -1 to 1 between the edges and counts X first.
-        units = torch.tensor([2 / length if length > 1 else 0.0 for length in shape]).to(data)
+        units = torch.tensor([2 / length if length > 1 else 0.0 for length in shape], dtype=data.dtype)
+        units = units.to(data.device, non_blocking=True)
         grid = grid + (field.movedim(1, -1) * units).flip(-1)
         return grid_sample(data, grid, mode=self.mode, padding_mode=self.padding_mode, align_corners=False)
 
-    def _field(self, data: Tensor, sigma: Tensor) -> Tensor:
-        generator = torch.Generator(data.device).manual_seed(self._field_seed)
+    def _displacement(self, data: Tensor, sigma: Tensor) -> Tensor:
         shape = (len(data), 3, *data.shape[2:])
-        field = torch.randn(shape, generator=generator, device=data.device, dtype=data.dtype)
+        field = torch.randn(shape, generator=self._field, device=data.device, dtype=data.dtype)
         for axis in (-1, -2, -3):
             field = gaussian_blur(field, sigma, axis, self.sigma[1], border="reflect")
         return field

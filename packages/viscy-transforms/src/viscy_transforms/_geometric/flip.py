@@ -54,8 +54,11 @@ class BatchedRandFlip(BatchedRandom):
 
     def _transform(self, data: Tensor, flips: Tensor) -> Tensor:
         axes = torch.tensor([axis % (data.ndim - 2) + 2 for axis in self.spatial_axes])
+        combinations = flips.unique(dim=0)
+        if len(combinations) == 1:
+            return data.flip(axes[combinations[0]].tolist())
         out = torch.empty_like(data)
-        for combination in flips.unique(dim=0):
+        for combination in combinations:
             rows = (flips == combination).all(1).nonzero().squeeze(1).to(data.device, non_blocking=True)
             out.index_copy_(0, rows, data.index_select(0, rows).flip(axes[combination].tolist()))
         return out

@@ -69,6 +69,6 @@ class _ZStackShift(BatchedRandom):
         depth = data.shape[2]
         source = torch.arange(depth, device=data.device) - shift[:, None]  # (B, Z)
         samples = torch.arange(len(data), device=data.device)[:, None]
-        moved = data.transpose(1, 2)[samples, source.clamp(0, depth - 1)].transpose(1, 2)
-        filled = ((source >= 0) & (source < depth))[:, None, :, None, None]
-        return torch.where(filled, moved, self.cval).to(data.dtype)
+        source = torch.where((source >= 0) & (source < depth), source, depth)  # the slice that is put behind the others
+        filled = torch.nn.functional.pad(data, (0, 0, 0, 0, 0, 1), value=self.cval)
+        return filled.transpose(1, 2)[samples, source].transpose(1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
@@ -46,4 +47,4 @@ class RandInvertIntensityd(MapTransform, RandomizableTransform):
 def _times(x: Tensor, signs: list[int]) -> Tensor:
     if len(set(signs)) == 1:
         return x if signs[0] == 1 else -x
-    return x * per_sample(x.new_tensor(signs), x)
+    return x * per_sample(torch.tensor(signs, dtype=x.dtype).to(x.device, non_blocking=True), x)

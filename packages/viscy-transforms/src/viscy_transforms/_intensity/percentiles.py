@@ -11,7 +11,7 @@ from monai.utils import get_equivalent_dtype
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from viscy_transforms._batched import in_float
+from viscy_transforms._batched import in_float, may_be_nonfinite
 
 __all__ = ["BatchedScaleIntensityRangePercentiles", "BatchedScaleIntensityRangePercentilesd"]
 
@@ -41,7 +41,8 @@ class BatchedScaleIntensityRangePercentiles(Transform):
 
     Notes
     -----
-    A sample whose two percentiles are equal is shifted by them and not scaled; its neighbours are not affected.
+    A sample whose two percentiles are equal is shifted by them and not scaled; its neighbours are not affected. A NaN
+    stays in place and is no part of the percentiles.
     """
 
     def __init__(
@@ -125,20 +126,29 @@ class BatchedScaleIntensityRangePercentilesd(MapTransform):
 
 
 def _percentiles(x: Tensor, percentiles: tuple[float, float]) -> list[Tensor]:
-    """Return linearly interpolated percentiles along the last axis, which may be longer than torch.quantile allows."""
+    """Return linearly interpolated percentiles of each row, NaN left out; a row may be too long for torch.quantile."""
+    if x.requires_grad or may_be_nonfinite(x):
+        return _percentiles_by_sorting(x, percentiles)
     last = x.shape[-1] - 1
     places = [q / 100 * last for q in percentiles]
     below = [int(place) for place in places]
     above = [min(rank + 1, last) for rank in below]
-    ordered = _order(x, sorted({*below, *above}))
+    # A partition puts only these ranks in their places, in a third of the time of sorting.
+    ordered = torch.from_numpy(np.partition(x.numpy(), sorted({*below, *above}), axis=-1))
     return [
         torch.lerp(ordered[..., low], ordered[..., high], place - low)
         for place, low, high in zip(places, below, above, strict=True)
     ]
 
 
-def _order(x: Tensor, ranks: list[int]) -> Tensor:
-    """Put at least the given ranks of the last axis in their places."""
-    if x.device.type == "cpu":  # a partition takes a third of the time of sorting
-        return torch.from_numpy(np.partition(x.detach().numpy(), ranks, axis=-1))
-    return x.sort(dim=-1).values
+def _percentiles_by_sorting(x: Tensor, percentiles: tuple[float, float]) -> list[Tensor]:
+    ordered = x.sort(dim=-1).values  # NaN last
+    last = (x.shape[-1] - 1 - x.isnan().sum(-1, keepdim=True)).clamp(min=0)
+    out = []
+    for q in percentiles:
+        place = q / 100 * last.double()
+        below = place.long()
+        above = torch.minimum(below + 1, last)
+        low, high = (ordered.gather(-1, rank) for rank in (below, above))
+        out.append(torch.lerp(low, high, (place - below).to(x.dtype)).squeeze(-1))
+    return out
