@@ -158,3 +158,14 @@ def test_projection_widths_are_checked():
     assert projection_mlp(3, 4, 5).eval()(torch.rand(2, 3)).shape == (2, 5)
     with pytest.raises(ValueError, match="hidden_dims"):
         projection_mlp(3, 0, 5)
+
+
+def test_residual_branches_start_at_zero_unless_told_otherwise():
+    def last_scales(**options):
+        encoder = ContrastiveEncoder("resnet18", 1, 1, (1, 3, 3), (1, 2, 2), **options)
+        return {name: weight for name, weight in encoder.state_dict().items() if name.endswith("bn2.weight")}
+
+    assert all((weight == 0).all() for weight in last_scales().values())
+    assert all((weight == 1).all() for weight in last_scales(zero_init_last=False).values())
+    with pytest.raises(ValueError, match="zero_init_last=False is for ResNets"):
+        ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), zero_init_last=False)

@@ -63,6 +63,9 @@ class ContrastiveEncoder(nn.Module):
         Stochastic depth of the backbone.
     pretrained : bool, default False
         Start the backbone from timm's weights. The stem and the projection are always initialised at random.
+    zero_init_last : bool, default True
+        Start each residual branch of a ResNet at zero, as timm does: steadier over long runs. Without it all blocks
+        take part from the first step on, which suits short ones.
 
     Attributes
     ----------
@@ -94,10 +97,17 @@ class ContrastiveEncoder(nn.Module):
         projection_dim: int = 128,
         drop_path_rate: float = 0.0,
         pretrained: bool = False,
+        *,
+        zero_init_last: bool = True,
     ) -> None:
         super().__init__()
         _check_backbone(backbone)
-        encoder = timm.create_model(backbone, pretrained=pretrained, drop_path_rate=drop_path_rate, num_classes=0)
+        options = {"drop_path_rate": drop_path_rate, "num_classes": 0}
+        if not zero_init_last:
+            if not backbone.startswith("resnet"):
+                raise ValueError(f"zero_init_last=False is for ResNets, found backbone {backbone!r}")
+            options["zero_init_last"] = False
+        encoder = timm.create_model(backbone, pretrained=pretrained, **options)
         width = _remove_first_conv(encoder)
         self.stem = StemDepthtoChannels(in_channels, in_stack_depth, width, stem_kernel_size, stem_stride)
         self.encoder = encoder
