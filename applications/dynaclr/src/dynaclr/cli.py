@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from viscy_utils.cli import SUBCOMMANDS
+from viscy_utils.cli import SUBCOMMANDS, share_cores
 from viscy_utils.cli import main as lightning_main
 
 __all__ = ["CONTEXT_SETTINGS", "LazyCommand", "LightningCommand", "main"]
@@ -100,4 +100,5 @@ def cli() -> None:
 
 def main() -> None:
     """Run the console script ``dynaclr``."""
+    share_cores()
     cli(prog_name="dynaclr")

@@ -18,7 +18,7 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
     Returns
     -------
     list of ExperimentSpec
-        ``er_widefield`` (30 min), ``mito_confocal`` (15 min), ``membrane_slow`` (60 min, one channel more).
+        ``er_widefield`` (30 min), ``mito_confocal`` (15 min), ``lysosome_slow`` (60 min, one channel more).
     """
     if scale <= 0:
         raise ValueError(f"scale must be positive, got {scale}")
@@ -30,7 +30,6 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
             name,
             n_frames=n_frames,
             interval_minutes=interval_minutes,
-            n_cells=26,
             fovs_per_well=2,
             infection_mean_hours=4.0,
             **options,
@@ -41,25 +40,28 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
             "er_widefield",
             30.0,
             reporter="er",
+            n_cells=30,
             start_hpi=4.0,
             channel_names=("Phase3D", "GFP"),
-            nuisance=Nuisance(gain=400.0, offset=110.0, blur_px=0.7, illumination=0.25, noise=0.05),
+            nuisance=Nuisance(gain=400.0, offset=110.0, blur_px=1.3, illumination=0.7, noise=0.03),
         ),
         experiment(
             "mito_confocal",
             15.0,
             reporter="mito",
+            n_cells=22,
             start_hpi=3.0,
             channel_names=("RFP", "Phase3D"),
             reporter_channel="RFP",
-            nuisance=Nuisance(gain=1100.0, offset=420.0, blur_px=0.4, illumination=0.1, noise=0.09),
+            nuisance=Nuisance(gain=1100.0, offset=420.0, blur_px=0.3, illumination=0.2, noise=0.12),
         ),
         experiment(
-            "membrane_slow",
+            "lysosome_slow",
             60.0,
-            reporter="membrane",
+            reporter="lysosome",
+            n_cells=40,
             start_hpi=5.0,
             channel_names=("DAPI", "Phase3D", "GFP"),
-            nuisance=Nuisance(gain=230.0, offset=250.0, blur_px=1.0, illumination=0.4, noise=0.03),
+            nuisance=Nuisance(gain=230.0, offset=250.0, blur_px=0.8, illumination=0.4, noise=0.07),
         ),
     ]

@@ -1,0 +1,74 @@
+"""`dynaclr evaluate`: the figures of written embeddings, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from viscy_utils.cli_errors import report_errors
+
+__all__ = ["evaluate"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--embeddings",
+    "-e",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]PATH",
+    help="AnnData zarr written by `dynaclr predict`; give several to compare them.",
+)
+@click.option(
+    "--config",
+    "-c",
+    "configs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Config of the prediction: adds PCA of the pixels of its data block to the comparison.",
+)
+@click.option("--label", default="condition", show_default=True, help="Column to probe.")
+@click.option(
+    "--labels",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="CSV with the columns experiment, fov_name, track_id, t and the label, when the embeddings do not carry it.",
+)
+@click.option(
+    "--test-experiment",
+    "test_experiments",
+    multiple=True,
+    help="Score the probe on this experiment, trained on the others; without it, cross-validated over FOVs.",
+)
+@click.option("--output-dir", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing report.")
+@click.option("--seed", default=0, show_default=True, help="Of every random draw.")
+@report_errors("dynaclr")
+def evaluate(
+    embeddings: tuple[str, ...],
+    configs: tuple[Path, ...],
+    label: str,
+    labels: tuple[Path, ...],
+    test_experiments: tuple[str, ...],
+    output_dir: Path,
+    overwrite: bool,
+    seed: int,
+) -> None:
+    """Probe a label, the mixing of experiments and the smoothness in time of embeddings.
+
+    Writes report.json and report.png into the output folder and prints the table.
+    """
+    from dynaclr.evaluation.report import evaluate_embeddings
+
+    named = [entry.split("=", 1) if "=" in entry else [Path(entry).stem, entry] for entry in embeddings]
+    evaluate_embeddings(
+        dict(named),
+        label,
+        output_dir,
+        pixel_configs=configs,
+        labels=labels,
+        test_experiments=test_experiments,
+        overwrite=overwrite,
+        seed=seed,
+    )

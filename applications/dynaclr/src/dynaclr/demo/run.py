@@ -1,0 +1,159 @@
+"""Simulate experiments, then train, predict and report through the same command line as on real ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+
+from dynaclr.config import load_data_module
+from dynaclr.evaluation.report import Comparison, evaluate_embeddings
+from dynaclr.inspection import inspect_data, report_tables
+from dynaclr.pair_page import draw_pairs, example_pairs
+from viscy_data.synthetic import ExperimentSpec, demo_experiments, write_experiments
+from viscy_utils.cli import main as lightning_main
+
+__all__ = ["run_demo"]
+
+CONFIGS = ("fit.yml", "predict.yml", "untrained.yml")
+_FULL_HOURS = 12.0  # what demo_experiments records at scale 1
+
+# What Lightning and friends say to somebody who chose the settings; here the settings are the demo's.
+_EXPECTED_WARNINGS = (
+    r".*callbacks used to create the checkpoint need to be provided.*",
+    r".*does not have many workers.*",
+    r".*number of training batches \(\d+\) is smaller than the logging interval.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*Could not find any nodes of type.*",
+    r".*n_jobs value 1 overridden to 1 by setting random_state.*",
+)
+_CHATTY_LOGGERS = ("iohub", "iohub.ngff.nodes", "lightning.pytorch.utilities.rank_zero")
+
+
+def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: float = 9.0) -> list[Comparison]:
+    """Run the demo.
+
+    Leaves in ``output_dir``: ``data/`` (stores, tracks, truth, ``experiments.yml``), ``infection.csv`` (labels), the
+    configs, ``checkpoints/``, ``logs/``, ``embeddings.zarr``, ``untrained.zarr`` and ``report/``.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Must not hold anything yet.
+    seed : int, default 42
+        Of the simulation, the training and the report.
+    max_epochs : int, default 3
+        Length of the training.
+    hours : float, default 9.0
+        Length of the simulated recordings.
+
+    Returns
+    -------
+    list of Comparison
+        The trained encoder, the same encoder untrained, and PCA of raw and of normalised pixels.
+
+    Raises
+    ------
+    FileExistsError
+        If ``output_dir`` is not empty.
+    """
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} exists and is not an empty folder: choose another --output-dir")
+    console = Console()
+    specs = demo_experiments(hours / _FULL_HOURS)
+    held_out = specs[-1].name
+    with _quiet():
+        _simulate(specs, output_dir, seed, console)
+        _write_configs(output_dir, seed=seed, max_epochs=max_epochs, held_out=held_out)
+        with chdir(output_dir):  # the configs name their files relative to their folder
+            for name, store in _stores(Path("data/experiments.yml")).items():
+                console.rule(f"Normalisation statistics of {name}")
+                lightning_main(["preprocess", "--data_path", str(store)], prog="dynaclr")
+            console.rule("What goes into a batch")
+            _inspect(Path("fit.yml"), Path("report"), console)
+            console.rule(f"Training; {held_out} is held out")
+            lightning_main(["fit", "--config", "fit.yml"], prog="dynaclr")
+            predict = ["predict", "--config", "fit.yml", "--config", "predict.yml"]
+            console.rule("Embedding all cells, trained encoder")
+            lightning_main(predict, prog="dynaclr")
+            console.rule("Embedding all cells, untrained encoder")
+            lightning_main([*predict, "--config", "untrained.yml"], prog="dynaclr")
+            console.rule("Report")
+            return evaluate_embeddings(
+                {"trained": "embeddings.zarr", "untrained": "untrained.zarr"},
+                "infection",
+                Path("report"),
+                pixel_configs=[Path("fit.yml"), Path("predict.yml")],
+                labels=[Path("infection.csv")],
+                test_experiments=[held_out],
+                seed=seed,
+            )
+
+
+def _simulate(specs: Sequence[ExperimentSpec], output_dir: Path, seed: int, console: Console) -> None:
+    """Write the experiments, and the state of every cell that is not between the states."""
+    console.rule(f"Simulating {len(specs)} experiments")
+    data_dir = output_dir / "data"
+    with Progress(console=console) as bar:
+        task = bar.add_task("Fields of view")
+        write_experiments(
+            specs, data_dir, seed=seed, progress=lambda fov, done, total: bar.update(task, completed=done, total=total)
+        )
+    truth = pd.concat([pd.read_csv(data_dir / spec.name / "truth.csv") for spec in specs], ignore_index=True)
+    settled = truth[truth["infection_progress"].isin([0, 1])]
+    state = settled["infection_progress"].map({0: "healthy", 1: "infected"})
+    labels = settled[["experiment", "fov_name", "track_id", "t"]].assign(infection=state)
+    labels.to_csv(output_dir / "infection.csv", index=False)
+
+
+def _stores(experiments_yaml: Path) -> dict[str, Path]:
+    listed = yaml.safe_load(experiments_yaml.read_text(encoding="utf8"))["experiments"]
+    return {experiment["name"]: experiments_yaml.parent / experiment["data_path"] for experiment in listed}
+
+
+def _inspect(config: Path, report_dir: Path, console: Console) -> None:
+    """Do what ``dynaclr inspect-batches`` does."""
+    data = load_data_module([config])
+    data.setup("fit")
+    for table in report_tables(inspect_data(data)):
+        console.print(table)
+    report_dir.mkdir()
+    draw_pairs(example_pairs(data, 12), report_dir / "pairs.png")
+
+
+def _write_configs(output_dir: Path, **values: object) -> None:
+    """Fill the values into the configs and put them where the user can edit them."""
+    for name in CONFIGS:
+        text = files("dynaclr.demo").joinpath("configs", name).read_text(encoding="utf8")
+        (output_dir / name).write_text(Template(text).substitute(values), encoding="utf8")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep notices away that the user of the demo can do nothing about."""
+    levels = {name: logging.getLogger(name).level for name in _CHATTY_LOGGERS}
+    level = os.environ.get("VISCY_LOG_LEVEL")
+    os.environ["VISCY_LOG_LEVEL"] = level or "WARNING"
+    try:
+        for name in _CHATTY_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            for message in _EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for name, number in levels.items():
+            logging.getLogger(name).setLevel(number)
+        if level is None:
+            del os.environ["VISCY_LOG_LEVEL"]
