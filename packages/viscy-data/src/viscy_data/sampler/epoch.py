@@ -32,15 +32,15 @@ class Epoch:
         self.key = hash_key(seed, epoch)
         self._salts = np.empty(0, dtype=np.uint64)
         self._experiments: NDArray[np.unsignedinteger] | None = None
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch))))
+        rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
         self._phases = rng.integers(PERIOD, size=len(shares)).tolist()
         if len(shares) > 1:
             edges = np.concatenate([[0.0], np.cumsum(shares)]) * n_batches
             edges[-1] = n_batches
             quotas = np.diff(np.floor(edges + rng.random()).astype(np.int64))
-            names = np.arange(len(shares), dtype=np.min_scalar_type(len(shares)))
-            self._experiments = np.repeat(names, quotas)
-            rng.shuffle(self._experiments)
+            experiments = np.repeat(np.arange(len(shares)), quotas)
+            rng.shuffle(experiments)  # numpy's fast path is for machine integers
+            self._experiments = experiments.astype(np.min_scalar_type(len(shares)))
 
     def place(self, number: int) -> tuple[int, int, int]:
         """Experiment of a batch, how many earlier batches belong to it too, and where its rotation began."""
