@@ -110,7 +110,9 @@ class TripletDataModule(LightningDataModule):
         self.split_ratio, self.batch_size, self.seed = split_ratio, batch_size, seed
         self.augment_validation, self.time_interval = augment_validation, time_interval
         self.fit_include_wells, self.fit_exclude_fovs = fit_include_wells, fit_exclude_fovs
-        self._normalizations, self._augmentations = list(normalizations), list(augmentations)
+        self._normalizations = list(normalizations)
+        self._plain = Compose(self._normalizations)
+        self._augmented = Compose([*self._normalizations, *augmentations])
         self._loader_options: dict[str, Any] = {"pin_memory": pin_memory}
         if num_workers > 0:
             self._loader_options |= {"num_workers": num_workers, "persistent_workers": persistent_workers}
@@ -233,13 +235,12 @@ class TripletDataModule(LightningDataModule):
         batch = self.on_before_batch_transfer(batch, dataloader_idx)
         augment = self._augmenting()
         same_frame = self.time_interval in ("any", 0)
-        plain, augmented = (Compose([*self._normalizations, *more]) for more in ((), self._augmentations))
         # Augmentation is a function of the batch, whichever process or thread read it.
         if (rng_seed := batch.pop("rng_seed", None)) is not None:
-            augmented.set_random_state(seed=rng_seed)
+            self._augmented.set_random_state(seed=rng_seed)
         for role in _ROLES:
             if role in batch:
-                transform = augmented if augment and not (role == "anchor" and same_frame) else plain
+                transform = self._augmented if augment and not (role == "anchor" and same_frame) else self._plain
                 norm_meta = batch.pop(f"{role}_norm_meta", None)
                 patch = transform_channelwise(transform, self.source_channel, batch[role], norm_meta)
                 batch[role] = center_crop(patch, self.final_size)
