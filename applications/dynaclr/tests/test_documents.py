@@ -61,4 +61,4 @@ def test_ci_runs_the_test_command_of_the_readme():
         cwd=ROOT, capture_output=True, check=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == command
-    assert command.endswith("pytest")
+    assert command.endswith("pytest -n auto")
