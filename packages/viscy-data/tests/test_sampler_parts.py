@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from viscy_data.sampler.epoch import Epoch, floor_sum
 from viscy_data.sampler.groups import AnchorGroups
 from viscy_data.sampler.permutation import cyclic_element, hash_key, permute
 from viscy_data.sampler.rounding import PERIOD, rotating_counts, whole_part
@@ -112,3 +113,27 @@ def test_many_distinct_times_are_sorted_too():
     groups = AnchorGroups.from_table(table, "e", None, "t")
     expected = np.lexsort((table["t"], table["e"]))
     assert np.array_equal(groups.order, expected)
+
+
+@given(st.integers(0, 60), st.integers(1, 40), st.integers(0, 100), st.integers(0, 100))
+def test_floor_sums_are_those_of_the_loop(n, modulus, slope, offset):
+    assert floor_sum(n, modulus, slope, offset) == sum((slope * i + offset) // modulus for i in range(n))
+
+
+@given(st.integers(1, 200), st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), st.integers(0, 5))
+def test_batches_of_an_epoch_are_numbered_within_their_experiments(n_batches, weights, seed):
+    shares = np.array(weights) / sum(weights)
+    placed = [Epoch(seed, 0, n_batches, shares).place(number)[:2] for number in range(n_batches)]
+    seen = [0] * len(shares)
+    for experiment, earlier in placed:
+        assert earlier == seen[experiment]
+        seen[experiment] += 1
+    assert np.abs(np.array(seen) - shares * n_batches).max() < 1
+
+
+def test_any_run_of_batches_is_close_to_the_shares_of_the_experiments():
+    shares = np.array([0.6, 0.3, 0.1])
+    epoch = Epoch(3, 1, 5000, shares)
+    found = np.eye(3)[[epoch.place(number)[0] for number in range(5000)]]
+    drift = np.cumsum(found - shares, axis=0)
+    assert np.ptp(drift, axis=0).max() < 10  # of independent draws about 100

@@ -17,6 +17,8 @@ from viscy_data.sampler.rounding import RotatingCounts, whole_part
 
 __all__ = ["Batch", "BatchComposer"]
 
+_WINDOWS_KEPT = 4096  # a few kilobytes each
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -73,6 +75,8 @@ class BatchComposer:
         self.sizes = plan.sizes(len(sizes))
         self._leaky = len(self.sizes) > 1
         self._pools: dict[int, Pools] = {}
+        self._windowed: dict[tuple[float, int], Pools] = {}
+        self._blocks = [(int(block[0, 0]), int(block[-1, 1])) for block in groups.edges]
         self._rotations = self._all_rotations(sizes)
         self._lineage = None if lineage is None else lineage[groups.order]
         self._neighbors = neighbors
@@ -131,17 +135,24 @@ class BatchComposer:
         self, epoch: Epoch, number: int, experiment: int, earlier: int, phase: int
     ) -> tuple[Pools, Requests, int]:
         """Draw from either side of the window around the time of a random anchor."""
-        edges = self.groups.edges
-        block = edges[experiment]
-        lead = int(block[0, 0]) + epoch.batch_key(number) % int(block[-1, 1] - block[0, 0])
-        focal_time = self.groups.time_at(lead)
-        window = self.groups.window(focal_time, self.plan.temporal_window_hours)
-        pools = windowed_pools(edges, window, experiment, self._leaky)
+        first, end = self._blocks[experiment]
+        focal_time = self.groups.time_at(first + epoch.batch_key(number) % (end - first))
+        pools = self._pools_around(focal_time, experiment)
         asked = self._rotations[experiment].counts(phase + earlier)
         taken, moved = settle(asked, pools.sizes.reshape(asked.shape))
         counts = taken.ravel()
         keys = epoch.keys(BATCH_SCOPE + number, len(counts))
         return pools, Requests(counts, np.zeros_like(counts), counts, keys), moved
+
+    def _pools_around(self, focal_time: float, experiment: int) -> Pools:
+        """Pools of a window: there are as many as time points, and each serves many batches."""
+        pools = self._windowed.get((focal_time, experiment))
+        if pools is None:
+            window = self.groups.window(focal_time, self.plan.temporal_window_hours)
+            pools = windowed_pools(self.groups.edges, window, experiment, self._leaky)
+            if len(self._windowed) < _WINDOWS_KEPT:
+                self._windowed[focal_time, experiment] = pools
+        return pools
 
     def _near(self, places: Ints, request: Ints, pools: Pools, key: int) -> tuple[Ints, NDArray[np.bool_]]:
         """Replace anchors of the own side by neighbours of others, which are taken in random order."""
