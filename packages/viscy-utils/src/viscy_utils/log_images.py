@@ -1,15 +1,16 @@
-"""Images for loggers: samples of a batch, rendered side by side."""
+"""Images for loggers: samples of a batch, rendered side by side, and handed to loggers of any kind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["detach_sample", "render_images"]
+__all__ = ["detach_sample", "log_image", "render_images"]
 
 
 def detach_sample(imgs: Sequence[Tensor], log_samples_per_batch: int) -> list[list[NDArray]]:
@@ -54,6 +55,42 @@ def render_images(imgs: Sequence[Sequence[NDArray]], cmaps: Sequence[str] = ()) 
             tiles += [colormaps[cmap](_rescale(channel), bytes=True)[..., :3] for channel in _channels(image)]
         rows.append(np.concatenate(tiles, axis=1))
     return np.concatenate(rows, axis=0)
+
+
+def log_image(loggers: Iterable[Any], name: str, image: NDArray[np.uint8], step: int) -> int:
+    """Hand an image to all loggers that take one.
+
+    Parameters
+    ----------
+    loggers : iterable of Logger
+        Of Lightning. TensorBoard, Weights & Biases, MLflow and Comet take images; others are left out.
+    name : str
+    image : ndarray of uint8, shape (H, W, 3)
+    step : int
+        Weights & Biases counts steps itself.
+
+    Returns
+    -------
+    int
+        How many loggers took it.
+    """
+    return sum(_log_image(logger, name, image, step) for logger in loggers)
+
+
+def _log_image(logger: Any, name: str, image: NDArray[np.uint8], step: int) -> bool:
+    if hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image(key=name, images=[image])
+        return True
+    experiment = getattr(logger, "experiment", None)
+    if hasattr(experiment, "add_image"):  # TensorBoard
+        experiment.add_image(name, image, step, dataformats="HWC")
+    elif hasattr(experiment, "log_image") and hasattr(logger, "run_id"):  # MLflow
+        experiment.log_image(logger.run_id, image, artifact_file=f"{name}_{step}.png")
+    elif hasattr(experiment, "log_image"):  # Comet
+        experiment.log_image(image, name=name, step=step)
+    else:
+        return False
+    return True
 
 
 def _channels(image: NDArray) -> NDArray:
