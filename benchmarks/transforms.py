@@ -29,7 +29,8 @@ import viscy_transforms as vt
 FULL, QUICK = (32, 2, 15, 128, 128), (8, 2, 5, 64, 64)
 SLOW = 2.0
 ROTATE, SCALE, GAMMA, SIGMA, ELASTIC = (-3.14, 3.14), (0.8, 1.2), (0.8, 1.2), (0.75, 1.5), (3.0, 5.0)
-DEGREES = float(np.rad2deg(ROTATE[1]))
+TILT = (-0.2, 0.2)
+DEGREES, TILT_DEGREES = float(np.rad2deg(ROTATE[1])), float(np.rad2deg(TILT[1]))
 
 Form = Callable[[Tensor], object]
 
@@ -146,6 +147,11 @@ def geometric(shape: tuple[int, ...]) -> dict[str, dict[str, Form]]:
             "Kornia": kornia.augmentation.RandomAffine3D((0.0, 0.0, DEGREES), scale=((1.0, 1.0), SCALE, SCALE), p=1.0),
             "torchvision": each(v2.RandomAffine(DEGREES, scale=SCALE, interpolation=v2.InterpolationMode.BILINEAR)),
             "bare": bare_affine,
+        },
+        "affine out of the plane": {
+            "ours": key(vt.BatchedRandAffined("x", 1.0, [ROTATE, TILT, TILT])),
+            "MONAI": each(monai.RandAffine(1.0, (ROTATE, TILT, TILT), mode="bilinear", padding_mode="zeros")),
+            "Kornia": kornia.augmentation.RandomAffine3D((TILT_DEGREES, TILT_DEGREES, DEGREES), p=1.0),
         },
         "flip": {
             "ours": vt.BatchedRandFlip([0, 1, 2], prob=0.5),

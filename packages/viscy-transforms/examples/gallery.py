@@ -214,7 +214,8 @@ def two_channels(stacked: Tensor) -> Tensor:
 
 def weighted_crops(sample: Tensor, weights: Tensor) -> Tensor:
     """Put the windows of RandWeightedCropd next to one another."""
-    crops = vt.RandWeightedCropd("x", "w", (SHAPE[0], 40, 40), num_samples=2)({"x": sample, "w": weights})
+    crop = vt.RandWeightedCropd("x", "w", (SHAPE[0], 40, 40), num_samples=2).set_random_state(seed=1)
+    crops = crop({"x": sample, "w": weights})
     return side_by_side([torch.as_tensor(crop["x"]) for crop in crops])
 
 
@@ -231,8 +232,8 @@ def main(path: Path) -> None:
     original = [("one cell", "the input", lambda: batch)]
     panels = [*original, *geometric(batch), *intensity(batch), *filters(batch), *structure(batch)]
     rows = -(-len(panels) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(2.1 * COLUMNS, 2.6 * rows), squeeze=False)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.945, wspace=0.06, hspace=0.32)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(2.1 * COLUMNS, 2.72 * rows), squeeze=False)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.945, wspace=0.06, hspace=0.4)
     for axis, (title, note, make) in zip(axes.flat, panels, strict=True):
         image = make()
         axis.axis("off")

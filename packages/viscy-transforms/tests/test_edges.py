@@ -136,23 +136,6 @@ def test_gradients_of_percentiles_restored_contrast_zoom_and_crop(signed):
     assert gradcheck(vt.BatchedCenterSpatialCrop(2), x)
 
 
-@pytest.mark.parametrize("name", [name for name in RANDOM if name not in FIELDS])
-def test_nothing_asks_the_device_for_values(name):
-    """Tensors without values refuse every question about them, and show where a tensor was left on the CPU."""
-    x = torch.empty(4, 2, 3, 8, 8, device="meta")
-    for prob in (0.5, 1.0):
-        assert make(name, prob)({"x": x})["x"].device.type == "meta"
-
-
-def test_percentiles_crops_and_normalisation_ask_nothing_either():
-    x = torch.empty(4, 2, 3, 8, 8, device="meta")
-    stats = {name: torch.empty(4, device="meta") for name in ("mean", "std")}
-    sample = {"x": x, "norm_meta": {"x": {"fov_statistics": stats}}}
-    assert vt.NormalizeSampled("x", "fov_statistics")(sample)["x"].shape == x.shape
-    assert vt.BatchedScaleIntensityRangePercentiles(1, 99, 0.0, 1.0)(x).shape == x.shape
-    assert vt.BatchedRandSpatialCrop(2)(x).shape == (4, 2, 2, 2, 2)
-
-
 @EACH
 def test_a_generator_given_fixes_the_outcome(name, batch):
     transform = make(name, prob=0.5)
@@ -160,9 +143,111 @@ def test_a_generator_given_fixes_the_outcome(name, batch):
     assert torch.equal(*outs)
 
 
-def test_no_keys_are_refused():
+# What takes batches and is not random, or only moves a window or a sign.
+FURTHER = {
+    "BatchedRandSpatialCropd": {"roi_size": (0, 5, 4)},
+    "BatchedCenterSpatialCropd": {"roi_size": (0, 5, 4)},
+    "BatchedScaleIntensityRangePercentilesd": {"lower": 1, "upper": 99, "b_min": 0.0, "b_max": 1.0},
+    "BatchedZoomd": {"scale_factor": (1.0, 0.5, 0.5), "mode": "trilinear"},
+    "NormalizeSampled": {"level": "fov_statistics"},
+    "RandInvertIntensityd": {"prob": 1.0},
+}
+EACH_FURTHER = pytest.mark.parametrize("name", FURTHER)
+
+
+def further(name, x, key="x"):
+    stats = {key: {"fov_statistics": {"mean": torch.full((len(x),), 0.1), "std": torch.full((len(x),), 2.0)}}}
+    transform = getattr(vt, name)(key, **FURTHER[name])
+    if hasattr(transform, "set_random_state"):
+        transform.set_random_state(seed=0)
+    return transform({key: x, "norm_meta": stats})[key]
+
+
+@EACH_FURTHER
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_further_dtypes_are_kept(name, dtype, batch):
+    out = further(name, batch.to(dtype))
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), further(name, batch), atol=0.02, rtol=0.02)
+
+
+@EACH_FURTHER
+def test_further_memory_formats_are_kept(name, batch):
+    out = further(name, batch.contiguous(memory_format=torch.channels_last_3d))
+    assert out.stride(1) == 1
+    torch.testing.assert_close(out.contiguous(), further(name, batch).contiguous())
+
+
+@EACH_FURTHER
+def test_further_nan_stays_where_it_is(name, batch):
+    holed = batch.clone()
+    holed[3, 1, :, 6, 6] = torch.nan
+    spoiled = further(name, holed).isnan()
+    assert not spoiled[[0, 1, 2, 4, 5, 6, 7]].any()
+    assert not spoiled[3, 0].any()
+    assert (spoiled[3, 1].sum((-2, -1)) <= 1).all()
+
+
+@EACH_FURTHER
+def test_further_constant_images_and_gradients_stay_finite(name):
+    x = torch.full((2, 1, 3, 8, 8), 3.0, requires_grad=True)
+    out = further(name, x)
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
+@EACH_FURTHER
+def test_further_samples_are_alone_and_slices_single(name, batch):
+    alone = further(name, batch[:1, :, :1])
+    assert alone.shape[:3] == (1, 2, 1)
+    if name != "BatchedRandSpatialCropd":
+        torch.testing.assert_close(alone, further(name, batch[:, :, :1])[:1])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vt.__all__ if name.endswith("d") and name not in ("NormalizeSampled", "StackChannelsd")]
+)
+def test_no_keys_are_refused(name):
+    arguments = {**{key: value for key, (value, _) in RANDOM.items()}, **FURTHER}.get(name, {})
+    needed = {
+        "RandAdjustContrastd": {"prob": 1.0, "gamma": 2.0},
+        "RandAffined": {"prob": 1.0, "rotate_range": 0.1, "shear_range": 0.0, "scale_range": 0.0},
+        "RandFlipd": {"prob": 1.0, "spatial_axis": 0},
+        "RandGaussianNoised": {"prob": 1.0, "mean": 0.0, "std": 0.1},
+        "RandGaussianSmoothd": {"prob": 1.0, "sigma_x": 1.0, "sigma_y": 1.0, "sigma_z": 1.0},
+        "RandScaleIntensityd": {"prob": 1.0, "factors": 0.1},
+        "RandSpatialCropd": {"roi_size": 4},
+        "CenterSpatialCropd": {"roi_size": 4},
+        "RandWeightedCropd": {"w_key": "w", "spatial_size": (1, 4, 4)},
+        "ToDeviced": {"device": "cpu"},
+        "TiledSpatialCropSamplesd": {"roi_size": (1, 4, 4), "num_samples": 1},
+        "ScaleIntensityRangePercentilesd": FURTHER["BatchedScaleIntensityRangePercentilesd"],
+    }
     with pytest.raises(ValueError, match="non empty"):
-        vt.BatchedRandFlipd([])
+        getattr(vt, name)([], **needed.get(name, arguments))
+
+
+def test_parts_of_a_large_batch_are_each_what_they_should_be():
+    x = torch.arange(6 * 3 * 512.0 * 512).reshape(6, 1, 3, 512, 512) / 2**22  # 3 MiB a sample
+    torch.testing.assert_close(vt.BatchedRandScaleIntensity((0.5, 0.5), 1.0)(x), 1.5 * x)
+    shifted = vt.BatchedRandHistogramShiftd("x", (0.5, 0.5), 1.0)({"x": x.half()})["x"]
+    torch.testing.assert_close(shifted, (x.half().float() + 0.5).half())
+    inverted = vt.RandInvertIntensityd("x", 0.5).set_random_state(seed=0)({"x": x})["x"]
+    signs = (inverted / x.clamp(min=1e-9)).flatten(1)[:, -1]
+    assert set(signs.tolist()) == {1.0, -1.0}
+    assert torch.equal(inverted, x * signs.reshape(-1, 1, 1, 1, 1))
+    for sample, window in zip(x[:, 0], vt.BatchedRandSpatialCrop((2, 300, 400))(x)[:, 0], strict=True):
+        z, y, column = (sample == window[0, 0, 0]).nonzero()[0].tolist()
+        assert torch.equal(sample[z : z + 2, y : y + 300, column : column + 400], window)
+
+
+def test_gradients_pass_through_the_parts_of_a_large_batch():
+    x = torch.ones(4, 1, 3, 512, 512, requires_grad=True)
+    out = vt.BatchedRandScaleIntensity((0.5, 0.5), 0.5).set_random_state(seed=0)(x)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    assert set(out.detach().flatten(1)[:, 0].tolist()) == {1.0, 1.5}
 
 
 @settings(max_examples=30, deadline=None)
@@ -191,14 +276,3 @@ def test_padding_a_centre_crop_restores_the_centre(size, less):
     kept = padded != 0
     assert kept.sum() == roi
     assert torch.equal(padded[kept], x[kept])
-
-
-def test_angles_and_factors_are_uniform_over_their_range():
-    x = torch.ones(4000, 1, 1, 1, 1)
-    factors = vt.BatchedRandScaleIntensity((-0.5, 0.5), 1.0).set_random_state(seed=0)(x).flatten() - 0.5
-    shifts = vt.BatchedRandHistogramShiftd("x", (0.0, 1.0), 1.0).set_random_state(seed=0)({"x": x})["x"].flatten() - 1
-    for uniform in (factors, shifts):
-        # Largest distance between the distribution found and the uniform one; 1.95 / sqrt(n) is exceeded once in 1000.
-        found = uniform.sort().values
-        assert (found - torch.linspace(0, 1, 4000)).abs().max() < 1.95 / 4000**0.5
-        assert abs(torch.corrcoef(torch.stack([uniform[:-1], uniform[1:]]))[0, 1]) < 0.06

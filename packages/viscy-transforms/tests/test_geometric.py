@@ -60,6 +60,16 @@ def test_random_crop_takes_all_keys_from_the_same_place(signed):
     assert torch.equal(out["x"][:, :1], out["y"])
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("BatchedRandSpatialCropd", {"roi_size": 4}), ("BatchedRandLocalPixelShufflingd", {"prob": 1.0})],
+)
+def test_places_drawn_for_one_size_are_refused_for_another(name, arguments, signed):
+    x = signed((4, 1, 4, 9, 9))
+    with pytest.raises(ValueError, match=r"drawn for images of \(4, 9, 9\), found \(4, 9, 8\); all keys need one size"):
+        getattr(vt, name)(["x", "y"], **arguments)({"x": x, "y": x[..., :8]})
+
+
 def test_random_crop_keeps_its_distance_from_old_failures(batch):
     centre = vt.BatchedRandSpatialCrop((-1, 4, 4), random_center=False)(batch)
     assert torch.equal(centre, batch[..., 4:8, 4:8])
@@ -205,6 +215,25 @@ def test_tiles_run_through_x_first_and_keep_the_statistics():
     assert all(tile["norm_meta"] == "kept" and "index" not in tile for tile in tiles)
     with pytest.raises(ValueError, match=r"num_samples is 5, but .* has 4 whole tiles"):
         vt.TiledSpatialCropSamplesd("x", (2, 2, 3), 5)({"x": image})
+
+
+@pytest.mark.parametrize("align_corners", [None, True])
+def test_zooming_slices_in_the_plane_is_zooming_the_volume(align_corners, signed):
+    x = signed((2, 3, 4, 9, 12))
+    found = vt.BatchedZoom((1.0, 0.5, 1.75), "trilinear", align_corners)(x)
+    expected = torch.nn.functional.interpolate(
+        x, scale_factor=(1.0, 0.5, 1.75), mode="trilinear", align_corners=align_corners
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("slices", [1, 5, 7, 8])
+def test_slices_of_a_sample_are_interpolated_alike_however_many_there_are(slices, signed):
+    x = signed((3, 1, 1, 9, 12))
+    turn = affine(rotate_range=[1.0, 0.0, 0.0], scale_range=[(1.0, 1.0), (0.8, 1.2), (0.8, 1.2)])
+    one = turn.set_random_state(seed=0)({"x": x})["x"]
+    many = turn.set_random_state(seed=0)({"x": x.expand(-1, 2, slices, -1, -1)})["x"]
+    torch.testing.assert_close(many, one.expand_as(many))
 
 
 def test_zoom_needs_its_keys(batch):

@@ -8,6 +8,7 @@ import torch
 from monai.transforms import AdjustContrast
 
 import viscy_transforms as vt
+from viscy_transforms.typing import HCSStackIndex
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -144,6 +145,7 @@ def test_normalising_keeps_the_dtype(dtype, batch):
         ({"y": {}}, "channels in norm_meta: y"),
         (meta("dataset_statistics", mean=0.0, std=1.0), "levels in norm_meta: dataset_statistics"),
         (meta(mean=0.0), "statistic 'std' is not among mean"),
+        ({"x": {"fov_statistics": {}}}, "statistic 'mean' is not among none"),
     ],
 )
 def test_missing_statistics_name_channel_level_and_command(norm_meta, found, batch):
@@ -151,6 +153,18 @@ def test_missing_statistics_name_channel_level_and_command(norm_meta, found, bat
         vt.NormalizeSampled("x", "fov_statistics")({"x": batch, "norm_meta": norm_meta})
     with pytest.raises(KeyError, match="viscy preprocess"):
         vt.NormalizeSampled("x", "fov_statistics")({"x": batch})
+
+
+def test_statistics_of_all_frames_are_chosen_from_by_the_time_of_the_sample(batch):
+    frames = {str(t): {"mean": torch.tensor(float(t)), "std": torch.tensor(2.0)} for t in (0, 3)}
+    norm_meta, index = {"x": {"timepoint_statistics": frames}}, HCSStackIndex("A/1/0", time=3, z=0)
+    sample = {"x": batch[0], "norm_meta": norm_meta, "index": index}
+    normalize = vt.NormalizeSampled("x", "timepoint_statistics")
+    torch.testing.assert_close(normalize(sample)["x"], (batch[0] - 3) / 2)
+    with pytest.raises(KeyError, match=r"channel 'x' \(time 1 .* not among 0, 3\).*`viscy preprocess`"):
+        normalize({**sample, "index": HCSStackIndex("A/1/0", time=1, z=0)})
+    with pytest.raises(KeyError, match="no timepoint_statistics for channel 'x'"):
+        normalize({"x": batch[0], "norm_meta": norm_meta})
 
 
 def test_statistics_of_another_batch_size_are_refused(batch):

@@ -75,6 +75,23 @@ def test_crops_of_batches(batch):
     assert torch.equal(centre, batch[..., 4:8, 4:8])
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 12, 12), (8, 2, 3, 12, 12)])
+def test_random_crops_larger_than_the_image_are_refused(shape, signed):
+    sample = {"x": signed(shape), "w": torch.ones(1, *shape[-3:])}
+    for random_center in (True, False):
+        crop = vt.RandSpatialCropd("x", (3, 16, -1), random_center=random_center)
+        with pytest.raises(ValueError, match=r"roi_size \(3, 16, -1\) is larger than the image \(3, 12, 12\)"):
+            crop(sample)
+    if len(shape) == 4:
+        with pytest.raises(ValueError, match=r"spatial_size \(4, 8, 8\) is larger than the image \(3, 12, 12\)"):
+            vt.RandWeightedCropd("x", "w", (4, 8, 8))(sample)
+
+
+def test_a_centre_crop_keeps_axes_that_are_shorter(batch):
+    """As in MONAI, whose results published configurations rely on."""
+    assert vt.CenterSpatialCropd("x", (9, 4, -1))({"x": batch})["x"].shape == (8, 2, 3, 4, 12)
+
+
 def test_unequal_batches_are_refused(batch):
     with pytest.raises(ValueError, match="batches of one size"):
         make("RandFlipd", keys=["x", "y"])({"x": batch, "y": batch[:3]})

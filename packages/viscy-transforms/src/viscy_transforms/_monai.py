@@ -17,6 +17,8 @@ from monai.utils import convert_to_tensor
 from numpy.typing import DTypeLike
 from torch import Tensor
 
+from viscy_transforms._geometric.crop import crop_size
+
 __all__ = [
     "CenterSpatialCropd",
     "Decollated",
@@ -58,6 +60,24 @@ class _EachSample(MapTransform):
         return {**data, **{key: _batch([sample[key] for sample in samples], data[key]) for key in keys}}
 
 
+class _InsideImage(MapTransform):
+    """Refuse a window larger than the image, of which MONAI would return less than was asked for."""
+
+    _window = "roi_size"  # the name of the size, also on MONAI's cropper
+
+    def __call__(self, data: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Crop samples (C, Z, Y, X).
+
+        Raises
+        ------
+        ValueError
+            If the window is larger than the image.
+        """
+        for key in self.key_iterator(data):
+            crop_size(getattr(self.cropper, self._window), data[key].shape[1:], self._window)
+        return super().__call__(data, *args, **kwargs)
+
+
 def _batch(samples: list[Tensor], like: Tensor) -> Tensor:
     stacked = torch.stack([convert_to_tensor(sample, track_meta=False) for sample in samples])
     return stacked.to(like.dtype) if like.is_floating_point() else stacked
@@ -96,7 +116,7 @@ class ToDeviced(monai.ToDeviced):
         super().__init__(keys=keys, **kwargs)
 
 
-class RandWeightedCropd(monai.RandWeightedCropd):
+class RandWeightedCropd(_InsideImage, monai.RandWeightedCropd):
     """Cut several windows out of one sample (C, Z, Y, X), at places drawn from a weight map.
 
     Parameters
@@ -109,7 +129,14 @@ class RandWeightedCropd(monai.RandWeightedCropd):
         Size of a window.
     num_samples : int, default 1
         Number of windows; the result is a list of as many dictionaries.
+
+    Raises
+    ------
+    ValueError
+        At call, if a window is larger than the image.
     """
+
+    _window = "spatial_size"
 
     def __init__(
         self,
@@ -206,8 +233,8 @@ class RandFlipd(_EachSample, monai.RandFlipd):
         super().__init__(keys=keys, prob=prob, spatial_axis=spatial_axis, **kwargs)
 
 
-class RandSpatialCropd(_EachSample, monai.RandSpatialCropd):
-    """Cut out a window of ``roi_size`` at a random place, or in the centre."""
+class RandSpatialCropd(_EachSample, _InsideImage, monai.RandSpatialCropd):
+    """Cut out a window of ``roi_size`` at a random place, or in the centre; one larger than the image is refused."""
 
     def __init__(
         self,

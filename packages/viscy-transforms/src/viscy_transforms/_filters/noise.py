@@ -36,7 +36,7 @@ class BatchedRandGaussianNoise(BatchedRandom):
         If ``std`` is negative.
     """
 
-    needs_field = True
+    needs_field = takes_out = True
 
     def __init__(
         self,
@@ -61,8 +61,11 @@ class BatchedRandGaussianNoise(BatchedRandom):
         n = data.shape[0]
         return (self._uniform(n, 0.0, self.std) if self.sample_std else torch.full((n,), float(self.std)),)
 
-    def _transform(self, data: Tensor, std: Tensor) -> Tensor:
-        noise = torch.randn(data.shape, generator=self._field, device=data.device, dtype=data.dtype)
+    def _transform(self, data: Tensor, std: Tensor, out: Tensor | None = None) -> Tensor:
+        # Numbers are drawn in the order of memory, which must not differ between keys.
+        fresh = out is None or not out.is_contiguous()
+        noise = torch.empty(data.shape, device=data.device, dtype=data.dtype) if fresh else out
+        noise.normal_(generator=self._field)
         return noise.mul_(per_sample(std, data)).add_(self.mean).add_(data)
 
 

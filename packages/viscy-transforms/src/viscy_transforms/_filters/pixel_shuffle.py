@@ -45,6 +45,7 @@ class BatchedRandLocalPixelShufflingd(BatchedRandomd):
 
 class _LocalPixelShuffling(BatchedRandom):
     computes = False
+    places = True
 
     def __init__(self, patch_size: int, shuffle_prob: float, prob: float) -> None:
         super().__init__(prob)
@@ -55,13 +56,12 @@ class _LocalPixelShuffling(BatchedRandom):
         self.patch_size, self.shuffle_prob = patch_size, shuffle_prob
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
-        image = torch.tensor(data.shape[2:])
-        side = image.clamp(max=self.patch_size)
-        volume = math.prod(data.shape[2:])
-        cubes = min(int(self.shuffle_prob * volume / self.patch_size ** len(image)), _MOST_CUBES)
-        places = image - side + 1
+        image = data.shape[2:]
+        sides = [min(self.patch_size, length) for length in image]
+        cubes = min(int(self.shuffle_prob * math.prod(image) / self.patch_size ** len(image)), _MOST_CUBES)
+        places = torch.tensor([length - side + 1 for length, side in zip(image, sides, strict=True)])
         starts = (self._rand(data.shape[0], cubes, len(image)) * places).long().clamp(max=places - 1)
-        orders = self._rand(data.shape[0], cubes, int(side.prod())).argsort(-1)
+        orders = self._rand(data.shape[0], cubes, math.prod(sides)).argsort(-1)
         return starts, orders
 
     def _transform(self, data: Tensor, starts: Tensor, orders: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range
 
 __all__ = ["BatchedRandAffined"]
 
+_CHANNELS_TOGETHER = 6  # measured: twice as fast as 30 images of 128 by 128 pixels at once
+
 _Pairs = tuple[tuple[float, float], ...]
 
 
@@ -97,17 +99,38 @@ class _BatchedRandAffine(BatchedRandom):
         return (torch.linalg.inv_ex(matrix).inverse,)
 
     def _transform(self, data: Tensor, inverse: Tensor) -> Tensor:
-        flat = data.ndim == 4 or data.shape[2] == 1 or self.keeps_z
-        images = data.flatten(1, -3) if flat else data  # (B, C * Z, Y, X)
-        if flat:
-            inverse = _without_z(inverse)
-        theta = _sampling_theta(inverse, images.shape[2:])
-        grid = affine_grid(theta, list(images.shape), align_corners=False)
+        if data.ndim == 4 or data.shape[2] == 1 or self.keeps_z:
+            images = data.flatten(1, -3)  # (B, C * Z, Y, X)
+            grid = _plane_grid(_sampling_theta(_without_z(inverse), images.shape[2:]), images.shape[2:])
+            images, grid = _in_groups(images, grid)
+        else:
+            images = data
+            grid = affine_grid(_sampling_theta(inverse, images.shape[2:]), list(images.shape), align_corners=False)
         return grid_sample(images, grid, mode=self.mode, padding_mode="zeros", align_corners=False).reshape(data.shape)
 
 
 def _without_z(matrix: Tensor) -> Tensor:
-    return matrix[:, (0, 1, 3)][:, :, (0, 1, 3)]
+    # By slices: an index would have to be sent to the GPU.
+    rows = torch.cat([matrix[:, :2], matrix[:, 3:]], 1)
+    return torch.cat([rows[..., :2], rows[..., 3:]], -1)
+
+
+def _in_groups(images: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Split channels into groups so that the neighbours of a pixel in all of them fit a CPU's first cache together."""
+    if images.device.type != "cpu":
+        return images, grid
+    channels = images.shape[1]
+    group = next(size for size in range(min(channels, _CHANNELS_TOGETHER), 0, -1) if channels % size == 0)
+    grid = grid[:, None].expand(-1, channels // group, -1, -1, -1).flatten(0, 1)
+    return images.reshape(-1, group, *images.shape[2:]), grid
+
+
+def _plane_grid(theta: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the ``affine_grid`` of images (B, C, Y, X) as an outer sum, in a quarter of the time of its product."""
+    y, x = (torch.arange(1 - length, length, 2, device=theta.device, dtype=theta.dtype).div_(length) for length in size)
+    along_x = theta[..., :1] * x  # (B, 2, X)
+    along_y = theta[..., 1:2] * y + theta[..., 2:]  # (B, 2, Y)
+    return (along_y[..., None] + along_x[..., None, :]).movedim(1, -1)
 
 
 def _sampling_theta(inverse: Tensor, size: Sequence[int]) -> Tensor:

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from viscy_transforms._batched import BatchedRandom, BatchedRandomd
 
-__all__ = ["BatchedCenterSpatialCrop", "BatchedCenterSpatialCropd", "BatchedRandSpatialCrop", "BatchedRandSpatialCropd"]
+__all__ = [
+    "BatchedCenterSpatialCrop",
+    "BatchedCenterSpatialCropd",
+    "BatchedRandSpatialCrop",
+    "BatchedRandSpatialCropd",
+    "crop_size",
+]
 
 
 class BatchedCenterSpatialCrop(Transform):
@@ -32,7 +38,7 @@ class BatchedCenterSpatialCrop(Transform):
 
     def __call__(self, img: Tensor) -> Tensor:
         """Return a view of ``img``, shape (B, C, Z, Y, X) or (B, C, Y, X), that starts at ``size // 2 - roi // 2``."""
-        return _crop_center(img, _crop_size(self.roi_size, img))
+        return _crop_center(img, crop_size(self.roi_size, img.shape[2:]))
 
 
 class BatchedCenterSpatialCropd(MapTransform):
@@ -83,6 +89,7 @@ class BatchedRandSpatialCrop(BatchedRandom):
     """
 
     computes = False
+    takes_out = places = True
 
     def __init__(
         self,
@@ -102,14 +109,19 @@ class BatchedRandSpatialCrop(BatchedRandom):
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         if not self.random_center:
             return ()
-        size = torch.tensor(_crop_size(self.roi_size, data))
+        size = torch.tensor(crop_size(self.roi_size, data.shape[2:]))
         places = torch.tensor(data.shape[2:]) - size + 1
         return ((self._rand(data.shape[0], len(size)) * places).long().clamp(max=places - 1),)
 
-    def _transform(self, data: Tensor, *starts: Tensor) -> Tensor:
-        size = _crop_size(self.roi_size, data)
+    def _shape(self, data: Tensor) -> tuple[int, ...]:
+        return *data.shape[:2], *crop_size(self.roi_size, data.shape[2:])
+
+    def _transform(self, data: Tensor, *starts: Tensor, out: Tensor | None = None) -> Tensor:
+        size = crop_size(self.roi_size, data.shape[2:])
         if not starts:
             return _crop_center(data, size)
+        if out is not None and len(data) == 1:  # one window is a slice, copied in half the time of picking
+            return out.copy_(_crop(data, starts[0][0].tolist(), size))
         for axis, length in enumerate(size, start=2):
             data = data.unfold(axis, length, 1)
         samples = torch.arange(len(data), device=data.device)
@@ -143,19 +155,39 @@ class BatchedRandSpatialCropd(BatchedRandomd):
         super().__init__(keys, cropper, allow_missing_keys)
 
 
-def _crop_size(roi_size: Sequence[int] | int, data: Tensor) -> tuple[int, ...]:
-    image = tuple(data.shape[2:])
+def crop_size(roi_size: Sequence[int] | int, image: Sequence[int], name: str = "roi_size") -> tuple[int, ...]:
+    """Return the size of a crop.
+
+    Parameters
+    ----------
+    roi_size : int or sequence of int
+        Size per spatial axis, or one for all; 0, less or None keeps the whole axis.
+    image : sequence of int
+        Size of the image.
+    name : str, default "roi_size"
+        Of the argument, for the message.
+
+    Raises
+    ------
+    ValueError
+        If the crop has other axes than the image, or is larger.
+    """
+    image = tuple(image)
     roi = (roi_size,) * len(image) if isinstance(roi_size, int) else tuple(roi_size)
     if len(roi) != len(image):
-        raise ValueError(f"roi_size {roi} does not have the {len(image)} spatial axes of a batch {tuple(data.shape)}")
-    size = tuple(want if want > 0 else have for want, have in zip(roi, image, strict=True))
+        raise ValueError(f"{name} {roi} does not have the {len(image)} spatial axes of an image {image}")
+    size = tuple(want if want and want > 0 else have for want, have in zip(roi, image, strict=True))
     if any(want > have for want, have in zip(size, image, strict=True)):
-        raise ValueError(f"roi_size {roi} is larger than the image {image}; crop less, or read larger patches")
+        raise ValueError(f"{name} {roi} is larger than the image {image}; crop less, or read larger patches")
     return size
 
 
 def _crop_center(data: Tensor, size: tuple[int, ...]) -> Tensor:
-    for axis, length in enumerate(size, start=2):
-        start = max(data.shape[axis] // 2 - length // 2, 0)
-        data = data.narrow(axis, min(start, data.shape[axis] - length), length)
+    places = zip(data.shape[2:], size, strict=True)
+    return _crop(data, [min(max(have // 2 - want // 2, 0), have - want) for have, want in places], size)
+
+
+def _crop(data: Tensor, starts: Sequence[int], size: tuple[int, ...]) -> Tensor:
+    for axis, (start, length) in enumerate(zip(starts, size, strict=True), start=2):
+        data = data.narrow(axis, start, length)
     return data

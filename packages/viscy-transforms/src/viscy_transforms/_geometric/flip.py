@@ -40,7 +40,7 @@ class BatchedRandFlip(BatchedRandom):
         """Draw for every sample along which axes it is flipped."""
         flips = self._draw(data)[0]
         self._parameters, self._selected = (flips,), flips.any(1)
-        self._do_transform = bool(self._selected.any())
+        self._do_transform = any(self._selected.tolist())
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         spatial = data.ndim - 2
@@ -48,7 +48,7 @@ class BatchedRandFlip(BatchedRandom):
             raise ValueError(f"spatial_axes {self.spatial_axes} are not all axes of a batch {tuple(data.shape)}")
         return (self._rand(data.shape[0], len(self.spatial_axes)) < self.prob,)
 
-    def _apply(self, data: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def _apply(self, data: Tensor, parameters: tuple[Tensor, ...], out: Tensor | None = None) -> Tensor:
         # The flags stay on the CPU: which samples share a combination of axes decides what is launched.
         return self._transform(data, *parameters)
 

@@ -43,10 +43,21 @@ class BatchedZoom(Transform):
 
     def __call__(self, sample: Tensor) -> Tensor:
         """Return a scaled copy of a batch."""
+        if not self._leaves_z(sample):
+            return self._interpolate(sample, self.scale_factor, self.mode)
+        # Slices then are images of their own: four neighbours count instead of eight.
+        zoomed = self._interpolate(sample.flatten(0, 2)[:, None], self.scale_factor[1:], "bilinear")
+        return zoomed.reshape(*sample.shape[:3], *zoomed.shape[2:])
+
+    def _leaves_z(self, sample: Tensor) -> bool:
+        stacked = self.mode == "trilinear" and sample.ndim == 5 and sample.is_contiguous() and not self.antialias
+        return stacked and isinstance(self.scale_factor, tuple) and self.scale_factor[0] == 1
+
+    def _interpolate(self, sample: Tensor, scale_factor: float | tuple[float, ...], mode: str) -> Tensor:
         return interpolate(
             sample,
-            scale_factor=self.scale_factor,
-            mode=self.mode,
+            scale_factor=scale_factor,
+            mode=mode,
             align_corners=self.align_corners,
             recompute_scale_factor=self.recompute_scale_factor,
             antialias=self.antialias,

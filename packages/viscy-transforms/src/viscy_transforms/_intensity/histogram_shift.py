@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range, per_sample
@@ -37,6 +38,8 @@ class BatchedRandHistogramShiftd(BatchedRandomd):
 
 
 class _HistogramShift(BatchedRandom):
+    takes_out = True
+
     def __init__(self, shift_range: tuple[float, float], prob: float) -> None:
         super().__init__(prob)
         self.shift_range = as_range("shift_range", shift_range, symmetric=True)
@@ -44,5 +47,5 @@ class _HistogramShift(BatchedRandom):
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         return (self._uniform(data.shape[0], *self.shift_range),)
 
-    def _transform(self, data: Tensor, shift: Tensor) -> Tensor:
-        return data + per_sample(shift, data)
+    def _transform(self, data: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.add(data, per_sample(shift, data), out=out)

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-from viscy_transforms._batched import per_sample
+from viscy_transforms._batched import BatchedRandom, BatchedRandomd
 
 __all__ = ["RandInvertIntensityd"]
 
+_BATCH_NDIM = 5
 
-class RandInvertIntensityd(MapTransform, RandomizableTransform):
+
+class RandInvertIntensityd(BatchedRandomd):
     """Negate intensities at random: one decision for all keys, per sample when there is a batch.
 
     Parameters
@@ -28,23 +29,21 @@ class RandInvertIntensityd(MapTransform, RandomizableTransform):
     """
 
     def __init__(self, keys: str | Iterable[str], prob: float = 0.1, allow_missing_keys: bool = True) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(keys, _Invert(prob), allow_missing_keys)
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Return a new dictionary in which the selected samples are inverted."""
-        out = dict(sample)
-        keys = list(self.key_iterator(out))
-        n = {out[key].shape[0] if out[key].ndim == 5 else 1 for key in keys}
-        if len(n) > 1:
-            raise ValueError(f"keys {keys} hold batches of different sizes {sorted(n)}")
-        signs = [-1 if self.R.rand() < self.prob else 1 for _ in range(max(n, default=0))]
-        for key in keys:
-            out[key] = _times(out[key], signs)
-        return out
+        alone = [key for key in self.key_iterator(sample) if sample[key].ndim < _BATCH_NDIM]
+        out = super().__call__({**sample, **{key: sample[key][None] for key in alone}})
+        return {**out, **{key: out[key][0] for key in alone}}
 
 
-def _times(x: Tensor, signs: list[int]) -> Tensor:
-    if len(set(signs)) == 1:
-        return x if signs[0] == 1 else -x
-    return x * per_sample(torch.tensor(signs, dtype=x.dtype).to(x.device, non_blocking=True), x)
+class _Invert(BatchedRandom):
+    computes = False
+    takes_out = True
+
+    def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def _transform(self, data: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.neg(data, out=out)

@@ -35,7 +35,8 @@ class NormalizeSampled(MapTransform):
     Notes
     -----
     A sample carries ``norm_meta[key][level][statistic]``: 0-D for one sample, shape (B,) for a batch, whose statistics
-    then belong to the samples one by one.
+    then belong to the samples one by one. One sample may also carry those of all its frames, as they are stored,
+    ``norm_meta[key]["timepoint_statistics"]["0"][statistic]``; ``sample["index"].time`` then says which are taken.
 
     Examples
     --------
@@ -76,7 +77,7 @@ class NormalizeSampled(MapTransform):
         """
         out = dict(sample)
         for key in self.key_iterator(out):
-            stats = self._level(out.get("norm_meta"), key)
+            stats = self._frame(self._level(out.get("norm_meta"), key), key, out.get("index"))
             subtrahend, divisor = (self._statistic(stats, key, name) for name in (self.subtrahend, self.divisor))
             out[key] = self._normalize(out[key], subtrahend, divisor)
         if self.remove_meta:
@@ -88,6 +89,14 @@ class NormalizeSampled(MapTransform):
             if not held or name not in held:
                 raise self._missing(key, f"{what} in norm_meta: {', '.join(map(str, held or ())) or 'none'}")
         return norm_meta[key][self.level]
+
+    def _frame(self, stats: Mapping[str, Any], key: str, index: Any) -> Mapping[str, Any]:
+        if not stats or not all(isinstance(frame, Mapping) for frame in stats.values()):
+            return stats
+        time = getattr(index, "time", None)
+        if str(time) not in stats:
+            raise self._missing(key, f"time {time} of the sample's index is not among {', '.join(map(str, stats))}")
+        return stats[str(time)]
 
     def _statistic(self, stats: Mapping[str, Any], key: str, name: str) -> Tensor:
         if name not in stats:

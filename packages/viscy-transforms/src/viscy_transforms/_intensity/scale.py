@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range, per_sample
@@ -24,6 +25,8 @@ class BatchedRandScaleIntensity(BatchedRandom):
         Whether every channel gets its own f.
     """
 
+    takes_out = True
+
     def __init__(
         self, factors: tuple[float, float] | float = 0.1, prob: float = 0.1, channel_wise: bool = False
     ) -> None:
@@ -33,8 +36,8 @@ class BatchedRandScaleIntensity(BatchedRandom):
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         return (self._uniform(tuple(data.shape[: 2 if self.channel_wise else 1]), *self.factors),)
 
-    def _transform(self, data: Tensor, factor: Tensor) -> Tensor:
-        return data * per_sample(1 + factor, data)
+    def _transform(self, data: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.mul(data, per_sample(1 + factor, data), out=out)
 
 
 class BatchedRandScaleIntensityd(BatchedRandomd):
