@@ -1,9 +1,9 @@
 """How NTXentHCL compares with a bare matrix formulation and with the cubic loss it replaces.
 
-    python benchmarks/loss.py [--quick]
+    python benchmarks/loss.py [--quick] [--all]
 
 Forward and backward of two views of B cells, D = 128, best of several rounds taken in turn; peak memory
-is counted over the storages that operations make.
+is counted over the storages that operations make. With ``--all`` every loss of ``viscy_losses`` takes part.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dynaclr.loss import NTXentHCL
+from viscy_losses import LossRegistry
 
 FEATURES, TEMPERATURE, BETA = 128, 0.07, 0.5
 LARGEST_FOR_PARENT = 64
@@ -103,7 +104,10 @@ def measure_peak(name: str, n_cells: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two sizes, few rounds")
+    parser.add_argument("--all", action="store_true", help="every loss of viscy_losses as well")
     args = parser.parse_args()
+    if args.all:
+        FORMS.update({name: LossRegistry.create(name).forward_pairs for name in LossRegistry.available()})
     torch.set_num_threads(1)
     print("| B | form | time (ms) | / bare | peak (MiB) |\n|---|---|---|---|---|")
     for n_cells in (64, 512) if args.quick else (64, 128, 256, 512):

@@ -68,10 +68,7 @@ class NTXentHCL(NTXentLoss):
     ) -> None:
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature: found {temperature}, expected a number larger than 0")
-        if not (math.isfinite(beta) and beta >= 0):
-            raise ValueError(f"beta: found {beta}, expected 0 or a larger number")
-        if beta_scale not in ("similarity", "logit"):
-            raise ValueError(f"beta_scale: found {beta_scale!r}, expected 'similarity' or 'logit'")
+        F.hard_negative_concentration(beta, beta_scale, temperature)
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size: found {chunk_size}, expected None or at least 1")
         super().__init__(temperature=temperature, **kwargs)
@@ -96,11 +93,7 @@ class NTXentHCL(NTXentLoss):
         Tensor, shape ()
             Float32. With gathering, the mean over the processes is the loss of the whole batch.
         """
-        if anchor.ndim != 2 or anchor.shape != positive.shape:
-            found = f"{tuple(anchor.shape)} and {tuple(positive.shape)}"
-            raise ValueError(f"anchor and positive: found shapes {found}, expected (batch, features) twice")
-        F.check_finite(anchor, "anchor embeddings")
-        F.check_finite(positive, "positive embeddings")
+        F.check_views(anchor, positive, lineage)
         groups = lineage.to(anchor.device) if self.mask_lineage and lineage is not None else None
         stacked = (F.gather_views if self.gather_distributed else F.stack_views)(anchor, positive, groups)
         query = stacked.views if len(stacked.ids) == len(stacked.views) else stacked.views[stacked.ids]
@@ -136,13 +129,12 @@ class NTXentHCL(NTXentLoss):
         return self._loss_dict(self._contrast(embeddings, ref_emb, relation))
 
     def _contrast(self, query: Tensor, reference: Tensor, relation: F.Relation) -> F.PairLosses:
-        concentration = self.beta if self.beta_scale == "similarity" else self.beta / self.temperature
         return F.contrast(
             query,
             reference,
             relation,
             self.temperature,
-            concentration,
+            F.hard_negative_concentration(self.beta, self.beta_scale, self.temperature),
             chunk_size=self.chunk_size,
             similarity=self._similarity,
         )

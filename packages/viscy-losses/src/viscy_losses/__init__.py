@@ -1,7 +1,8 @@
-"""Losses for representation learning: pure functions on tensors, torch and nothing else.
+"""Losses for representation learning: pure functions on tensors, and modules made of them; torch and nothing else.
 
->>> from viscy_losses import functional as F
->>> loss = F.nt_xent(anchor, positive, temperature=0.07)  # doctest: +SKIP
+>>> from viscy_losses import LossRegistry, SimCLRLoss
+>>> loss = SimCLRLoss(temperature=0.07)
+>>> loss(anchor, positive)["loss"].backward()  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -9,7 +10,44 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import Any
 
-__all__ = ["functional"]
+_HOMES = {
+    "BarlowTwinsLoss": "barlow_twins",
+    "BaseLoss": "base",
+    "CLIPLoss": "clip",
+    "ContrastiveLoss": "contrastive",
+    "DCLLoss": "decoupled",
+    "DebiasedLoss": "debiased",
+    "FocalLoss": "focal",
+    "HardNegativeLoss": "hard_negative",
+    "LearnedTemperature": "temperature",
+    "LossRegistry": "registry",
+    "MoCoLoss": "moco",
+    "SigLIPLoss": "siglip",
+    "SimCLRLoss": "simclr",
+    "SupConLoss": "supcon",
+    "TripletLoss": "triplet",
+    "VICRegLoss": "vicreg",
+}
+
+__all__ = [
+    "BarlowTwinsLoss",
+    "BaseLoss",
+    "CLIPLoss",
+    "ContrastiveLoss",
+    "DCLLoss",
+    "DebiasedLoss",
+    "FocalLoss",
+    "HardNegativeLoss",
+    "LearnedTemperature",
+    "LossRegistry",
+    "MoCoLoss",
+    "SigLIPLoss",
+    "SimCLRLoss",
+    "SupConLoss",
+    "TripletLoss",
+    "VICRegLoss",
+    "functional",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +55,11 @@ def __getattr__(name: str) -> Any:
         return import_module("viscy_losses.functional")
     if name == "__version__":
         return metadata.version("viscy-losses")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -38,9 +38,9 @@ class ContrastiveModule(LightningModule):
     encoder : nn.Module
         From images (B, C, Z, Y, X) to features (B, F) and projections (B, P); ``model.*`` in checkpoints.
     loss_function : nn.Module, optional
-        `dynaclr.loss.NTXentHCL`, any loss of pytorch-metric-learning, `torch.nn.CosineEmbeddingLoss`, or a loss of
-        (anchor, positive, negative). The last two need ``negative`` in a batch. By default a new
-        ``TripletMarginLoss(margin=0.5)``.
+        Any loss of `viscy_losses`, `dynaclr.loss.NTXentHCL`, any loss of pytorch-metric-learning,
+        `torch.nn.CosineEmbeddingLoss`, or a loss of (anchor, positive, negative). The last two need ``negative`` in a
+        batch. By default a new ``TripletMarginLoss(margin=0.5)``.
     lr : float, default 1e-3
         Of AdamW.
     schedule : {"WarmupCosine", "Constant"}, default "Constant"

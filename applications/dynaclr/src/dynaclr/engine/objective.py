@@ -15,6 +15,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor, nn
 
 from dynaclr.loss import NTXentHCL
+from viscy_losses import BaseLoss
 
 __all__ = ["Objective", "Views", "objective_of"]
 
@@ -63,7 +64,7 @@ def _(loss: BaseMetricLossFunction) -> Objective:
 
 
 @objective_of.register
-def _(loss: NTXentHCL) -> Objective:
+def _(loss: NTXentHCL | BaseLoss) -> Objective:
     def contrast_pairs(views: Views) -> Tensor:
         return loss.forward_pairs(views.anchor, views.positive, views.lineage)
 

@@ -16,6 +16,8 @@ __all__ = [
     "Relation",
     "Relations",
     "StackedViews",
+    "cross_relations",
+    "group_relations",
     "label_relations",
     "listed_relations",
     "stack_views",
@@ -121,6 +123,57 @@ def view_relations(stacked: StackedViews) -> Relation:
         else:
             negatives = groups[own, None] != groups
         return Relations(query, other, negatives)
+
+    return relate
+
+
+def cross_relations(stacked: StackedViews) -> Relation:
+    """Pair each cell with itself in the other view; there all other cells repel, but those of the same group.
+
+    Parameters
+    ----------
+    stacked : StackedViews
+        Queries are one view of this process's cells, references the other view of all cells.
+
+    Returns
+    -------
+    callable
+        From a slice of these cells to `Relations`: one positive per query.
+    """
+    n_cells = len(stacked.views) // 2
+    cells = stacked.ids[: len(stacked.ids) // 2]
+    groups = torch.arange(n_cells, device=cells.device) if stacked.groups is None else stacked.groups[:n_cells]
+
+    def relate(rows: slice) -> Relations:
+        own = cells[rows]
+        return Relations(torch.arange(len(own), device=own.device), own, groups[own, None] != groups)
+
+    return relate
+
+
+def group_relations(stacked: StackedViews) -> Relation:
+    """Pair each view with all other views of its group; those of other groups repel.
+
+    Parameters
+    ----------
+    stacked : StackedViews
+        Queries are its `ids`, references all its rows. Without groups every cell is a group of its own.
+
+    Returns
+    -------
+    callable
+        From a slice of `ids` to `Relations`, pairs ordered by query, then by reference.
+    """
+    ids, groups = stacked.ids, stacked.groups
+    if groups is None:
+        groups = torch.arange(len(stacked.views) // 2, device=ids.device).repeat(2)
+
+    def relate(rows: slice) -> Relations:
+        own = ids[rows]
+        same = groups[own, None] == groups
+        negatives = ~same
+        same[torch.arange(len(own), device=own.device), own] = False
+        return Relations(*torch.where(same), negatives)
 
     return relate
 

@@ -7,15 +7,15 @@ Oord et al., arXiv:1807.03748; Chen et al. (SimCLR), arXiv:2002.05709. For a pos
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from viscy_losses.functional.blocks import in_blocks
 from viscy_losses.functional.masks import Relation, Relations, stack_views, view_relations
 from viscy_losses.functional.mining import log_negative_mass
+from viscy_losses.functional.positive_masks import mask_relations
 from viscy_losses.functional.similarity import cosine_similarity
 
 __all__ = ["PairLosses", "contrast", "info_nce", "nt_xent"]
@@ -32,14 +32,16 @@ class PairLosses(NamedTuple):
     """(P,) int64, row of the reference."""
 
 
-def info_nce(similarity: Tensor, relations: Relations, temperature: float, concentration: float = 0.0) -> Tensor:
+def info_nce(
+    similarity: Tensor, relations: Relations | Tensor, temperature: float, concentration: float = 0.0
+) -> Tensor:
     """Compute the loss of every positive pair from similarities.
 
     Parameters
     ----------
     similarity : Tensor, shape (N, M), float32
-    relations : Relations
-        Positive pairs and negatives of the N queries.
+    relations : Relations, or Tensor of shape (N, M), bool
+        Positive pairs and negatives of the N queries; a mask of the positives means what it does in `mask_relations`.
     temperature : float
         Larger than 0.
     concentration : float, default 0.0
@@ -50,6 +52,8 @@ def info_nce(similarity: Tensor, relations: Relations, temperature: float, conce
     Tensor, shape (P,)
         In the order of the positive pairs; 0 for a query without negatives.
     """
+    if isinstance(relations, Tensor):
+        relations = mask_relations(relations)(slice(None))
     mass = log_negative_mass(similarity, relations.negatives, temperature, concentration)
     positive = similarity[relations.query, relations.positive] / temperature
     # log(exp(p) + exp(m)) - p, without forming the ratio: its gradient survives where the ratio underflows.
@@ -88,18 +92,12 @@ def contrast(
     PairLosses
     """
 
-    def block(rows: slice, query: Tensor, reference: Tensor) -> PairLosses:
-        whole = rows.stop - rows.start == len(query)
+    def block(rows: slice, part: Tensor, reference: Tensor) -> PairLosses:
         relations = relation(rows)
-        similarities = similarity(query if whole else query[rows], reference)
-        losses = info_nce(similarities, relations, temperature, concentration)
+        losses = info_nce(similarity(part, reference), relations, temperature, concentration)
         return PairLosses(losses, relations.query + rows.start, relations.positive)
 
-    if chunk_size is None or chunk_size >= len(query):
-        return block(slice(0, len(query)), query, reference)
-    blocks = (slice(start, min(start + chunk_size, len(query))) for start in range(0, len(query), chunk_size))
-    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-    return PairLosses(*map(torch.cat, zip(*(again(block, rows, query, reference) for rows in blocks), strict=True)))
+    return PairLosses(*in_blocks(block, query, reference, chunk_size))
 
 
 def nt_xent(
@@ -133,7 +131,7 @@ def nt_xent(
     >>> import torch
     >>> views = torch.eye(4)
     >>> round(nt_xent(views, views, temperature=1.0).item(), 4)  # log(e + 6) - 1
-    1.165
+    1.1654
     """
     stacked = stack_views(anchor, positive, groups)
     relation = view_relations(stacked)

@@ -1,0 +1,96 @@
+"""Two processes train like one with the whole batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from viscy_losses import LossRegistry, MoCoLoss
+
+SIZES = (4, 2)
+LABELS = torch.tensor([0, 1, 2, 0, 3, 4])
+N_STEPS = 2
+CASES = [
+    *(
+        (name, {"gather_distributed": True, "chunk_size": chunk_size})
+        for name in ("simclr", "nt_xent_hcl", "debiased", "dcl", "siglip", "supcon")
+        for chunk_size in (None, 3)
+    ),
+    ("clip", {"gather_distributed": True, "learn_temperature": True}),
+    ("clip", {"gather_distributed": True, "chunk_size": 2}),
+    ("vicreg", {"gather_distributed": True}),
+    ("barlow_twins", {"gather_distributed": True}),
+    ("moco", {"queue_size": 8}),
+    ("moco", {"queue_size": 5, "chunk_size": 2}),
+]
+
+
+def _train(name, options, own, n_processes):
+    """Take a few steps on the share of a process: losses, parameters and buffers after them."""
+    torch.manual_seed(0)
+    encoder, loss = torch.nn.Linear(8, 4).double(), LossRegistry.create(name, **options).double()
+    parameters = [*encoder.parameters(), *loss.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    values = []
+    for step in range(N_STEPS):
+        generator = torch.Generator().manual_seed(step)
+        anchor, positive = torch.randn(2, 6, 8, dtype=torch.float64, generator=generator)[:, own]
+        value = loss.forward_pairs(encoder(anchor), encoder(positive), LABELS[own])
+        optimizer.zero_grad()
+        value.backward()
+        for parameter in parameters if n_processes > 1 else ():
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= n_processes
+        optimizer.step()
+        values.append(value.item())
+    return values, [parameter.detach() for parameter in parameters], dict(loss.named_buffers())
+
+
+class _Model(torch.nn.Module):
+    """An encoder with its loss, as a Lightning module has them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.loss = torch.nn.Linear(8, 4), MoCoLoss(queue_size=8)
+
+    def forward(self, anchor, positive):
+        return self.loss.forward_pairs(self.encoder(anchor), self.encoder(positive))
+
+
+def _train_model(own, wrap):
+    model = wrap(_Model())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        views = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(step))[:, own]
+        optimizer.zero_grad()
+        model(*views).backward()
+        optimizer.step()
+    return {name.removeprefix("module."): value for name, value in model.state_dict().items()}
+
+
+def _train_share(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    own = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1]))
+    torch.save([_train(name, options, own, 2) for name, options in CASES], f"{folder}/{rank}.pt")
+    torch.save(_train_model(own, torch.nn.parallel.DistributedDataParallel), f"{folder}/model{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_values_gradients_and_queues_equal_those_of_one_process(tmp_path):
+    torch.multiprocessing.spawn(_train_share, (str(tmp_path),), nprocs=2)
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for (name, options), first, second in zip(CASES, *shares, strict=True):
+        values, parameters, buffers = _train(name, options, slice(None), 1)
+        message = f"{name} {options}"
+        found = [(a + b) / 2 for a, b in zip(first[0], second[0], strict=True)]
+        assert found == pytest.approx(values, rel=1e-6), message
+        torch.testing.assert_close(first[1], parameters, rtol=1e-6, atol=1e-8, msg=message)
+        torch.testing.assert_close(second[1], first[1], rtol=0, atol=0, msg=message)
+        torch.testing.assert_close(first[2], buffers, rtol=1e-6, atol=1e-8, msg=message)
+        torch.testing.assert_close(second[2], first[2], rtol=0, atol=0, msg=message)
+    first, second = (torch.load(tmp_path / f"model{rank}.pt") for rank in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(first, _train_model(slice(None), lambda model: model), rtol=1e-5, atol=1e-6)
