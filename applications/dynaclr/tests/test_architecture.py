@@ -55,6 +55,9 @@ def test_nobody_imports_private_names_of_another_package():
             if top not in ALLOWED or SOURCES[top] in path.parents:
                 continue
             private = [name for name in [*rest, *names] if name.startswith("_") and not name.startswith("__")]
+            if SOURCES[top].parents[1] / "tests" in path.parents:
+                # The building blocks of networks are interface of old: their own tests name them.
+                private = [name for name in private if name != "_components"]
             assert not private, f"{path}: {module} {private}"
 
 

@@ -241,7 +241,7 @@ class TestRuns:
 def test_checkpoint_of_another_encoder_is_refused(tmp_path):
     path = tmp_path / "other.ckpt"
     torch.save({"state_dict": {"model.head.weight": torch.zeros(3, 3), "model.tail": torch.zeros(2)}}, path)
-    with pytest.raises(ValueError, match=r"(?s)does not fit Encoder.*missing.*unknown.*shape"):
+    with pytest.raises(ValueError, match=r"(?s)does not fit Encoder.*missing.*unexpected.*shape"):
         ContrastiveModule(Encoder(), ckpt_path=str(path))
     with pytest.raises(FileNotFoundError, match="no such checkpoint file"):
         ContrastiveModule(Encoder(), ckpt_path=str(tmp_path / "none.ckpt"))

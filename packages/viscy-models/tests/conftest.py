@@ -71,3 +71,38 @@ def signed():
         return torch.from_numpy(values.astype(np.float32).reshape(shape))
 
     return make
+
+
+@pytest.fixture
+def recorded(fill, signed):
+    """Yield a function that builds a recorded configuration, and compares its keys and outputs with what is stored."""
+
+    def keys(model):
+        return [[key, [list(v.shape), str(v.dtype).removeprefix("torch.")]] for key, v in model.state_dict().items()]
+
+    class Recorded:
+        def __init__(self, path):
+            self.case = json.loads((GOLDEN / f"{path}.json").read_text())
+            with np.load(GOLDEN / f"{path}.npz") as stored:
+                self.stored = dict(stored)
+
+        def check_keys(self, make):
+            with torch.device("meta"):
+                model = make(**self.case["kwargs"])
+            assert keys(model) == [[key, entry] for key, entry in self.case["state_dict"].items()]
+            assert sum(p.numel() for p in model.parameters()) == self.case["n_params"]
+            for name, value in self.case["attributes"].items():
+                assert getattr(model, name) == value
+
+        def build(self, make):
+            return fill(make(**self.case["kwargs"])), signed(self.case["input"])
+
+        def compare(self, **outputs):
+            assert outputs.keys() == self.stored.keys()
+            for name, value in outputs.items():
+                entry = self.case["arrays"][name]
+                assert list(value.shape) == entry["shape"]
+                found = value.flatten()[:: entry["stride"]].numpy().astype(float)
+                np.testing.assert_allclose(found, self.stored[name], rtol=0, atol=1e-4 * entry["absmax"])
+
+    return Recorded

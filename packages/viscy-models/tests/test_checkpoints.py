@@ -69,8 +69,8 @@ def test_every_mismatch_is_reported_and_the_model_stays_as_it_was(model, state, 
     with pytest.raises(ValueError, match=r"weights.pt does not fit Sequential") as error:
         load_weights(model, tmp_path / "weights.pt")
     assert str(error.value).splitlines()[1:] == [
-        "  1 missing in the file: 0.bias",
-        "  1 unknown to the model: head.weight",
+        "  1 missing from the file: 0.bias",
+        "  1 unexpected in the file: head.weight",
         "  1 of another shape (file for model): 0.weight (4, 3) for (2, 3)",
     ]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -78,7 +78,7 @@ def test_every_mismatch_is_reported_and_the_model_stays_as_it_was(model, state, 
 
 def test_long_reports_are_cut(state, tmp_path):
     torch.save({f"layer{i}": torch.ones(1) for i in range(20)}, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=r"20 unknown to the model: .*, and 12 more"):
+    with pytest.raises(ValueError, match=r"20 unexpected in the file: .*, and 12 more"):
         load_weights(nn.Linear(1, 1), tmp_path / "weights.pt")
 
 
@@ -100,6 +100,56 @@ def test_pickled_objects_are_refused_and_never_run(model, state, tmp_path):
 def test_missing_and_meaningless_files(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         load_weights(model, tmp_path / "absent.ckpt")
-    torch.save({"epoch": 3}, tmp_path / "empty.ckpt")
-    with pytest.raises(ValueError, match="holds no state dict"):
-        load_weights(model, tmp_path / "empty.ckpt")
+    for content in ({"epoch": 3}, {}, {"state_dict": {}}, {"state_dict": torch.ones(1)}, {"state_dict": {"a": 1}}, [1]):
+        torch.save(content, tmp_path / "empty.ckpt")
+        with pytest.raises(ValueError, match="holds no state dict"):
+            load_weights(model, tmp_path / "empty.ckpt")
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+@pytest.mark.parametrize("content", ["empty", "noise", "half"])
+def test_damaged_files_are_refused(model, state, tmp_path, suffix, content):
+    path = tmp_path / f"weights.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "noise": bytes(range(256)), "half": whole[: len(whole) // 2]}[content])
+    with pytest.raises(ValueError, match=f"weights.{suffix} cannot be read as weights: it is damaged"):
+        load_weights(model, path)
+
+
+def test_weights_of_a_compiled_model_fit_the_plain_one(model, state, tmp_path):
+    compiled = torch.compile(model, backend="eager")
+    compiled.load_state_dict({f"_orig_mod.{key}": value for key, value in state.items()})
+    checkpoint = {"state_dict": {f"model.{key}": torch.full_like(v, 2) for key, v in compiled.state_dict().items()}}
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    assert loaded(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), tmp_path / "last.ckpt")
+
+
+def test_pickles_are_never_read_in_full(model, state, tmp_path, monkeypatch):
+    asked = []
+    read = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: asked.append(options) or read(*args, **options))
+    torch.save({"state_dict": state}, tmp_path / "weights.pt")
+    load_weights(model, tmp_path / "weights.pt")
+    assert [options["weights_only"] for options in asked] == [True]
+
+
+def test_a_real_checkpoint_of_lightning_is_read(model, state, tmp_path):
+    """The layout Lightning writes: optimizer states, loops and hyperparameters beside the weights."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.rand(4, 3)).sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "epoch": 1,
+        "global_step": 2,
+        "pytorch-lightning_version": "2.6.0",
+        "state_dict": {f"model.{key}": value for key, value in state.items()},
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 1}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.5)}},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"lr": 1e-3, "size": (1, 2), "name": None},
+    }
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    assert loaded(model, tmp_path / "last.ckpt")

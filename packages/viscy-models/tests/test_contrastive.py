@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import viscy_models
@@ -169,3 +173,25 @@ def test_residual_branches_start_at_zero_unless_told_otherwise():
     assert all((weight == 1).all() for weight in last_scales(zero_init_last=False).values())
     with pytest.raises(ValueError, match="zero_init_last=False is for ResNets"):
         ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), zero_init_last=False)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_atto", "convnextv2_atto", "resnet18"])
+def test_pretrained_weights_come_from_a_local_file_without_network(backbone, tmp_path, monkeypatch):
+    source = timm.create_model(backbone)
+    save_file(source.state_dict(), tmp_path / "backbone.safetensors")
+    monkeypatch.setattr(socket, "socket", None)
+    model = ContrastiveEncoder(backbone, 1, 1, (1, 4, 4), (1, 4, 4), pretrained=tmp_path / "backbone.safetensors")
+    loaded = {key: value for key, value in model.encoder.state_dict().items() if value.ndim}
+    assert len(loaded) > 20
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in loaded.items())
+
+
+def test_a_pretrained_file_that_is_missing_or_of_another_model_is_refused(tmp_path):
+    path = str(tmp_path / "backbone.pt")
+    with pytest.raises(FileNotFoundError, match=r"backbone.pt': no such file, expected one, True or False"):
+        small(pretrained=path)
+    others = {"convnext_femto": "size mismatch", "resnet18": "KeyError", "convnextv2_atto": "parameters are not in it"}
+    for other, message in others.items():
+        torch.save(timm.create_model(other).state_dict(), path)
+        with pytest.raises(ValueError, match=rf"backbone.pt does not fit convnext_atto[\s\S]*{message}"):
+            small(pretrained=path)

@@ -9,11 +9,27 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import Any
 
-__all__ = ["ContrastiveEncoder", "ResNet3dEncoder", "load_weights"]
+__all__ = [
+    "BetaVae25D",
+    "BetaVaeMonai",
+    "ContrastiveEncoder",
+    "FullyConvolutionalMAE",
+    "ResNet3dEncoder",
+    "UNeXt2",
+    "Unet2d",
+    "Unet25d",
+    "load_weights",
+]
 
 _HOMES = {
+    "BetaVae25D": "viscy_models.vae",
+    "BetaVaeMonai": "viscy_models.vae",
     "ContrastiveEncoder": "viscy_models.contrastive",
+    "FullyConvolutionalMAE": "viscy_models.unet",
     "ResNet3dEncoder": "viscy_models.contrastive",
+    "UNeXt2": "viscy_models.unet",
+    "Unet2d": "viscy_models.unet",
+    "Unet25d": "viscy_models.unet",
     "load_weights": "viscy_models.checkpoints",
 }
 

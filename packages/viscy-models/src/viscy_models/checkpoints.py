@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 __all__ = ["load_weights"]
 
 _logger = logging.getLogger(__name__)
 _PREFIX = "model."
+_COMPILED = "_orig_mod."  # what torch.compile puts into names
 _SHOWN = 8
 
 
@@ -29,8 +32,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         Modified in place; untouched when the file does not fit.
     path : str or Path
         A Lightning checkpoint (its ``state_dict`` is used), a saved state dict, or a ``.safetensors`` file. Weights
-        of a Lightning module's ``model`` attribute lose that prefix; what else the checkpoint holds (a loss, a metric)
-        is left out and logged.
+        of a Lightning module's ``model`` attribute lose that prefix, and those of a compiled model its mark; what else
+        the checkpoint holds (a loss, a metric) is left out and logged.
 
     Raises
     ------
@@ -55,21 +58,23 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    content = _read(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict, expected names with tensors, or such under 'state_dict'")
+    return {str(key).replace(_COMPILED, ""): value for key, value in state.items()}
 
-        return load_file(path)
+
+def _read(path: Path) -> object:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError) as err:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError) as err:
         raise ValueError(
             f"{path} cannot be read as weights: it is damaged or holds objects that would have to be executed; "
             "save the state dict alone, or as .safetensors"
         ) from err
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict, expected names with tensors, or such under 'state_dict'")
-    return dict(state)
 
 
 def _match_prefix(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,8 +95,8 @@ def _compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[
         if key in found and found[key].shape != value.shape
     ]
     groups = (
-        ("missing in the file", [key for key in wanted if key not in found]),
-        ("unknown to the model", [key for key in found if key not in wanted]),
+        ("missing from the file", [key for key in wanted if key not in found]),
+        ("unexpected in the file", [key for key in found if key not in wanted]),
         ("of another shape (file for model)", shapes),
     )
     return [f"  {len(names)} {title}: {_shorten(names)}" for title, names in groups if names]

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["StemDepthtoChannels"]
+from viscy_models._components.arguments import positive
+
+__all__ = ["StemDepthtoChannels", "UNeXt2Stem", "folded_channels", "stem_triple"]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,9 +47,8 @@ class StemDepthtoChannels(nn.Module):
         stem_stride: tuple[int, int, int] = (5, 4, 4),
     ) -> None:
         super().__init__()
-        kernel, stride = _triple("stem_kernel_size", stem_kernel_size), _triple("stem_stride", stem_stride)
-        if in_channels < 1:
-            raise ValueError(f"in_channels is {in_channels}, expected at least 1")
+        kernel, stride = stem_triple("stem_kernel_size", stem_kernel_size), stem_triple("stem_stride", stem_stride)
+        positive("in_channels", in_channels)
         self.in_channels, self.in_stack_depth = in_channels, in_stack_depth
         channels = self.compute_stem_channels(in_stack_depth, kernel, stride[0], in_channels_encoder)
         self.conv = nn.Conv3d(in_channels, channels, kernel_size=kernel, stride=stride)
@@ -114,7 +115,83 @@ class StemDepthtoChannels(nn.Module):
         return x.flatten(1, 2)
 
 
-def _triple(name: str, value: Sequence[int]) -> tuple[int, int, int]:
+class UNeXt2Stem(nn.Module):
+    """Cut a stack into patches without overlap, project them, and fold the remaining depth into the channels.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    out_channels : int
+        Width of the feature map: a multiple of the ``in_stack_depth / kernel depth`` slices that remain.
+    kernel_size : tuple of int
+        Size of a patch in (Z, Y, X), and the stride.
+    in_stack_depth : int
+        Number of z slices Z, a multiple of the kernel depth.
+
+    Raises
+    ------
+    ValueError
+        If the kernel depth does not divide the stack, or the remaining slices the width; the message says what fits.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, int, int], in_stack_depth: int
+    ) -> None:
+        super().__init__()
+        positive("in_channels", in_channels)
+        kernel = stem_triple("stem_kernel_size", kernel_size)
+        channels = folded_channels(out_channels, kernel[0], in_stack_depth)
+        self.conv = nn.Conv3d(in_channels, channels, kernel_size=kernel, stride=kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn a stack into a feature map.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, C, Z, Y, X)
+            The image.
+
+        Returns
+        -------
+        Tensor, shape (B, out_channels, Y / kernel, X / kernel)
+            All depths of the first channel, then of the second.
+        """
+        return self.conv(x).flatten(1, 2)
+
+
+def folded_channels(out_channels: int, kernel_depth: int, in_stack_depth: int) -> int:
+    """Return the channels per remaining slice when patches of ``kernel_depth`` slices cover a stack.
+
+    Raises
+    ------
+    ValueError
+        If they do not cover it exactly, or the remaining slices do not divide ``out_channels``.
+    """
+    depth, rest = divmod(in_stack_depth, kernel_depth)
+    if rest or depth < 1:
+        near = max(depth, 1) * kernel_depth
+        raise ValueError(
+            f"in_stack_depth {in_stack_depth} is not a multiple of the stem kernel depth {kernel_depth}; "
+            f"{near} and {near + kernel_depth} are, or take a stem_kernel_size that begins with a divisor of the depth"
+        )
+    if out_channels % depth:
+        raise ValueError(
+            f"in_stack_depth {in_stack_depth} with stem kernel depth {kernel_depth} leaves {depth} depth slices, which "
+            f"do not divide the {out_channels} channels of the encoder's stem; depths that fit are "
+            f"{_fitting_depths(kernel_depth, kernel_depth, out_channels)}"
+        )
+    return out_channels // depth
+
+
+def stem_triple(name: str, value: Sequence[int]) -> tuple[int, int, int]:
+    """Return three positive numbers in the order (Z, Y, X).
+
+    Raises
+    ------
+    ValueError
+        If there are not three of them, or one is not positive.
+    """
     value = tuple(value)
     if len(value) != 3 or min(value) < 1:
         raise ValueError(f"{name} is {value}, expected three positive numbers in the order (Z, Y, X)")

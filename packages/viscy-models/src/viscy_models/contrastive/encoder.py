@@ -8,11 +8,14 @@ residual learning for image recognition", CVPR 2016 (ResNet); the stem and the p
 from __future__ import annotations
 
 import difflib
+from os import PathLike
 from typing import Literal, get_args
 
-import timm
 from torch import Tensor, nn
 
+from viscy_models._components.backbones import create_backbone
+from viscy_models._components.checkpointing import checkpoint_blocks
+from viscy_models._components.memory_format import MixedFormatModule
 from viscy_models._components.stems import StemDepthtoChannels
 from viscy_models.contrastive.projection import projection_mlp, require_batch
 
@@ -39,7 +42,7 @@ Backbone = Literal[
 ]
 
 
-class ContrastiveEncoder(nn.Module):
+class ContrastiveEncoder(MixedFormatModule):
     """Encode z-stacks of cells with a 2D backbone.
 
     Parameters
@@ -61,11 +64,14 @@ class ContrastiveEncoder(nn.Module):
         Width P of the projection.
     drop_path_rate : float, default 0.0
         Stochastic depth of the backbone.
-    pretrained : bool, default False
-        Start the backbone from timm's weights. The stem and the projection are always initialised at random.
+    pretrained : bool or path, default False
+        Start the backbone from timm's weights: True gets them from its cache or the network, a path from a local file.
+        The stem and the projection are always initialised at random.
     zero_init_last : bool, default True
         Start each residual branch of a ResNet at zero, as timm does: steadier over long runs. Without it all blocks
         take part from the first step on, which suits short ones.
+    gradient_checkpointing : bool, default False
+        Compute the blocks of the backbone again in the backward pass instead of keeping their activations.
 
     Attributes
     ----------
@@ -75,7 +81,8 @@ class ContrastiveEncoder(nn.Module):
     Raises
     ------
     ValueError
-        If the backbone is not one of the above, or the stem does not fit the stack (the message says what does).
+        If the backbone is not one of the above, the stem does not fit the stack (the message says what does), or the
+        pretrained file holds the weights of another model.
 
     Examples
     --------
@@ -96,9 +103,10 @@ class ContrastiveEncoder(nn.Module):
         embedding_dim: int = 768,
         projection_dim: int = 128,
         drop_path_rate: float = 0.0,
-        pretrained: bool = False,
+        pretrained: bool | str | PathLike[str] = False,
         *,
         zero_init_last: bool = True,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check_backbone(backbone)
@@ -107,8 +115,10 @@ class ContrastiveEncoder(nn.Module):
             if not backbone.startswith("resnet"):
                 raise ValueError(f"zero_init_last=False is for ResNets, found backbone {backbone!r}")
             options["zero_init_last"] = False
-        encoder = timm.create_model(backbone, pretrained=pretrained, **options)
+        encoder = create_backbone(backbone, pretrained, **options)
         width = _remove_first_conv(encoder)
+        if gradient_checkpointing:
+            checkpoint_blocks(encoder)
         self.stem = StemDepthtoChannels(in_channels, in_stack_depth, width, stem_kernel_size, stem_stride)
         self.encoder = encoder
         self.num_features: int = encoder.num_features

@@ -12,12 +12,14 @@ import torch
 from monai.networks.nets.resnet import ResNetFeatures, resnet_params
 from torch import Tensor, nn
 
+from viscy_models._components.checkpointing import checkpoint_blocks
+from viscy_models._components.memory_format import MixedFormatModule
 from viscy_models.contrastive.projection import projection_mlp, require_batch
 
 __all__ = ["ResNet3dEncoder"]
 
 
-class ResNet3dEncoder(nn.Module):
+class ResNet3dEncoder(MixedFormatModule):
     """Encode isotropic volumes with a 3D ResNet.
 
     Parameters
@@ -33,6 +35,8 @@ class ResNet3dEncoder(nn.Module):
         Width P of the projection.
     pretrained : bool, default False
         Start from MedicalNet weights, which exist for one channel.
+    gradient_checkpointing : bool, default False
+        Compute the blocks of the backbone again in the backward pass instead of keeping their activations.
 
     Attributes
     ----------
@@ -52,6 +56,8 @@ class ResNet3dEncoder(nn.Module):
         embedding_dim: int = 512,
         projection_dim: int = 128,
         pretrained: bool = False,
+        *,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check_backbone(backbone)
@@ -61,6 +67,8 @@ class ResNet3dEncoder(nn.Module):
             raise ValueError(f"pretrained weights exist for one channel, found in_channels={in_channels}")
         self.in_channels = in_channels
         self.encoder = ResNetFeatures(backbone, pretrained=pretrained, spatial_dims=3, in_channels=in_channels)
+        if gradient_checkpointing:
+            checkpoint_blocks(self.encoder)
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.num_features: int = _width(self.encoder)
         self.projection = projection_mlp(self.num_features, embedding_dim, projection_dim)
