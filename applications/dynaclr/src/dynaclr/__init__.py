@@ -6,6 +6,7 @@ Every public name is loaded on first use, so that importing the package, and wit
 from importlib import import_module
 
 _HOMES = {
+    "BetaVaeModule": "engine",
     "ContrastiveModule": "engine",
     "ContrastivePrediction": "engine",
     "ExperimentConfig": "experiment",
@@ -18,6 +19,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BetaVaeModule",
     "ContrastiveModule",
     "ContrastivePrediction",
     "ExperimentConfig",

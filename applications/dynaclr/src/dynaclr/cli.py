@@ -24,6 +24,10 @@ OWN_COMMANDS = {
         "dynaclr.commands.inspect_batches:inspect_batches",
         "show what a config puts into its batches, before training",
     ),
+    "compare-losses": (
+        "dynaclr.commands.compare_losses:compare_losses",
+        "train variants of a config alike and judge them",
+    ),
     "evaluate": ("dynaclr.commands.evaluate:evaluate", "probe, mixing and smoothness of written embeddings"),
 }
 

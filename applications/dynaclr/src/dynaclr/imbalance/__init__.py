@@ -1,0 +1,16 @@
+"""Rare classes: their weights in a loss, and figures that show when a model has given up on them."""
+
+from __future__ import annotations
+
+from dynaclr.imbalance.counts import count_classes
+from dynaclr.imbalance.objective import BalancedCrossEntropy, ClassWeightMethod, choose_class_loss
+from dynaclr.imbalance.tally import ClassFigures, ClassTally
+
+__all__ = [
+    "BalancedCrossEntropy",
+    "ClassFigures",
+    "ClassTally",
+    "ClassWeightMethod",
+    "choose_class_loss",
+    "count_classes",
+]
