@@ -40,7 +40,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_demo_leaves_data_configs_embeddings_and_report(demo):
     for name in ("data/experiments.yml", "infection.csv", "fit.yml", "predict.yml", "untrained.yml"):
         assert (demo / name).is_file(), name
-    for name in ("checkpoints/last.ckpt", "report/report.png", "report/pairs.png", "report/report.json"):
+    for name in ("checkpoints/last.ckpt", "report/report.png", "report/report.json"):
         assert (demo / name).stat().st_size > 0, name
     rows = json.loads((demo / "report" / "report.json").read_text())
     assert [row["name"] for row in rows] == [

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from dynaclr.datamodule import MultiExperimentDataModule
 
-__all__ = ["PairImages", "draw_pairs", "example_pairs"]
+__all__ = ["PairImages", "draw_pairs", "example_pairs", "pair_grid_size", "write_pairs"]
 
 
 class PairImages(NamedTuple):
@@ -68,23 +68,27 @@ def example_pairs(data: MultiExperimentDataModule, n_pairs: int = 24) -> PairIma
     )
 
 
-def draw_pairs(pairs: PairImages, path: str | Path, n_columns: int = 6) -> None:
+def pair_grid_size(pairs: PairImages, n_columns: int = 6) -> tuple[float, float]:
+    """Width and height in inches that suit a grid of pairs."""
+    n_pairs, n_channels = pairs.anchor.shape[:2]
+    n_columns = min(n_columns, n_pairs)
+    return 2.4 * n_columns, (1.2 * n_channels + 0.55) * -(-n_pairs // n_columns)
+
+
+def draw_pairs(figure: Figure | SubFigure, pairs: PairImages, n_columns: int = 6) -> None:
     """Draw a grid of pairs: per pair one row per channel, the anchor left and the positive right.
 
     Parameters
     ----------
+    figure : matplotlib Figure or SubFigure
+        Drawn into.
     pairs : PairImages
-    path : str or Path
-        PNG file; an existing one is replaced.
     n_columns : int, default 6
         Pairs beside each other.
     """
     n_pairs, n_channels = pairs.anchor.shape[:2]
     n_columns = min(n_columns, n_pairs)
-    n_rows = -(-n_pairs // n_columns)
-    figure = Figure(figsize=(2.4 * n_columns, (1.2 * n_channels + 0.55) * n_rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    frames = np.atleast_2d(figure.subfigures(n_rows, n_columns, squeeze=False))
+    frames = figure.subfigures(-(-n_pairs // n_columns), n_columns, squeeze=False)
     for number, frame in enumerate(frames.flat[:n_pairs]):
         frame.suptitle(pairs.titles[number], fontsize=7)
         axes = frame.subplots(n_channels, 2, squeeze=False)
@@ -95,4 +99,11 @@ def draw_pairs(pairs: PairImages, path: str | Path, n_columns: int = 6) -> None:
                 axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
                 axis.set(xticks=[], yticks=[])
             axes[channel, 0].set_ylabel(pairs.channels[number][channel], fontsize=6)
+
+
+def write_pairs(pairs: PairImages, path: str | Path) -> None:
+    """Write a page of pairs as a PNG file; an existing one is replaced."""
+    figure = Figure(figsize=pair_grid_size(pairs), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    draw_pairs(figure, pairs)
     figure.savefig(path, dpi=120)

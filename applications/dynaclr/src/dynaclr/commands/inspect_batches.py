@@ -43,7 +43,7 @@ def inspect_batches(
         from dynaclr.config import load_data_module
         from dynaclr.datamodule import MultiExperimentDataModule
         from dynaclr.inspection import inspect_data, report_tables
-        from dynaclr.pair_page import draw_pairs, example_pairs
+        from dynaclr.pair_page import example_pairs, write_pairs
         from viscy_data.errors import InputError
 
         page = output / "pairs.png"
@@ -63,5 +63,5 @@ def inspect_batches(
             console.print(table)
         if pairs:
             output.mkdir(parents=True, exist_ok=True)
-            draw_pairs(example_pairs(data, pairs), page)
+            write_pairs(example_pairs(data, pairs), page)
             console.print(f"Pairs: {page}")

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from dynaclr.config import load_data_module
 from dynaclr.evaluation.report import Comparison, evaluate_embeddings
 from dynaclr.inspection import inspect_data, report_tables
-from dynaclr.pair_page import draw_pairs, example_pairs
+from dynaclr.pair_page import PairImages, example_pairs
 from viscy_data.synthetic import ExperimentSpec, demo_experiments, write_experiments
 from viscy_utils.cli import main as lightning_main
 
@@ -36,7 +36,6 @@ _EXPECTED_WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*Could not find any nodes of type.*",
-    r".*n_jobs value 1 overridden to 1 by setting random_state.*",
 )
 _CHATTY_LOGGERS = ("iohub", "iohub.ngff.nodes", "lightning.pytorch.utilities.rank_zero")
 
@@ -81,7 +80,7 @@ def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: fl
                 console.rule(f"Normalisation statistics of {name}")
                 lightning_main(["preprocess", "--data_path", str(store)], prog="dynaclr")
             console.rule("What goes into a batch")
-            _inspect(Path("fit.yml"), Path("report"), console)
+            pairs = _inspect(Path("fit.yml"), console)
             console.rule(f"Training; {held_out} is held out")
             lightning_main(["fit", "--config", "fit.yml"], prog="dynaclr")
             predict = ["predict", "--config", "fit.yml", "--config", "predict.yml"]
@@ -97,6 +96,7 @@ def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: fl
                 pixel_configs=[Path("fit.yml"), Path("predict.yml")],
                 labels=[Path("infection.csv")],
                 test_experiments=[held_out],
+                pairs=pairs,
                 seed=seed,
             )
 
@@ -122,14 +122,13 @@ def _stores(experiments_yaml: Path) -> dict[str, Path]:
     return {experiment["name"]: experiments_yaml.parent / experiment["data_path"] for experiment in listed}
 
 
-def _inspect(config: Path, report_dir: Path, console: Console) -> None:
-    """Do what ``dynaclr inspect-batches`` does."""
+def _inspect(config: Path, console: Console) -> PairImages:
+    """Show what ``dynaclr inspect-batches`` shows."""
     data = load_data_module([config])
     data.setup("fit")
     for table in report_tables(inspect_data(data)):
         console.print(table)
-    report_dir.mkdir()
-    draw_pairs(example_pairs(data, 12), report_dir / "pairs.png")
+    return example_pairs(data, 12)
 
 
 def _write_configs(output_dir: Path, **values: object) -> None:

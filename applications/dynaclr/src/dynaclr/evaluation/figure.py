@@ -3,53 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
+from matplotlib.figure import Figure, SubFigure
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
 from dynaclr.evaluation.embedded import Embedded
+from dynaclr.pair_page import PairImages, draw_pairs, pair_grid_size
 
-__all__ = ["draw_embeddings", "project"]
+__all__ = ["draw_embeddings", "draw_report", "project"]
+
+_WIDTH = 13.0  # inches
 
 
-def project(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Lay features out in the plane.
+def project(features: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Lay features out in the plane, neighbours beside neighbours.
 
     Parameters
     ----------
     features : ndarray of float32, shape (N, F)
-        Standardised before the projection.
+        Standardised, and reduced to 32 principal components first.
     seed : int, default 0
         Of the layout.
 
     Returns
     -------
     ndarray of float32, shape (N, 2)
-        UMAP where umap-learn is installed (``dynaclr[eval]``), else the first two principal components.
-    str
-        Name of the method, for the axes.
+        t-SNE (van der Maaten and Hinton 2008); of fewer than 5 rows the first two principal components.
     """
     scaled = StandardScaler().fit_transform(features)
-    if len(scaled) > 15 and find_spec("umap"):
-        from umap import UMAP
+    reduced = PCA(min(32, *scaled.shape), random_state=seed).fit_transform(scaled)
+    if len(scaled) < 5:
+        return reduced[:, :2]
+    # As good to look at as UMAP, and it need not be compiled for a minute before the first picture.
+    perplexity = min(30, (len(scaled) - 1) / 3)
+    return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced)
 
-        reduced = PCA(min(32, *scaled.shape), random_state=seed).fit_transform(scaled)
-        return UMAP(random_state=seed, n_jobs=1).fit_transform(reduced), "UMAP"
-    return PCA(2, random_state=seed).fit_transform(scaled), "PC"
+
+def draw_report(embedded: Sequence[Embedded], label: str, pairs: PairImages | None = None, *, seed: int = 0) -> Figure:
+    """Draw embeddings, and below them pairs of cells that were pulled together, if given."""
+    height = 3.6 * len(embedded)
+    if pairs is None:
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        draw_embeddings(figure, embedded, label, seed=seed)
+        return figure
+    width, pairs_height = pair_grid_size(pairs)
+    pairs_height *= _WIDTH / width
+    figure = Figure(figsize=(_WIDTH, height + pairs_height), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[height, pairs_height])
+    draw_embeddings(above, embedded, label, seed=seed)
+    below.suptitle("Anchors (left) and their positives (right)", fontsize="medium")
+    draw_pairs(below, pairs)
+    return figure
 
 
 def draw_embeddings(
-    figure: SubFigure, embedded: Sequence[Embedded], label: str, *, max_cells: int = 1500, seed: int = 0
+    figure: Figure | SubFigure, embedded: Sequence[Embedded], label: str, *, max_cells: int = 1000, seed: int = 0
 ) -> None:
     """Draw one row of panels per embedding: label, experiment, hours post infection.
 
     Parameters
     ----------
-    figure : matplotlib SubFigure or Figure
+    figure : matplotlib Figure or SubFigure
         Drawn into.
     embedded : sequence of Embedded
         One row each; at most ``max_cells`` points are drawn.
@@ -58,10 +76,10 @@ def draw_embeddings(
     """
     axes = figure.subplots(len(embedded), 3, squeeze=False)
     for axis, title in zip(axes[0], (label, "experiment", "hours post infection"), strict=True):
-        axis.set_title(f"coloured by {title}")
+        axis.set_title(f"t-SNE, coloured by {title}")
     for row, each in zip(axes, embedded, strict=True):
         cells = each.sample(max_cells, seed)
-        points, method = project(cells.features, seed)
+        points = project(cells.features, seed)
         # Points in random order: the last group must not cover the others.
         order = np.random.default_rng(seed).permutation(len(points))
         points, obs = points[order], cells.obs.iloc[order]
@@ -69,9 +87,9 @@ def draw_embeddings(
         _categories(row[1], points, obs["experiment"].astype(str).to_numpy())
         dots = row[2].scatter(*points.T, c=obs["hours_post_infection"], s=4, linewidths=0, cmap="viridis")
         figure.colorbar(dots, ax=row[2], label="hours")
-        row[0].set_ylabel(f"{each.name}\n{method} 2")
+        row[0].set_ylabel(each.name)
         for axis in row:
-            axis.set(xticks=[], yticks=[], xlabel=f"{method} 1")
+            axis.set(xticks=[], yticks=[])
 
 
 def _categories(axis: Axes, points: np.ndarray, values: np.ndarray) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from dynaclr.config import load_data_module
 from dynaclr.evaluation.embedded import Embedded, add_labels, read_embedded
-from dynaclr.evaluation.figure import draw_embeddings
+from dynaclr.evaluation.figure import draw_report
 from dynaclr.evaluation.pixels import pixel_pca
 from dynaclr.evaluation.probe import Score, experiment_separability, linear_probe
 from dynaclr.evaluation.smoothness import temporal_smoothness
+from dynaclr.pair_page import PairImages
 from viscy_data.errors import InputError
 
 __all__ = ["Comparison", "compare", "comparison_table", "evaluate_embeddings"]
@@ -115,6 +115,7 @@ def evaluate_embeddings(
     pixel_configs: Sequence[Path] = (),
     labels: Sequence[Path] = (),
     test_experiments: Sequence[str] = (),
+    pairs: PairImages | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> list[Comparison]:
@@ -134,6 +135,8 @@ def evaluate_embeddings(
         CSVs with ``experiment, fov_name, track_id, t`` and the label.
     test_experiments : sequence of str, optional
         As in :func:`compare`.
+    pairs : PairImages, optional
+        Anchors and positives to show below the embeddings.
     overwrite : bool, default False
         Replace an existing report.
     seed : int, default 0
@@ -164,9 +167,7 @@ def evaluate_embeddings(
     output_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps([asdict(row) for row in comparisons], indent=2).replace("NaN", "null")
     targets["report.json"].write_text(text + "\n", encoding="utf8")
-    figure = Figure(figsize=(13, 3.6 * len(embedded)), layout="constrained")
-    draw_embeddings(figure, embedded, label, seed=seed)
-    figure.savefig(targets["report.png"], dpi=120)
+    draw_report(embedded, label, pairs, seed=seed).savefig(targets["report.png"], dpi=120)
     return comparisons
 
 
