@@ -13,7 +13,7 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
     Parameters
     ----------
     scale : float, default 1.0
-        Multiplies the hours recorded; 1.0 records 12 hours of four FOVs of 256 x 256 pixels each.
+        Multiplies the hours recorded; 1.0 records 12 hours of four FOVs of 384 x 384 pixels each.
 
     Returns
     -------
@@ -31,6 +31,7 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
             n_frames=n_frames,
             interval_minutes=interval_minutes,
             fovs_per_well=2,
+            shape=(1, 384, 384),
             infection_mean_hours=4.0,
             **options,
         )
@@ -43,7 +44,7 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
             n_cells=30,
             start_hpi=4.0,
             channel_names=("Phase3D", "GFP"),
-            nuisance=Nuisance(gain=400.0, offset=110.0, blur_px=1.3, illumination=0.7, noise=0.03),
+            nuisance=Nuisance(gain=400.0, offset=110.0, blur_px=1.1, illumination=0.7, noise=0.04),
         ),
         experiment(
             "mito_confocal",
@@ -53,7 +54,7 @@ def demo_experiments(scale: float = 1.0) -> list[ExperimentSpec]:
             start_hpi=3.0,
             channel_names=("RFP", "Phase3D"),
             reporter_channel="RFP",
-            nuisance=Nuisance(gain=1100.0, offset=420.0, blur_px=0.3, illumination=0.2, noise=0.12),
+            nuisance=Nuisance(gain=1100.0, offset=420.0, blur_px=0.5, illumination=0.2, noise=0.1),
         ),
         experiment(
             "lysosome_slow",
