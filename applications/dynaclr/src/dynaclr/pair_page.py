@@ -33,26 +33,22 @@ class PairImages(NamedTuple):
 
 
 def example_pairs(data: MultiExperimentDataModule, n_pairs: int = 24) -> PairImages:
-    """Prepare pairs from as many training batches as needed to show each experiment.
+    """Prepare pairs from as many training batches as needed to show each experiment and condition.
 
     Parameters
     ----------
     data : MultiExperimentDataModule
         Set up for ``fit``. Pairs are normalised and cropped, but not augmented: cells are to be recognised.
     n_pairs : int, default 24
-        Spread evenly over the experiments.
+        Spread evenly over experiments and their conditions.
     """
     dataset, sampler = data.train_dataset, data.train_sampler()
     positions = np.concatenate([sampler.batch(number) for number in range(min(sampler.n_batches, 64))])
     rows = dataset.index.anchor_rows[positions]
-    experiments = dataset.index.tracks["experiment"].iloc[rows].astype(str).to_numpy()
-    # The first of every experiment, then the second of every experiment, ...
-    turn = np.empty(len(positions), dtype=np.int64)
-    for name in np.unique(experiments):
-        own = np.flatnonzero(experiments == name)
-        turn[own] = np.arange(len(own))
-    chosen = np.sort(np.argsort(turn, kind="stable")[:n_pairs])
-    chosen = positions[chosen[np.argsort(experiments[chosen], kind="stable")]].tolist()
+    # The first of every experiment and condition, then the second, ...
+    groups = dataset.index.tracks.iloc[rows].groupby(["experiment", "condition"], observed=True)
+    chosen = np.argsort(groups.cumcount().to_numpy(), kind="stable")[:n_pairs]
+    chosen = positions[chosen[np.argsort(groups.ngroup().to_numpy()[chosen], kind="stable")]].tolist()
     pairs, batch = dataset.pairs(chosen), data.pipeline(dataset[chosen], training=False)
     middle = batch["anchor"].shape[2] // 2
     rows, registry = dataset.index.tracks.iloc[pairs.anchors], dataset.index.registry
