@@ -42,6 +42,10 @@ __all__ = ["DEFAULT_CACHE_POOL_BYTES", "PatchReader", "clamp_centers", "patch_st
 DEFAULT_CACHE_POOL_BYTES = 1 << 30
 """Decoded chunks kept in memory by a reader, in bytes."""
 
+# From this size on tensorstore writes into the batch itself, which saves a copy; below, handing the place over costs
+# more than the copy (benchmarks/patches.py).
+_IN_PLACE_BYTES = 1 << 18
+
 
 def patch_start(center: ArrayLike, size: ArrayLike) -> np.ndarray:
     """Return the first pixel of a patch about a centre.
@@ -198,37 +202,28 @@ class PatchReader:
         batch = np.empty((*channels.shape, *size), np.float32)
         batch[channels < 0] = 0
         boxes = list(_boxes(rows, channels))
+        pending = _issue(arrays, boxes, batch, size)
         with self._lock:
-            self.reads_issued += len(boxes)
-        try:
-            for pending in _issue(arrays, boxes, batch, size):
-                pending.result()
-        except Exception:
-            self._name_broken_box(arrays, boxes, size)
-            raise
-        if any(array.may_be_nonfinite for array in arrays.values()):
-            self._count_nonfinite(batch, rows)
+            self.reads_issued += len(pending)
+        for (place, future), (_, number, frame, _, _) in zip(pending, boxes, strict=True):
+            self._finish(place, future, self.fovs[number], frame, arrays[number])
         return batch
 
-    def _name_broken_box(self, arrays: dict[int, _Array], boxes: Sequence[_Box], size: tuple[int, int, int]) -> None:
-        """Read box by box, and say which one cannot be read."""
-        for box in boxes:
-            try:
-                _view(arrays, box, size).read().result()
-            except Exception as err:
-                key = self.fovs[box.fov]
-                err.add_note(f"reading {key.store}, FOV {key.name}, frame {box.t}")
-                raise
-
-    def _count_nonfinite(self, batch: np.ndarray, rows: np.ndarray) -> None:
-        flat = batch.reshape(-1)
-        # One pass at memory speed; the square of a large number may overflow, hence the exact count after it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(np.dot(flat, flat)):
-                return
-        for patch, number, frame in zip(batch, rows[0].tolist(), rows[1].tolist(), strict=True):
-            if count := int(patch.size - np.isfinite(patch).sum()):
-                self._report_nonfinite(self.fovs[number], frame, count)
+    def _finish(self, place: np.ndarray, future: Any, key: FovKey, frame: int, array: _Array) -> None:
+        try:
+            found = future.result()
+        except Exception as err:
+            err.add_note(f"reading {key.store}, FOV {key.name}, frame {frame}")
+            raise
+        if found is not None:
+            place[...] = found
+        if array.may_be_nonfinite:
+            flat = place.reshape(-1)
+            # One pass at memory speed; the square of a large number may overflow, hence the exact count after it.
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspicious = not np.isfinite(np.dot(flat, flat))
+            if suspicious and (count := int(flat.size - np.isfinite(flat).sum())):
+                self._report_nonfinite(key, frame, count)
 
     def _report_nonfinite(self, key: FovKey, frame: int, count: int) -> None:
         with self._lock:
@@ -354,23 +349,18 @@ def _channel_runs(channels: tuple[int, ...]) -> Iterator[_ChannelRun]:
 
 def _issue(
     arrays: dict[int, _Array], boxes: Sequence[_Box], batch: np.ndarray, size: tuple[int, int, int]
-) -> list[ts.Future[None]]:
-    """Start all reads into the batch: those of the same channels of the patch as one stack, hence one call."""
+) -> list[tuple[np.ndarray, Any]]:
+    """Start all reads; a future gives the pixels, or None when they are in their place already."""
     tensorstore = require("tensorstore", extra="triplet")
-    runs: dict[tuple[int, int], list[_Box]] = {}
-    for box in boxes:
-        runs.setdefault((box.run.position.start, box.run.position.stop), []).append(box)
+    nz, ny, nx = size
+    in_place = batch[:1].nbytes >= _IN_PLACE_BYTES
     pending = []
-    for (first, stop), members in runs.items():
-        place = tensorstore.array(batch[:, first:stop], copy=False, write=True)
-        if len(members) < len(batch):
-            place = place[[box.row for box in members]]
-        stack = tensorstore.stack([_view(arrays, box, size) for box in members])
-        pending.append(place.write(stack).commit)
+    for row, fov, t, (z, y, x), run in boxes:
+        view = arrays[fov].store[t, run.channel, z : z + nz, y : y + ny, x : x + nx]
+        place = batch[row, run.position]
+        if in_place:
+            future = tensorstore.array(place, copy=False, write=True).write(view).commit
+        else:
+            future = view.read()
+        pending.append((place, future))
     return pending
-
-
-def _view(arrays: dict[int, _Array], box: _Box, size: tuple[int, int, int]) -> ts.TensorStore:
-    (z, y, x), (nz, ny, nx) = box.start, size
-    store, to_origin = arrays[box.fov].store, require("tensorstore", extra="triplet").d[:].translate_to[0]
-    return store[box.t, box.run.channel, z : z + nz, y : y + ny, x : x + nx][to_origin]
