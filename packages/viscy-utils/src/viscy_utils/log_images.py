@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["detach_sample", "log_image", "render_images"]
+__all__ = ["detach_sample", "image_sinks", "log_image", "render_images"]
+
+ImageSink = Callable[[str, NDArray[np.uint8], int], object]
 
 
 def detach_sample(imgs: Sequence[Tensor], log_samples_per_batch: int) -> list[list[NDArray]]:
@@ -47,6 +48,8 @@ def render_images(imgs: Sequence[Sequence[NDArray]], cmaps: Sequence[str] = ()) 
     -------
     ndarray of uint8, shape (H, W, 3)
     """
+    from matplotlib import colormaps  # not needed to find the loggers
+
     rows = []
     for images in imgs:
         tiles = []
@@ -57,13 +60,29 @@ def render_images(imgs: Sequence[Sequence[NDArray]], cmaps: Sequence[str] = ()) 
     return np.concatenate(rows, axis=0)
 
 
+def image_sinks(loggers: Iterable[Any]) -> list[ImageSink]:
+    """Find out how to hand an image to each of the loggers that take one.
+
+    Parameters
+    ----------
+    loggers : iterable of Logger
+        Of Lightning. TensorBoard, Weights & Biases, MLflow and Comet take images; others are left out.
+
+    Returns
+    -------
+    list of callables
+        ``sink(name, image, step)`` with an image of shape (H, W, 3), uint8. Empty when nobody takes images.
+    """
+    return [sink for sink in map(_sink, loggers) if sink is not None]
+
+
 def log_image(loggers: Iterable[Any], name: str, image: NDArray[np.uint8], step: int) -> int:
     """Hand an image to all loggers that take one.
 
     Parameters
     ----------
     loggers : iterable of Logger
-        Of Lightning. TensorBoard, Weights & Biases, MLflow and Comet take images; others are left out.
+        As for :func:`image_sinks`.
     name : str
     image : ndarray of uint8, shape (H, W, 3)
     step : int
@@ -74,23 +93,23 @@ def log_image(loggers: Iterable[Any], name: str, image: NDArray[np.uint8], step:
     int
         How many loggers took it.
     """
-    return sum(_log_image(logger, name, image, step) for logger in loggers)
+    sinks = image_sinks(loggers)
+    for sink in sinks:
+        sink(name, image, step)
+    return len(sinks)
 
 
-def _log_image(logger: Any, name: str, image: NDArray[np.uint8], step: int) -> bool:
+def _sink(logger: Any) -> ImageSink | None:
     if hasattr(logger, "log_image"):  # Weights & Biases
-        logger.log_image(key=name, images=[image])
-        return True
+        return lambda name, image, step: logger.log_image(key=name, images=[image])
     experiment = getattr(logger, "experiment", None)
-    if hasattr(experiment, "add_image"):  # TensorBoard
-        experiment.add_image(name, image, step, dataformats="HWC")
-    elif hasattr(experiment, "log_image") and hasattr(logger, "run_id"):  # MLflow
-        experiment.log_image(logger.run_id, image, artifact_file=f"{name}_{step}.png")
-    elif hasattr(experiment, "log_image"):  # Comet
-        experiment.log_image(image, name=name, step=step)
-    else:
-        return False
-    return True
+    if hasattr(experiment, "add_image"):  # TensorBoard and what looks like it
+        return lambda name, image, step: experiment.add_image(name, image, step, dataformats="HWC")
+    if not hasattr(experiment, "log_image"):
+        return None
+    if hasattr(logger, "run_id"):  # MLflow
+        return lambda name, image, step: experiment.log_image(logger.run_id, image, artifact_file=f"{name}_{step}.png")
+    return lambda name, image, step: experiment.log_image(image, name=name, step=step)  # Comet
 
 
 def _channels(image: NDArray) -> NDArray:

@@ -10,11 +10,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dynaclr.engine.images import EpochImages, image_sinks
+from dynaclr.engine.images import EpochImages
 from dynaclr.engine.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.objective import Objective, Views, objective_of
 from dynaclr.engine.schedule import warmup_cosine_scheduler
 from viscy_models.checkpoints import load_weights
+from viscy_utils.log_images import image_sinks, log_image
 
 __all__ = ["ContrastiveModule", "ContrastivePrediction"]
 
@@ -185,5 +186,4 @@ class ContrastiveModule(LightningModule):
 
     def _log_images(self, stage: str) -> None:
         for name, image in self._images[stage].render().items():
-            for sink in image_sinks(self.loggers):
-                sink(f"{stage}_{name}", image, self.current_epoch)
+            log_image(self.loggers, f"{stage}_{name}", image, self.current_epoch)

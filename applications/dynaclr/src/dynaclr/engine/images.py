@@ -1,23 +1,21 @@
-"""Pictures for the loggers that take pictures."""
+"""Pictures of an epoch, for the loggers that take pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dynaclr.engine.objective import Views
+from viscy_utils.log_images import detach_sample, render_images
 
-__all__ = ["EpochImages", "embedding_scatter", "image_sinks"]
+__all__ = ["EpochImages", "embedding_scatter"]
 
 _MAX_SCATTERED = 5000
-
-ImageSink = Callable[[str, NDArray[np.uint8], int], None]
 
 
 class EpochImages:
@@ -42,8 +40,6 @@ class EpochImages:
     def add(self, batch: Mapping[str, Any], views: Views, number: int) -> None:
         """Keep the first samples of the first batches, and the projections of up to 5000 cells."""
         if number < self.n_batches:
-            from viscy_utils.log_images import detach_sample
-
             images = [batch[key] for key in ("anchor", "positive", "negative") if key in batch]
             self._samples += detach_sample(images, self.n_samples)
         if self.scatter and sum(map(len, self._projections)) < _MAX_SCATTERED:
@@ -54,34 +50,12 @@ class EpochImages:
         """Draw what was collected, by name, and forget it."""
         images = {}
         if self._samples:
-            from viscy_utils.log_images import render_images
-
             images["samples"] = render_images(self._samples)
         if self._projections:
             groups = torch.cat(self._lineages).numpy() if self._lineages else None
             images["embeddings"] = embedding_scatter(torch.cat(self._projections).numpy(), groups)
         self._samples, self._projections, self._lineages = [], [], []
         return images
-
-
-def image_sinks(loggers: Sequence[Logger]) -> list[ImageSink]:
-    """Find out how to hand a picture to each of the loggers that take one.
-
-    Returns
-    -------
-    list of callables
-        ``sink(tag, image, step)`` with an image of shape (H, W, 3), uint8. Empty when nobody takes pictures.
-    """
-    return [sink for sink in map(_sink, loggers) if sink is not None]
-
-
-def _sink(logger: Logger) -> ImageSink | None:
-    if hasattr(logger, "log_image"):  # Weights & Biases; it counts steps itself
-        return lambda tag, image, step: logger.log_image(key=tag, images=[image])
-    writer = getattr(logger, "experiment", None)
-    if hasattr(writer, "add_image"):  # TensorBoard and what looks like it
-        return lambda tag, image, step: writer.add_image(tag, image, step, dataformats="HWC")
-    return None
 
 
 def embedding_scatter(embeddings: NDArray, groups: NDArray | None = None) -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from viscy_utils.log_images import render_images
+
 __all__ = ["decoder_of", "interpolation_codes", "mosaic", "traversal_codes"]
 
 
@@ -54,8 +56,6 @@ def mosaic(images: Tensor, categorical: bool = False) -> NDArray[np.uint8]:
     -------
     ndarray, shape (R * Y, S * X, 3), uint8
     """
-    from viscy_utils.log_images import render_images
-
     shown = images.argmax(dim=2) if categorical else images[:, :, 0]
     shown = shown if shown.ndim == 4 else shown[:, :, shown.shape[2] // 2]
     grid = torch.cat([torch.cat(list(row), dim=1) for row in shown], dim=0)

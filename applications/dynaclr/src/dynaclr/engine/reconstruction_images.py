@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from viscy_utils.log_images import detach_sample, render_images
+
 __all__ = ["ReconstructionImages"]
 
 
@@ -25,13 +27,9 @@ class ReconstructionImages:
     def add(self, images: Tensor, reconstructions: Tensor, number: int) -> None:
         """Keep the first samples of a batch, the middle slice of (B, C, Z, Y, X), if it is one of the first."""
         if number < self.n_batches and self.n_samples:
-            from viscy_utils.log_images import detach_sample
-
             self._samples += detach_sample([images, reconstructions], self.n_samples)
 
     def render(self) -> NDArray[np.uint8] | None:
         """Draw what was collected, (H, W, 3), and forget it; None if there was nothing."""
-        from viscy_utils.log_images import render_images
-
         samples, self._samples = self._samples, []
         return render_images(samples, ["gray", "gray"]) if samples else None

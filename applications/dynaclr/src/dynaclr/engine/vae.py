@@ -10,13 +10,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from dynaclr.engine.elbo import CLASS_LOSSES, BetaSchedule, BetaScheduleName, reconstruction_loss
-from dynaclr.engine.images import image_sinks
 from dynaclr.engine.label_maps import NetworkInput, label_map
 from dynaclr.engine.latent import LatentTally, kl_per_dimension
 from dynaclr.engine.reconstruction_images import ReconstructionImages
 from dynaclr.engine.schedule import warmup_cosine_scheduler
 from dynaclr.imbalance import BalancedCrossEntropy, ClassFigures, ClassTally, ClassWeightMethod, choose_class_loss
 from dynaclr.vae_logging import BetaVaeLogger, kl_scalars
+from viscy_utils.log_images import image_sinks, log_image
 
 __all__ = ["BetaVaeModule"]
 
@@ -251,8 +251,8 @@ class BetaVaeModule(LightningModule):
     def _end_epoch(self, stage: Stage) -> None:
         self.vae_logger.log_epoch_means(self, stage)
         image = self._images[stage].render()
-        for sink in image_sinks(self.loggers) if image is not None else ():
-            sink(f"{stage}_reconstructions", image, self.current_epoch)
+        if image is not None:
+            log_image(self.loggers, f"{stage}_reconstructions", image, self.current_epoch)
         latents = self._latents[f"{stage}_latents"]
         self.latent_kl[stage] = latents.compute().cpu()
         latents.reset()

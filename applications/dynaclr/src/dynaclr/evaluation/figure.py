@@ -45,18 +45,16 @@ def project(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def draw_report(embedded: Sequence[Embedded], label: str, pairs: PairImages | None = None, *, seed: int = 0) -> Figure:
     """Draw embeddings, and below them pairs of cells that were pulled together, if given."""
-    height = 3.6 * len(embedded)
-    if pairs is None:
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        draw_embeddings(figure, embedded, label, seed=seed)
-        return figure
-    width, pairs_height = pair_grid_size(pairs)
-    pairs_height *= _WIDTH / width
-    figure = Figure(figsize=(_WIDTH, height + pairs_height), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[height, pairs_height])
-    draw_embeddings(above, embedded, label, seed=seed)
-    below.suptitle("Anchors (left) and their positives (right)", fontsize="medium")
-    draw_pairs(below, pairs)
+    heights = [3.6 * len(embedded)]
+    if pairs is not None:
+        width, height = pair_grid_size(pairs)
+        heights.append(height * _WIDTH / width)
+    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    draw_embeddings(parts[0], embedded, label, seed=seed)
+    if pairs is not None:
+        parts[1].suptitle("Anchors (left) and their positives (right)", fontsize="medium")
+        draw_pairs(parts[1], pairs)
     return figure
 
 
