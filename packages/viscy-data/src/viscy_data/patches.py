@@ -23,6 +23,7 @@ import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from math import isfinite
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -205,25 +206,28 @@ class PatchReader:
         pending = _issue(arrays, boxes, batch, size)
         with self._lock:
             self.reads_issued += len(pending)
-        for (place, future), (_, number, frame, _, _) in zip(pending, boxes, strict=True):
-            self._finish(place, future, self.fovs[number], frame, arrays[number])
+        self._collect(arrays, boxes, pending)
         return batch
 
-    def _finish(self, place: np.ndarray, future: Any, key: FovKey, frame: int, array: _Array) -> None:
-        try:
-            found = future.result()
-        except Exception as err:
-            err.add_note(f"reading {key.store}, FOV {key.name}, frame {frame}")
-            raise
-        if found is not None:
-            place[...] = found
-        if array.may_be_nonfinite:
-            flat = place.reshape(-1)
-            # One pass at memory speed; the square of a large number may overflow, hence the exact count after it.
-            with np.errstate(over="ignore", invalid="ignore"):
-                suspicious = not np.isfinite(np.dot(flat, flat))
-            if suspicious and (count := int(flat.size - np.isfinite(flat).sum())):
-                self._report_nonfinite(key, frame, count)
+    def _collect(
+        self, arrays: dict[int, _Array], boxes: Sequence[_Box], pending: Sequence[tuple[np.ndarray, Any]]
+    ) -> None:
+        """Wait for every box, bring it to its place and look for NaN and infinite pixels."""
+        # The square of a large number may overflow, hence the exact count where a sum of squares is not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for (place, future), box in zip(pending, boxes, strict=True):
+                try:
+                    found = future.result()
+                except Exception as err:
+                    key = self.fovs[box.fov]
+                    err.add_note(f"reading {key.store}, FOV {key.name}, frame {box.t}")
+                    raise
+                if found is not None:
+                    place[...] = found
+                if arrays[box.fov].may_be_nonfinite:
+                    flat = place.reshape(-1)
+                    if not isfinite(np.dot(flat, flat)) and (count := flat.size - np.isfinite(flat).sum()):
+                        self._report_nonfinite(self.fovs[box.fov], box.t, int(count))
 
     def _report_nonfinite(self, key: FovKey, frame: int, count: int) -> None:
         with self._lock:
@@ -353,14 +357,14 @@ def _issue(
     """Start all reads; a future gives the pixels, or None when they are in their place already."""
     tensorstore = require("tensorstore", extra="triplet")
     nz, ny, nx = size
-    in_place = batch[:1].nbytes >= _IN_PLACE_BYTES
-    pending = []
-    for row, fov, t, (z, y, x), run in boxes:
-        view = arrays[fov].store[t, run.channel, z : z + nz, y : y + ny, x : x + nx]
-        place = batch[row, run.position]
-        if in_place:
-            future = tensorstore.array(place, copy=False, write=True).write(view).commit
-        else:
-            future = view.read()
-        pending.append((place, future))
-    return pending
+    places = [batch[row, run.position] for row, _, _, _, run in boxes]
+    # All views before the first read: the threads that read would slow the making of further views down.
+    views = [
+        arrays[fov].store[t, run.channel, z : z + nz, y : y + ny, x : x + nx] for _, fov, t, (z, y, x), run in boxes
+    ]
+    if batch[:1].nbytes < _IN_PLACE_BYTES:
+        return [(place, view.read()) for place, view in zip(places, views, strict=True)]
+    return [
+        (place, tensorstore.array(place, copy=False, write=True).write(view).commit)
+        for place, view in zip(places, views, strict=True)
+    ]
