@@ -170,6 +170,17 @@ def test_stacks_are_shifted_by_whole_slices_and_filled():
     assert shifted == {(3, 4, 5, -1, -1), (2, 3, 4, 5, -1), (1, 2, 3, 4, 5), (-1, 1, 2, 3, 4), (-1, -1, 1, 2, 3)}
 
 
+@pytest.mark.parametrize("size", [2, 128])
+def test_small_and_large_stacks_are_shifted_alike(size):
+    x = torch.arange(1.0, 6.0).reshape(1, 1, 5, 1, 1).repeat(150, 1, 1, size, size)  # 80 bytes, 320 KiB a sample
+    out = vt.BatchedRandZStackShiftd("x", max_shift=7, prob=0.9, cval=-1.0).set_random_state(seed=0)({"x": x})["x"]
+    assert (out == out[..., :1, :1]).all()
+    filled = [-1] * 7 + [1, 2, 3, 4, 5] + [-1] * 7
+    assert {tuple(line) for line in out[:, 0, :, 0, 0].tolist()} == {
+        tuple(filled[first : first + 5]) for first in range(15)
+    }
+
+
 def test_shifts_are_alike_for_all_keys_and_keep_the_dtype(batch):
     out = vt.BatchedRandZStackShiftd(["x", "y"], prob=0.7)({"x": batch.half(), "y": batch[:, :1].half()})
     assert out["x"].dtype == torch.float16

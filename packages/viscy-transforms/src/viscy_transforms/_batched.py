@@ -16,7 +16,7 @@ import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-from viscy_transforms._blocks import blocks, empty, memory_format_of, span
+from viscy_transforms._blocks import blocks, empty, memory_format_of
 
 __all__ = ["BatchedRandom", "BatchedRandomd", "as_range", "in_float", "may_be_nonfinite", "per_sample"]
 
@@ -51,6 +51,9 @@ class BatchedRandom(RandomizableTransform):
 
     takes_out = False
     """Whether ``_transform`` takes ``out=``, memory to write the result to, which saves a pass over it."""
+
+    block_bytes = 16 << 20
+    """How much of a batch a CPU works on at a time. Measured: benchmarks/transforms.py."""
 
     def __init__(self, prob: float = 0.1) -> None:
         if not 0.0 <= prob <= 1.0:
@@ -144,30 +147,32 @@ class BatchedRandom(RandomizableTransform):
 
     def _in_blocks(self, data: Tensor) -> Tensor:
         memory_format = memory_format_of(data)
-        threads = 1 if self.needs_field else torch.get_num_threads()  # a field must not depend on their number
-        selected = blocks(self._selected, data, threads)
-        if len(selected[0]) == len(data):
+        selected = blocks(self._selected, data, self.block_bytes)
+        if selected == [slice(0, len(data))]:
             return self._apply(data, self._parameters).contiguous(memory_format=memory_format)
         dtype = torch.float32 if self.computes and not data.is_floating_point() else data.dtype
         out = empty(self._shape(data), dtype, data, memory_format)
         for rows in selected:
             self._transform_rows(data, rows, out)
-        for rows in blocks(~self._selected, data, threads):
-            _copy_rows(data, rows, out)
+        for rows in blocks(~self._selected, data, self.block_bytes):
+            if isinstance(rows, slice):
+                out[rows].copy_(data[rows])
+            else:
+                rows = rows.to(data.device, non_blocking=True)
+                out.index_copy_(0, rows, data.index_select(0, rows).to(dtype))
         return out
 
-    def _transform_rows(self, data: Tensor, rows: Tensor, out: Tensor) -> None:
+    def _transform_rows(self, data: Tensor, rows: slice | Tensor, out: Tensor) -> None:
         """Transform some samples into their places in ``out``."""
-        where = span(rows)
-        parameters = tuple(parameter[rows if where is None else where] for parameter in self._parameters)
-        if where is None:
+        parameters = tuple(parameter[rows] for parameter in self._parameters)
+        if isinstance(rows, slice):
+            place = out[rows]
+            changed = self._apply(data[rows], parameters, None if data.requires_grad else place)
+            if changed is not place:
+                place.copy_(changed)
+        else:
             rows = rows.to(data.device, non_blocking=True)
             out.index_copy_(0, rows, self._apply(data.index_select(0, rows), parameters))
-            return
-        place = out[where]
-        changed = self._apply(data[where], parameters, None if data.requires_grad else place)
-        if changed is not place:
-            place.copy_(changed)
 
     def _apply(self, data: Tensor, parameters: tuple[Tensor, ...], out: Tensor | None = None) -> Tensor:
         working = in_float(data) if self.computes else data
@@ -297,12 +302,3 @@ def as_range(name: str, value: float | Sequence[float], symmetric: bool = False)
         raise ValueError(f"{name} is {value!r}, expected a number or a pair (low, high)")
     low, high = sorted(float(bound) for bound in value)
     return low, high
-
-
-def _copy_rows(data: Tensor, rows: Tensor, out: Tensor) -> None:
-    where = span(rows)
-    if where is None:
-        rows = rows.to(data.device, non_blocking=True)
-        out.index_copy_(0, rows, data.index_select(0, rows).to(out.dtype))
-    else:
-        out[where].copy_(data[where])

@@ -7,18 +7,17 @@ than passing over the batch with every operation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["blocks", "empty", "memory_format_of", "span"]
+__all__ = ["blocks", "empty", "memory_format_of", "one_by_one"]
 
-_BLOCK_BYTES = 2 << 20  # per thread
+_WORTH_A_CALL = 1 << 18  # bytes
 
 
-def blocks(mask: Tensor, data: Tensor, threads: int) -> Iterable[Tensor]:
+def blocks(mask: Tensor, data: Tensor, block_bytes: int) -> list[slice | Tensor]:
     """Split the rows of a mask into what is worked on at a time.
 
     Parameters
@@ -27,25 +26,32 @@ def blocks(mask: Tensor, data: Tensor, threads: int) -> Iterable[Tensor]:
         Which samples, on the CPU.
     data : Tensor, shape (B, ...)
         The batch.
-    threads : int
-        How many work on a block.
+    block_bytes : int
+        Size of a block on the CPU; it holds one sample at least.
 
     Returns
     -------
-    iterable of Tensor
-        Rows, on the CPU.
+    list of slice or Tensor
+        Neighbouring samples as a slice, others as a tensor of rows, on the CPU.
     """
-    rows = mask.nonzero().squeeze(1)
-    if data.device.type != "cpu" or not len(rows):
-        return (rows,) if len(rows) else ()
-    sample = max(data[:1].numel() * data.element_size(), 1)
-    return rows.split(max(_BLOCK_BYTES * threads // sample, 1))
+    rows = mask.nonzero().squeeze(1).numpy()
+    n = max(block_bytes // max(_sample_bytes(data), 1), 1) if data.device.type == "cpu" else len(rows)
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if one_by_one(data) else [rows]
+    return [_as_slice(run[start : start + n]) for run in runs for start in range(0, len(run), n)]
 
 
-def span(rows: Tensor) -> slice | None:
-    """Return the slice that stands for rows which follow one another, None for others."""
-    first, last = rows[:1].tolist() + rows[-1:].tolist()
-    return slice(first, last + 1) if last - first + 1 == len(rows) else None
+def one_by_one(data: Tensor) -> bool:
+    """Say whether a call for each sample costs less than gathering samples: on a CPU, when they are large."""
+    return data.device.type == "cpu" and _sample_bytes(data) >= _WORTH_A_CALL
+
+
+def _sample_bytes(data: Tensor) -> int:
+    return data[:1].numel() * data.element_size()
+
+
+def _as_slice(rows: np.ndarray) -> slice | Tensor:
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else torch.from_numpy(rows)
 
 
 def memory_format_of(data: Tensor) -> torch.memory_format:

@@ -37,6 +37,7 @@ class BatchedRandGaussianNoise(BatchedRandom):
     """
 
     needs_field = takes_out = True
+    block_bytes = 2 << 20
 
     def __init__(
         self,
@@ -66,7 +67,8 @@ class BatchedRandGaussianNoise(BatchedRandom):
         fresh = out is None or not out.is_contiguous()
         noise = torch.empty(data.shape, device=data.device, dtype=data.dtype) if fresh else out
         noise.normal_(generator=self._field)
-        return noise.mul_(per_sample(std, data)).add_(self.mean).add_(data)
+        noise.mul_(per_sample(std, data))
+        return (noise.add_(self.mean) if self.mean else noise).add_(data)
 
 
 class BatchedRandGaussianNoised(BatchedRandomd):

@@ -38,6 +38,8 @@ class BatchedRandSharpend(BatchedRandomd):
 
 
 class _Sharpen(BatchedRandom):
+    block_bytes = 2 << 20  # what is sharpened and the shares of it are read over and over
+
     def __init__(self, alpha_range: tuple[float, float], prob: float) -> None:
         super().__init__(prob)
         self.alpha_range = as_range("alpha_range", alpha_range)

@@ -85,6 +85,8 @@ class _BatchedRandAffine(BatchedRandom):
         self.translate = _pairs("translate_range", translate_range, 3)[::-1]
         self.scale = _scale_pairs(scale)[::-1]
         self.keeps_z = _keeps_z(self.rotate, self.shear, self.translate, self.scale)
+        if self.keeps_z:
+            self.block_bytes = 32 << 20
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         n = data.shape[0]

@@ -29,6 +29,7 @@ class BatchedRandFlip(BatchedRandom):
     """
 
     computes = False
+    block_bytes = 1 << 20
 
     def __init__(self, spatial_axes: int | Sequence[int], prob: float = 0.5) -> None:
         super().__init__(prob)

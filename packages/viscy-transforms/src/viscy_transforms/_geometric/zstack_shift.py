@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from viscy_transforms._batched import BatchedRandom, BatchedRandomd
+from viscy_transforms._blocks import one_by_one
 
 __all__ = ["BatchedRandZStackShiftd"]
 
@@ -53,6 +54,8 @@ class BatchedRandZStackShiftd(BatchedRandomd):
 
 class _ZStackShift(BatchedRandom):
     computes = False
+    takes_out = True
+    block_bytes = 1 << 20
 
     def __init__(self, max_shift: int, prob: float, cval: float) -> None:
         super().__init__(prob)
@@ -65,8 +68,14 @@ class _ZStackShift(BatchedRandom):
             raise ValueError(f"a shift along z needs a batch (B, C, Z, Y, X), found the shape {tuple(data.shape)}")
         return (torch.randint(-self.max_shift, self.max_shift + 1, (data.shape[0],), generator=self._generator),)
 
-    def _transform(self, data: Tensor, shift: Tensor) -> Tensor:
+    def _transform(self, data: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
         depth = data.shape[2]
+        if out is not None and len(data) == 1 and one_by_one(data):  # slices are copied in one pass
+            up = min(max(*shift.tolist(), -depth), depth)
+            kept = depth - abs(up)
+            out.narrow(2, max(up, 0), kept).copy_(data.narrow(2, max(-up, 0), kept))
+            out.narrow(2, 0 if up > 0 else kept, abs(up)).fill_(self.cval)
+            return out
         source = torch.arange(depth, device=data.device) - shift[:, None]  # (B, Z)
         samples = torch.arange(len(data), device=data.device)[:, None]
         source = torch.where((source >= 0) & (source < depth), source, depth)  # the slice that is put behind the others

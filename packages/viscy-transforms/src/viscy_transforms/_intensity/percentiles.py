@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -133,12 +134,24 @@ def _percentiles(x: Tensor, percentiles: tuple[float, float]) -> list[Tensor]:
     places = [q / 100 * last for q in percentiles]
     below = [int(place) for place in places]
     above = [min(rank + 1, last) for rank in below]
-    # A partition puts only these ranks in their places, in a third of the time of sorting.
-    ordered = torch.from_numpy(np.partition(x.numpy(), sorted({*below, *above}), axis=-1))
+    found = _ranked(x, sorted({*below, *above}))
     return [
-        torch.lerp(ordered[..., low], ordered[..., high], place - low)
-        for place, low, high in zip(places, below, above, strict=True)
+        torch.lerp(found[low], found[high], place - low) for place, low, high in zip(places, below, above, strict=True)
     ]
+
+
+def _ranked(x: Tensor, ranks: list[int]) -> dict[int, Tensor]:
+    """Return the numbers of each row that have these ranks."""
+
+    def pick(rows: np.ndarray) -> np.ndarray:
+        # A partition puts only these ranks in their places, in a third of the time of sorting.
+        return np.partition(rows, ranks, axis=-1)[:, ranks]
+
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(n_threads) as pool:  # numpy lets go of the lock while it partitions
+        parts = list(pool.map(pick, np.array_split(x.flatten(0, -2).numpy(), n_threads)))
+    columns = torch.from_numpy(np.concatenate(parts)).unbind(1)
+    return {rank: column.reshape(x.shape[:-1]) for rank, column in zip(ranks, columns, strict=True)}
 
 
 def _percentiles_by_sorting(x: Tensor, percentiles: tuple[float, float]) -> list[Tensor]:
