@@ -88,6 +88,10 @@ CASES = {
     "all in validation": (lambda f, e, d: d.update(val_experiments=["first", "second"]), ["val_experiments"]),
     "unknown validation": (lambda f, e, d: d.update(val_experiments=["secnd"]), ["val_experiments", "secnd", "second"]),
     "unknown key": (lambda f, e, d: d.update(batchsize=4), ["fit.yml", "batchsize", "batch_size"]),
+    "unknown choice": (
+        lambda f, e, d: d.update(positive_scope="descendents"),
+        ["data.init_args.positive_scope", "found    descendents", "'track'", "did you mean descendants?"],
+    ),
     "missing statistics": (
         lambda f, e, d: d.update(normalizations=[NORMALIZE]),
         ["fov_statistics", "first", "preprocess"],

@@ -17,6 +17,7 @@ from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from viscy_data.errors import InputError
 from viscy_utils.cli import SUBCOMMANDS, format_help, main
 from viscy_utils.cli_errors import report_errors
+from viscy_utils.config_errors import parser_error
 from viscy_utils.lightning_cli import ConfigSaver
 
 BORING = "lightning.pytorch.demos.boring_classes"
@@ -158,6 +159,14 @@ def test_every_process_asks_for_the_log_folder_equally_often(tmp_path, is_global
         ({"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
                                      "init_args": {"save_topk": 1}}]}},
          ["trainer.callbacks", "'save_topk' is not accepted", "save_top_k"]),
+        ({"trainer": {"precision": "bf16-mixt"}},
+         ["field trainer.precision", "found    bf16-mixt", "did you mean bf16-mixed"]),
+        ({"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                                     "init_args": {"save_top_k": "x"}}]}},
+         ["trainer.callbacks.init_args.save_top_k", "found    x", "expected int"]),
+        ({"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.LearningRateMonitor",
+                                     "init_args": {"logging_interval": "epohc"}}]}},
+         ["logging_interval", "found    epohc", "expected one of 'step', 'epoch'", "did you mean epoch?"]),
         ({"ckpt_path": "no.ckpt"}, ["no.ckpt", "field ckpt_path"]),
     ],
 )  # fmt: skip
@@ -165,6 +174,11 @@ def test_a_wrong_configuration_is_one_paragraph(write, capsys, change, expected)
     message = fail(["fit", "-c", write(**change)], capsys)
     for text in expected:
         assert text in message
+
+
+def test_a_value_named_in_the_line_of_its_key_is_found():
+    error = parser_error("Parser key \"lr\": Expected a <class 'float'>. Got value: fast", "fit.yml")
+    assert (error.field, error.found, error.expected) == ("lr", "fast", "float")
 
 
 def test_missing_sections_and_broken_yaml_are_named(write, tmp_path, capsys):

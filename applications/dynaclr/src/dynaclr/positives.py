@@ -45,7 +45,6 @@ class PositiveLookup:
     ) -> None:
         if scope not in get_args(PositiveScope):
             raise ValueError(f"positive_scope must be one of {', '.join(get_args(PositiveScope))}, found {scope!r}")
-        self.scope = scope
         self._t = np.asarray(t)
         self._track = np.asarray(track_index)
         self._n_tracks = max(len(forest), 1)

@@ -20,6 +20,9 @@ from viscy_data.errors import InputError
 __all__ = ["condensed", "parser_error"]
 
 _NOISE = re.compile(r"Does not validate against|Subtypes:|Errors:$|Given value|Expected an? <class 'NoneType'>")
+_EXPECTED = re.compile(r"Expected an? (.+?)\.?(?: Got value: (.*))?$")
+_KEY = re.compile(r'Parser key "([^"]+)":\s*')
+_CLASS = re.compile(r"Problem with given class_path '[\w.]+':$")
 _MAX_FOUND = 400
 
 
@@ -76,22 +79,42 @@ def parser_error(message: str, where: str, keys: Iterable[str] = ()) -> InputErr
 
 def _value_error(message: str, where: str) -> InputError:
     """Describe a value that no alternative of its key accepts: innermost complaints, value, nearest names."""
-    head, _, rest = message.partition("\n")
-    key = re.match(r'Parser key "([^"]+)":\s*(.*)', head)
-    lines = [line.strip().removeprefix("- ") for line in (key[2] if key else head, *rest.splitlines())]
-    lines = list(takewhile(lambda line: not line.startswith("Not a valid subclass"), lines)) or lines
-    useful = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
-    types = [match[1] for line in useful if (match := re.match(r"Expected an? <class '([\w.]+)'>", line))]
-    complaints = [line for line in useful if not line.startswith(("Expected", "Problem with given class_path"))]
-    class_path = re.search(r"Problem with given class_path '([\w.]+)'", message)
-    values = re.findall(r"(?:Given|Got) value: (.*)", message)
-    found = "; ".join(complaints) or (values[-1] if values else "")
-    if class_path:
-        found = f"{class_path[1]}: {found}"
+    lines = list(takewhile(lambda line: not line.startswith("Not a valid subclass"), _useful_lines(message)))
+    keys = [match[1] for line in lines if (match := _KEY.match(line))]
+    classes = re.findall(r"Problem with given class_path '([\w.]+)'", message)
+    accepted = [match.groups() for line in lines if (match := _EXPECTED.match(line))]
+    found = "; ".join(line for line in lines if not any(part.match(line) for part in (_KEY, _CLASS, _EXPECTED)))
+    if classes and found:
+        found = f"{classes[-1]}: {found}"
+    # The innermost value: the last one may be a whole section, of which the wrong value is a part.
+    values = [value for _, value in accepted if value] + re.findall(r"(?:Given|Got) value: (.*)", message)
+    found = found or next(iter(values), "")
     if len(found) > _MAX_FOUND:
         found = found[:_MAX_FOUND] + " ..."
-    fix = _nearest_name(message)
-    return InputError(where, field=key[1] if key else "", found=found, expected=" or ".join(types), fix=fix)
+    return InputError(
+        where,
+        field=".init_args.".join(keys),
+        found=found,
+        expected=" or ".join(dict.fromkeys(_readable(kind) for kind, _ in accepted)),
+        fix=_nearest_name(message) or _nearest_choice(found, [kind for kind, _ in accepted]),
+    )
+
+
+def _useful_lines(message: str) -> Iterator[str]:
+    lines = _KEY.sub(r"\g<0>\n", message).splitlines()  # what is said of a key may follow it in its line
+    for line in dict.fromkeys(line.strip().removeprefix("- ") for line in lines):
+        if line and not _NOISE.match(line):
+            yield line
+
+
+def _readable(kind: str) -> str:
+    """Name a type as its users do."""
+    choices = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
+    return f"one of {choices[1]}" if choices else re.sub(r"<class '([\w.]+)'>", r"\1", kind)
+
+
+def _nearest_choice(found: str, kinds: Iterable[str]) -> str:
+    return _suggest(found, re.findall(r"'([^']+)'", " ".join(kind for kind in kinds if "Literal" in kind)))
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
