@@ -35,7 +35,7 @@ def blocks(mask: Tensor, data: Tensor, block_bytes: int) -> list[slice | Tensor]
         Neighbouring samples as a slice, others as a tensor of rows, on the CPU.
     """
     rows = mask.nonzero().squeeze(1).numpy()
-    n = max(block_bytes // max(_sample_bytes(data), 1), 1) if data.device.type == "cpu" else len(rows)
+    n = max(block_bytes // max(_sample_bytes(data), 1) if data.device.type == "cpu" else len(rows), 1)
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if one_by_one(data) else [rows]
     return [_as_slice(run[start : start + n]) for run in runs for start in range(0, len(run), n)]
 
