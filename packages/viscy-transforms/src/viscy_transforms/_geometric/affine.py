@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -86,7 +87,7 @@ class _BatchedRandAffine(BatchedRandom):
         self.scale = _scale_pairs(scale)[::-1]
         self.keeps_z = _keeps_z(self.rotate, self.shear, self.translate, self.scale)
         if self.keeps_z:
-            self.block_bytes = 32 << 20
+            self.block_bytes = sys.maxsize  # images fit the cache one by one; a whole batch saves a copy
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         n = data.shape[0]
