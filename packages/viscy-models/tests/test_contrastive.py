@@ -55,6 +55,17 @@ def test_small_backbones_for_small_patches(backbone, width):
     assert projection.shape == (2, 16)
 
 
+@pytest.mark.parametrize(("backbone", "expansion"), [("resnet18", 1), ("resnet50", 4)])
+def test_width_is_that_of_the_first_stage_and_doubles(backbone, expansion):
+    stem = {"in_stack_depth": 1, "stem_kernel_size": (1, 3, 3), "stem_stride": (1, 2, 2)}
+    narrow = small(backbone=backbone, width=16, **stem).eval()
+    with torch.no_grad():
+        embedding, _ = narrow(torch.rand(2, 1, 1, 32, 32))
+    assert embedding.shape == (2, 128 * expansion)
+    full, same = small(backbone=backbone, **stem), small(backbone=backbone, width=64, **stem)
+    assert {k: v.shape for k, v in full.state_dict().items()} == {k: v.shape for k, v in same.state_dict().items()}
+
+
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_stem_stride_sets_the_resolution_and_not_the_width(stride):
     model = small(in_stack_depth=1, stem_kernel_size=(1, 4, 4), stem_stride=(1, stride, stride)).eval()
@@ -112,6 +123,9 @@ def test_embedding_dim_is_the_hidden_width_of_the_projection():
         ({"backbone": "convnext_tinny"}, r"unknown backbone 'convnext_tinny' \(did you mean 'convnext_tiny'\?\)"),
         ({"backbone": "vit"}, "expected one of .*convnext_tiny.*resnet50"),
         ({"backbone": "resnet18", "in_stack_depth": 15}, "leaves 3 depth slices.*64 channels.*fit are 5, 10, 20, 40"),
+        ({"width": 32}, "width=32 is for ResNets, found backbone 'convnext_atto'"),
+        ({"backbone": "resnet18", "width": 0}, "width is 0, expected at least 1"),
+        ({"backbone": "resnet18", "width": 32, "pretrained": True}, "pretrained weights have the width.*width=32"),
         ({"in_stack_depth": 3}, "in_stack_depth is 3, shallower than the stem kernel depth 5"),
         ({"in_stack_depth": 0}, "in_stack_depth is 0"),
         ({"in_channels": 0}, "in_channels is 0"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from os import PathLike
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -70,6 +70,9 @@ class ContrastiveEncoder(MixedFormatModule):
     zero_init_last : bool, default True
         Start each residual branch of a ResNet at zero, as timm does: steadier over long runs. Without it all blocks
         take part from the first step on, which suits short ones.
+    width : int, optional
+        Channels of the first stage of a ResNet; each later stage has twice as many. 64 by default. Half the width is
+        a quarter of the arithmetic, and suits patches of few pixels and small data sets.
     gradient_checkpointing : bool, default False
         Compute the blocks of the backbone again in the backward pass instead of keeping their activations.
 
@@ -81,8 +84,8 @@ class ContrastiveEncoder(MixedFormatModule):
     Raises
     ------
     ValueError
-        If the backbone is not one of the above, the stem does not fit the stack (the message says what does), or the
-        pretrained file holds the weights of another model.
+        If the backbone is not one of the above, the stem does not fit the stack (the message says what does), the
+        pretrained file holds the weights of another model, or an option is not one of this backbone.
 
     Examples
     --------
@@ -106,20 +109,20 @@ class ContrastiveEncoder(MixedFormatModule):
         pretrained: bool | str | PathLike[str] = False,
         *,
         zero_init_last: bool = True,
+        width: int | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check_backbone(backbone)
+        if width is not None and pretrained:
+            raise ValueError(f"pretrained weights have the width of the backbone, found width={width}")
         options = {"drop_path_rate": drop_path_rate, "num_classes": 0}
-        if not zero_init_last:
-            if not backbone.startswith("resnet"):
-                raise ValueError(f"zero_init_last=False is for ResNets, found backbone {backbone!r}")
-            options["zero_init_last"] = False
+        options |= _resnet_options(backbone, zero_init_last, width)
         encoder = create_backbone(backbone, pretrained, **options)
-        width = _remove_first_conv(encoder)
+        stem_width = _remove_first_conv(encoder)
         if gradient_checkpointing:
             checkpoint_blocks(encoder)
-        self.stem = StemDepthtoChannels(in_channels, in_stack_depth, width, stem_kernel_size, stem_stride)
+        self.stem = StemDepthtoChannels(in_channels, in_stack_depth, stem_width, stem_kernel_size, stem_stride)
         self.encoder = encoder
         self.num_features: int = encoder.num_features
         self.projection = projection_mlp(self.num_features, embedding_dim, projection_dim)
@@ -156,6 +159,21 @@ def _check_backbone(name: str) -> None:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"unknown backbone {name!r}{hint}, expected one of {', '.join(sorted(known))}")
+
+
+def _resnet_options(backbone: str, zero_init_last: bool, width: int | None) -> dict[str, Any]:
+    """Return the arguments of timm that only its ResNets know, where they are not the default."""
+    options: dict[str, Any] = {}
+    if not zero_init_last:
+        options["zero_init_last"] = False
+    if width is not None:
+        if width < 1:
+            raise ValueError(f"width is {width}, expected at least 1")
+        options["channels"] = tuple(width * 2**stage for stage in range(4))
+    if options and not backbone.startswith("resnet"):
+        found = "zero_init_last=False" if not zero_init_last else f"width={width}"
+        raise ValueError(f"{found} is for ResNets, found backbone {backbone!r}")
+    return options
 
 
 def _remove_first_conv(encoder: nn.Module) -> int:
