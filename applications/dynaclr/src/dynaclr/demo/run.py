@@ -12,7 +12,6 @@ from pathlib import Path
 from string import Template
 
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 
@@ -76,9 +75,6 @@ def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: fl
         _simulate(specs, output_dir, seed, console)
         _write_configs(output_dir, seed=seed, max_epochs=max_epochs, held_out=held_out)
         with chdir(output_dir):  # the configs name their files relative to their folder
-            for name, store in _stores(Path("data/experiments.yml")).items():
-                console.rule(f"Normalisation statistics of {name}")
-                lightning_main(["preprocess", "--data_path", str(store)], prog="dynaclr")
             console.rule("What goes into a batch")
             pairs = _inspect(Path("fit.yml"), console)
             console.rule(f"Training; {held_out} is held out")
@@ -115,11 +111,6 @@ def _simulate(specs: Sequence[ExperimentSpec], output_dir: Path, seed: int, cons
     state = settled["infection_progress"].map({0: "healthy", 1: "infected"})
     labels = settled[["experiment", "fov_name", "track_id", "t"]].assign(infection=state)
     labels.to_csv(output_dir / "infection.csv", index=False)
-
-
-def _stores(experiments_yaml: Path) -> dict[str, Path]:
-    listed = yaml.safe_load(experiments_yaml.read_text(encoding="utf8"))["experiments"]
-    return {experiment["name"]: experiments_yaml.parent / experiment["data_path"] for experiment in listed}
 
 
 def _inspect(config: Path, console: Console) -> PairImages:
