@@ -273,6 +273,34 @@ def test_nonfinite_pixels_are_kept_counted_and_warned_of_once_per_fov(tmp_path, 
     np.testing.assert_array_equal(batch, images[:, 1])
 
 
+def test_nonfinite_pixels_are_counted_exactly_wherever_they_are_in_a_large_batch(tmp_path):
+    rng = np.random.default_rng(0)
+    floats = rng.random((2, 3, 1, 128, 128)).astype(np.float32)
+    floats[rng.random(floats.shape) < 1e-4] = np.nan
+    images = {"A/1/0": floats, "A/1/1": np.ones(floats.shape, np.uint16)}
+    for name, image in images.items():
+        with PlateWriter(tmp_path / f"{name[-1]}.zarr", ["a", "b", "c"]) as writer:
+            writer.write(name, image)
+    keys = [fov.key for name in "01" for fov in read_plate(tmp_path / f"{name}.zarr")]
+    size = (1, 96, 96)  # many times what is looked through at once
+    boxes = {
+        "fov": rng.integers(0, 2, 40),
+        "t": rng.integers(0, 2, 40),
+        "channels": rng.choice([[0, 1, 2], [2, 0, -1], [-1, 1, 1], [1, 2, 0]], 40),
+        "z": np.zeros(40, int),
+        **{axis: rng.integers(0, 33, 40) for axis in "yx"},
+    }
+    reader = PatchReader(keys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        batch = reader.read(**boxes, size=size)
+    assert reader.nonfinite == {keys[0]: np.isnan(batch).sum()}
+    for row, (fov, t, channels, _, y, x) in enumerate(zip(*boxes.values(), strict=True)):
+        for position, channel in enumerate(channels):
+            whole = list(images.values())[fov][t, channel] if channel >= 0 else np.zeros(floats.shape[2:])
+            np.testing.assert_array_equal(batch[row, position], whole[:, y : y + 96, x : x + 96])
+
+
 def test_large_finite_pixels_are_no_cause_for_a_warning(tmp_path):
     image = np.full((1, 1, 1, 8, 8), 3e38, np.float32)
     with PlateWriter(tmp_path / "p.zarr", ["a"]) as writer:

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import isfinite
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,6 +46,9 @@ DEFAULT_CACHE_POOL_BYTES = 1 << 30
 # From this size on tensorstore writes into the batch itself, which saves a copy; below, handing the place over costs
 # more than the copy (benchmarks/patches.py).
 _IN_PLACE_BYTES = 1 << 18
+
+# Pixels are looked through for NaN in blocks of about this size, which are still in the processor's cache by then.
+_CHECKED_BYTES = 1 << 19
 
 
 def patch_start(center: ArrayLike, size: ArrayLike) -> np.ndarray:
@@ -91,13 +94,6 @@ def clamp_centers(center: ArrayLike, size: ArrayLike, extent: ArrayLike) -> np.n
     if (size > extent).any():
         raise ValueError(f"a patch of {size.max()} pixels does not fit an image of {extent.min()}")
     return np.clip(np.asarray(center, dtype=np.float64), size // 2, extent - size + size // 2).astype(np.float32)
-
-
-class _ChannelRun(NamedTuple):
-    """Adjacent channels of the store that are adjacent in the patch: one read."""
-
-    position: slice
-    channel: slice
 
 
 class PatchReader:
@@ -198,36 +194,47 @@ class PatchReader:
         rows = np.stack([np.asarray(column, dtype=np.int64) for column in (fov, t, z, y, x)])
         if channels.ndim != 2 or len(channels) != rows.shape[1]:
             raise ValueError(f"channels of shape {channels.shape} for {rows.shape[1]} boxes, expected (B, C)")
-        arrays = self._arrays(rows[0])
-        self._check_bounds(arrays, rows, channels, size)
+        arrays = self._arrays(sorted(set(rows[0].tolist())))
+        shapes = np.array([array.shape for array in arrays.values()], np.int64).reshape(-1, 5)
+        extents = shapes[np.searchsorted(list(arrays), rows[0])].T
+        self._check_bounds(extents, rows, channels, size)
         batch = np.empty((*channels.shape, *size), np.float32)
         batch[channels < 0] = 0
-        boxes = list(_boxes(rows, channels))
-        pending = _issue(arrays, boxes, batch, size)
+        reads = _issue(arrays, rows, channels, batch)
         with self._lock:
-            self.reads_issued += len(pending)
-        self._collect(arrays, boxes, pending)
+            self.reads_issued += len(reads)
+        self._collect(reads, rows, batch, may_be_nonfinite=any(array.may_be_nonfinite for array in arrays.values()))
         return batch
 
-    def _collect(
-        self, arrays: dict[int, _Array], boxes: Sequence[_Box], pending: Sequence[tuple[np.ndarray, Any]]
-    ) -> None:
+    def _collect(self, reads: Sequence[_Read], rows: np.ndarray, batch: np.ndarray, *, may_be_nonfinite: bool) -> None:
         """Wait for every box, bring it to its place and look for NaN and infinite pixels."""
-        # The square of a large number may overflow, hence the exact count where a sum of squares is not finite.
+        n_reads = max(1, _CHECKED_BYTES // max(1, batch[:1].nbytes))
         with np.errstate(over="ignore", invalid="ignore"):
-            for (place, future), box in zip(pending, boxes, strict=True):
-                try:
-                    found = future.result()
-                except Exception as err:
-                    key = self.fovs[box.fov]
-                    err.add_note(f"reading {key.store}, FOV {key.name}, frame {box.t}")
-                    raise
-                if found is not None:
-                    place[...] = found
-                if arrays[box.fov].may_be_nonfinite:
-                    flat = place.reshape(-1)
-                    if not isfinite(np.dot(flat, flat)) and (count := flat.size - np.isfinite(flat).sum()):
-                        self._report_nonfinite(self.fovs[box.fov], box.t, int(count))
+            for first in range(0, len(reads), n_reads):
+                block = reads[first : first + n_reads]
+                self._fill(block, rows)
+                if may_be_nonfinite:
+                    # A sum of squares is quick. Large numbers, and channels of the last row that are still to come,
+                    # may make it infinite too; what counts is the exact look.
+                    flat = batch[block[0][0] : block[-1][0] + 1].reshape(-1)
+                    if not isfinite(np.dot(flat, flat)):
+                        self._count_nonfinite(block, rows)
+
+    def _fill(self, reads: Sequence[_Read], rows: np.ndarray) -> None:
+        for row, place, future in reads:
+            try:
+                found = future.result()
+            except Exception as err:
+                key = self.fovs[rows[0, row]]
+                err.add_note(f"reading {key.store}, FOV {key.name}, frame {rows[1, row]}")
+                raise
+            if found is not None:
+                place[...] = found
+
+    def _count_nonfinite(self, reads: Sequence[_Read], rows: np.ndarray) -> None:
+        for row, place, _ in reads:
+            if count := place.size - int(np.isfinite(place).sum()):
+                self._report_nonfinite(self.fovs[rows[0, row]], rows[1, row], count)
 
     def _report_nonfinite(self, key: FovKey, frame: int, count: int) -> None:
         with self._lock:
@@ -238,12 +245,11 @@ class PatchReader:
                 f"{key.store}, FOV {key.name}, frame {frame}: {count} pixels of a patch are NaN or infinite; "
                 "further ones of this FOV are only counted (PatchReader.nonfinite). "
                 "Leave the FOV out or write it anew",
-                stacklevel=4,
+                stacklevel=5,
             )
 
-    def _arrays(self, fov: np.ndarray) -> dict[int, _Array]:
-        """Return the open arrays of a batch by FOV number; what has to be opened is opened together."""
-        numbers = np.unique(fov).tolist()
+    def _arrays(self, numbers: list[int]) -> dict[int, _Array]:
+        """Return the open arrays of FOVs (sorted numbers); what has to be opened is opened together."""
         if numbers and not 0 <= numbers[0] <= numbers[-1] < len(self.fovs):
             raise ValueError(f"FOV numbers {numbers[0]} to {numbers[-1]}, but there are {len(self.fovs)} FOVs")
         with self._lock:
@@ -275,21 +281,20 @@ class PatchReader:
         return tensorstore.open(spec, open=True, read=True, context=self._context)
 
     def _check_bounds(
-        self, arrays: dict[int, _Array], rows: np.ndarray, channels: np.ndarray, size: tuple[int, int, int]
+        self, extents: np.ndarray, rows: np.ndarray, channels: np.ndarray, size: tuple[int, int, int]
     ) -> None:
-        numbers, inverse = np.unique(rows[0], return_inverse=True)
-        extent = np.array([arrays[number].shape for number in numbers.tolist()], np.int64).reshape(-1, 5)[inverse]
-        first = np.stack([rows[1], *rows[2:]], axis=1)  # (B, 4) along T, Z, Y, X
-        last = first + np.array([1, *size], np.int64)
-        bad = (first < 0) | (last > extent[:, [0, 2, 3, 4]])
+        """Look for a box that leaves its image; ``extents`` is (5, B) along TCZYX."""
+        first, limit = rows[1:], extents[[0, 2, 3, 4]]
+        last = first + np.array([[1], *([length] for length in size)], np.int64)
+        bad = (first < 0) | (last > limit)
         if bad.any():
-            row, axis = np.argwhere(bad)[0]
-            limit = extent[row, [0, 2, 3, 4][axis]]
-            self._refuse(rows[0, row], "TZYX"[axis], f"[{first[row, axis]}, {last[row, axis]})", f"inside [0, {limit})")
-        bad_channel = (channels < -1) | (channels >= extent[:, 1:2])
-        if bad_channel.any():
-            row, position = np.argwhere(bad_channel)[0]
-            expected = f"one of the {extent[row, 1]} channels, or -1 for none"
+            row, axis = np.argwhere(bad.T)[0]
+            found = f"[{first[axis, row]}, {last[axis, row]})"
+            self._refuse(rows[0, row], "TZYX"[axis], found, f"inside [0, {limit[axis, row]})")
+        bad = (channels < -1) | (channels >= extents[1][:, None])
+        if bad.any():
+            row, position = np.argwhere(bad)[0]
+            expected = f"one of the {extents[1, row]} channels, or -1 for none"
             self._refuse(rows[0, row], "C", str(channels[row, position]), expected)
 
     def _refuse(self, number: int, axis: str, found: str, expected: str) -> None:
@@ -305,14 +310,15 @@ class _Array(NamedTuple):
     may_be_nonfinite: bool
 
 
-class _Box(NamedTuple):
-    """One read: row of the batch, FOV, frame, where it starts (Z, Y, X), and the channels."""
+_Read: TypeAlias = tuple[int, np.ndarray, Any]
+"""A box on its way: its row of the batch, its place, and the future of its pixels (None: they are there already)."""
 
-    row: int
-    fov: int
-    t: int
-    start: tuple[int, int, int]
-    run: _ChannelRun
+
+class _ChannelRun(NamedTuple):
+    """Adjacent channels of the store that are adjacent in the patch: one read, whose window starts at zero but in C."""
+
+    position: slice
+    window: ts.IndexDomain
 
 
 def _end_open(key: FovKey, array_key: str, future: Any) -> _Array:
@@ -333,38 +339,34 @@ def _end_open(key: FovKey, array_key: str, future: Any) -> _Array:
     return _Array(store, tuple(store.shape), kind not in "iub")
 
 
-def _boxes(rows: np.ndarray, channels: np.ndarray) -> Iterator[_Box]:
-    runs: dict[tuple[int, ...], list[_ChannelRun]] = {}
-    for row, ((fov, t, *start), wanted) in enumerate(zip(rows.T.tolist(), map(tuple, channels.tolist()), strict=True)):
-        if wanted not in runs:
-            runs[wanted] = list(_channel_runs(wanted))
-        for run in runs[wanted]:
-            yield _Box(row, fov, t, start, run)
-
-
-def _channel_runs(channels: tuple[int, ...]) -> Iterator[_ChannelRun]:
+def _channel_runs(channels: tuple[int, ...], size: tuple[int, ...]) -> Iterator[_ChannelRun]:
+    tensorstore = require("tensorstore", extra="triplet")
     present = [(position, channel) for position, channel in enumerate(channels) if channel >= 0]
     # Position and channel both step by one within a run, so their place in the list tells runs apart.
     for _, members in groupby(enumerate(present), lambda entry: (entry[1][0] - entry[0], entry[1][1] - entry[0])):
         run = [pair for _, pair in members]
         (position, channel), n = run[0], len(run)
-        yield _ChannelRun(slice(position, position + n), slice(channel, channel + n))
+        window = tensorstore.IndexDomain(inclusive_min=(0, channel, 0, 0, 0), shape=(1, n, *size))
+        yield _ChannelRun(slice(position, position + n), window)
 
 
-def _issue(
-    arrays: dict[int, _Array], boxes: Sequence[_Box], batch: np.ndarray, size: tuple[int, int, int]
-) -> list[tuple[np.ndarray, Any]]:
-    """Start all reads; a future gives the pixels, or None when they are in their place already."""
+def _issue(arrays: dict[int, _Array], rows: np.ndarray, channels: np.ndarray, batch: np.ndarray) -> list[_Read]:
+    """Start all reads. What is done here per box is as much time as some boxes take, so it is kept short."""
     tensorstore = require("tensorstore", extra="triplet")
-    nz, ny, nx = size
-    places = [batch[row, run.position] for row, _, _, _, run in boxes]
+    wanted = list(map(tuple, channels.tolist()))
+    runs_of = {each: list(_channel_runs(each, batch.shape[2:])) for each in set(wanted)}
+    runs = [runs_of[each] for each in wanted]
     # All views before the first read: the threads that read would slow the making of further views down.
+    # To move a window costs half of what slicing along five axes costs.
     views = [
-        arrays[fov].store[t, run.channel, z : z + nz, y : y + ny, x : x + nx] for _, fov, t, (z, y, x), run in boxes
+        arrays[fov].store[window.translate_by[t, 0, z, y, x]]
+        for row_runs, fov, t, z, y, x in zip(runs, *rows.tolist(), strict=True)
+        for _, window in row_runs
     ]
+    places = [(row, patch[position]) for row, patch in enumerate(batch) for position, _ in runs[row]]
     if batch[:1].nbytes < _IN_PLACE_BYTES:
-        return [(place, view.read()) for place, view in zip(places, views, strict=True)]
+        return [(row, place, view.read()) for (row, place), view in zip(places, views, strict=True)]
     return [
-        (place, tensorstore.array(place, copy=False, write=True).write(view).commit)
-        for place, view in zip(places, views, strict=True)
+        (row, place, tensorstore.array(place[None], copy=False, write=True).write(view).commit)
+        for (row, place), view in zip(places, views, strict=True)
     ]
