@@ -251,6 +251,21 @@ def test_gradients_pass_through_the_parts_of_a_large_batch():
     assert set(out.detach().flatten(1)[:, 0].tolist()) == {1.0, 1.5}
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+def test_windows_of_large_samples_keep_memory_format_and_pass_gradients(memory_format):
+    x = 1 + torch.rand(3, 2, 3, 256, 256).contiguous(memory_format=memory_format)
+    crop = vt.BatchedRandSpatialCrop((2, 100, 120)).set_random_state(seed=0)
+    out = crop(x)
+    assert out.is_contiguous(memory_format=memory_format)
+    leaf = x.clone().requires_grad_()
+    same = crop(leaf, randomize=False)
+    assert torch.equal(same, out)
+    (same * same).sum().backward()
+    seen = leaf.grad != 0
+    assert seen.flatten(1).sum(1).tolist() == [2 * 2 * 100 * 120] * 3
+    assert torch.equal(leaf.grad[seen], 2 * x[seen])
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     shape=st.tuples(*(st.integers(1, size) for size in (4, 3, 4, 6, 6))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from monai.transforms import MapTransform, Transform
 from torch import Tensor
 
 from viscy_transforms._batched import BatchedRandom, BatchedRandomd
-from viscy_transforms._blocks import one_by_one
+from viscy_transforms._blocks import empty, memory_format_of, one_by_one
 
 __all__ = [
     "BatchedCenterSpatialCrop",
@@ -90,7 +91,8 @@ class BatchedRandSpatialCrop(BatchedRandom):
     """
 
     computes = False
-    takes_out = places = True
+    places = True
+    block_bytes = sys.maxsize  # windows are only copied: nothing has to stay in the cache
 
     def __init__(
         self,
@@ -117,12 +119,13 @@ class BatchedRandSpatialCrop(BatchedRandom):
     def _shape(self, data: Tensor) -> tuple[int, ...]:
         return *data.shape[:2], *crop_size(self.roi_size, data.shape[2:])
 
-    def _transform(self, data: Tensor, *starts: Tensor, out: Tensor | None = None) -> Tensor:
+    def _transform(self, data: Tensor, *starts: Tensor) -> Tensor:
         size = crop_size(self.roi_size, data.shape[2:])
         if not starts:
             return _crop_center(data, size)
         if one_by_one(data):  # windows are slices, copied in half the time of picking
             windows = zip(data.split(1), starts[0].tolist(), strict=True)
+            out = None if data.requires_grad else empty(self._shape(data), data.dtype, data, memory_format_of(data))
             return torch.cat([_crop(sample, start, size) for sample, start in windows], out=out)
         for axis, length in enumerate(size, start=2):
             data = data.unfold(axis, length, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -54,14 +55,14 @@ class BatchedRandFlip(BatchedRandom):
         return self._transform(data, *parameters)
 
     def _transform(self, data: Tensor, flips: Tensor) -> Tensor:
-        axes = torch.tensor([axis % (data.ndim - 2) + 2 for axis in self.spatial_axes])
-        combinations = flips.unique(dim=0)
+        axes = [axis % (data.ndim - 2) + 2 for axis in self.spatial_axes]
+        combinations = set(map(tuple, flips.tolist()))
         if len(combinations) == 1:
-            return data.flip(axes[combinations[0]].tolist())
+            return data.flip(list(compress(axes, combinations.pop())))
         out = torch.empty_like(data)
         for combination in combinations:
-            rows = (flips == combination).all(1).nonzero().squeeze(1).to(data.device, non_blocking=True)
-            out.index_copy_(0, rows, data.index_select(0, rows).flip(axes[combination].tolist()))
+            rows = (flips == torch.tensor(combination)).all(1).nonzero().squeeze(1).to(data.device, non_blocking=True)
+            out.index_copy_(0, rows, data.index_select(0, rows).flip(list(compress(axes, combination))))
         return out
 
 
