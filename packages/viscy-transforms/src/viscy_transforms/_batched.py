@@ -16,7 +16,7 @@ import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-from viscy_transforms._blocks import blocks, empty, memory_format_of
+from viscy_transforms._blocks import blocks, empty, memory_format_of, one_by_one
 
 __all__ = ["BatchedRandom", "BatchedRandomd", "as_range", "in_float", "may_be_nonfinite", "per_sample"]
 
@@ -148,7 +148,7 @@ class BatchedRandom(RandomizableTransform):
     def _in_blocks(self, data: Tensor) -> Tensor:
         memory_format = memory_format_of(data)
         selected = blocks(self._selected, data, self.block_bytes)
-        if selected == [slice(0, len(data))]:
+        if selected == [slice(0, len(data))] and not (self.takes_out and one_by_one(data)):
             return self._apply(data, self._parameters).contiguous(memory_format=memory_format)
         dtype = torch.float32 if self.computes and not data.is_floating_point() else data.dtype
         out = empty(self._shape(data), dtype, data, memory_format)

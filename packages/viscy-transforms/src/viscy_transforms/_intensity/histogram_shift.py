@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -39,6 +40,7 @@ class BatchedRandHistogramShiftd(BatchedRandomd):
 
 class _HistogramShift(BatchedRandom):
     takes_out = True
+    block_bytes = sys.maxsize  # one pass: nothing has to stay in the cache
 
     def __init__(self, shift_range: tuple[float, float], prob: float) -> None:
         super().__init__(prob)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,6 +42,7 @@ class RandInvertIntensityd(BatchedRandomd):
 class _Invert(BatchedRandom):
     computes = False
     takes_out = True
+    block_bytes = sys.maxsize  # one pass: nothing has to stay in the cache
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -26,6 +27,7 @@ class BatchedRandScaleIntensity(BatchedRandom):
     """
 
     takes_out = True
+    block_bytes = sys.maxsize  # one pass: nothing has to stay in the cache
 
     def __init__(
         self, factors: tuple[float, float] | float = 0.1, prob: float = 0.1, channel_wise: bool = False
