@@ -6,12 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[3]
 MEMBERS = sorted(path.parent.name for path in ROOT.glob("*/*/pyproject.toml"))
+FALLBACK = "1.0.0.dev0"
 SMOKE = {
     "dynaclr": "from dynaclr import ContrastiveModule, MultiExperimentDataModule, NTXentHCL",
     "viscy-data": "import viscy_data; from viscy_data import ChannelDropout, FlexibleBatchSampler",
@@ -42,7 +46,18 @@ def wheels(tmp_path_factory) -> Path:
 def test_a_build_outside_git_falls_back_to_a_version(wheels):
     names = sorted(path.name.split("-")[0].replace("_", "-") for path in wheels.glob("*.whl"))
     assert names == MEMBERS
-    assert all("-0.0.0" in path.name for path in wheels.glob("*.whl"))
+    assert all(f"-{FALLBACK}-" in path.name for path in wheels.glob("*.whl"))
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_sibling_asked_for_is_one_of_this_project(member):
+    # Packages of the same names and other contents were published up to 0.1.0, some for Python 3.12 and newer only.
+    project = tomllib.loads(next(ROOT.glob(f"*/{member}/pyproject.toml")).read_text(encoding="utf8"))["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    for requirement in map(Requirement, [*project["dependencies"], *chain(*extras)]):
+        if requirement.name in set(MEMBERS) - {member}:
+            assert not requirement.specifier.contains("0.1.0"), requirement
+            assert requirement.specifier.contains(FALLBACK), requirement
 
 
 @pytest.mark.slow
