@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import tensorstore
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -18,6 +17,8 @@ from hypothesis import strategies as st
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.patches import PatchReader, clamp_centers, patch_start
 from viscy_data.stores import FovKey, PlateWriter, read_plate
+
+tensorstore = pytest.importorskip("tensorstore")
 
 SHAPE = (3, 3, 4, 32, 29)  # TCZYX
 FOVS = ("A/1/0", "B/2/1")

@@ -31,6 +31,7 @@ def pixels(store, fov_name: str) -> np.ndarray:
 @pytest.mark.parametrize("spec", [SPEC, replace(SPEC, shape=(3, 64, 80))], ids=["2D", "3D"])
 @pytest.mark.parametrize(("version", "sharded"), [("0.4", False), ("0.5", False), ("0.5", True)])
 def test_every_format_holds_what_was_simulated(tmp_path, spec, version, sharded):
+    pytest.importorskip("pyarrow")  # reads tables
     paths = write_experiment(spec, tmp_path, seed=4, version=version, sharded=sharded, chunks=(1, 1, 1, 32, 32))
     fovs = read_plate(paths.store)
     assert [fov.name for fov in fovs] == sorted(spec.fov_conditions)
@@ -122,6 +123,7 @@ def test_sharding_needs_zarr_v3(tmp_path):
 
 @pytest.fixture(scope="module")
 def large_tables(tmp_path_factory):
+    pytest.importorskip("pyarrow")  # reads tables
     root = tmp_path_factory.mktemp("tables")
     yml = write_track_tables(20_001, root, n_experiments=2, observations_per_fov=2500)
     entries = yaml.safe_load(yml.read_text())["experiments"]

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from viscy_data.errors import InputError, InputErrors, MissingInputError
 from viscy_data.tracks import find_tracks, read_tracks, write_tracks
 
+pytest.importorskip("pyarrow")
+
 HEADER = "track_id,t,y,x,id,parent_track_id,parent_id\n"
 
 

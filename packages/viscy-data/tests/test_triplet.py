@@ -19,6 +19,8 @@ from viscy_data.tracks import read_tracks, write_tracks
 from viscy_data.triplet import TripletDataModule, TripletDataset
 from viscy_data.triplet.pairs import TrackPairs
 
+pytest.importorskip("pyarrow")
+
 T, SIZE = 4, 40
 NAMES = ["A/1/0", "A/1/1", "A/2/0", "B/1/0", "B/1/1"]
 CHANNELS = ["Phase", "GFP"]

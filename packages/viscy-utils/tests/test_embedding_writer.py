@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +26,8 @@ from viscy_utils.embedding_store import observation_table, parts_path_of
 from viscy_utils.evaluation import load_annotation_anndata
 from viscy_utils.evaluation.annotation import convert
 from viscy_utils.prediction_parts import PredictionParts, Rows
+
+ad = pytest.importorskip("anndata")
 
 
 class Cells(Dataset):
