@@ -1,4 +1,4 @@
-"""Each test process keeps to one core, and so do the commands that it starts."""
+"""Each test process, and each command that it starts, keeps to one core and shares compiled imports with the others."""
 
 import os
 import tempfile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -59,8 +58,7 @@ def test_example_shows_the_collapse_and_its_cure(tmp_path):
     command = [Path(sys.executable).with_name("dynaclr"), "compare-losses", "--config", "base.yml"]
     command += ["--variants", "variants.yml", "--quick-test", "--no-wandb"]
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "compare_losses"
     rows = {row["variant"]: row for row in json.loads((out / "report.json").read_text())["variants"]}

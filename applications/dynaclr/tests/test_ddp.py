@@ -101,7 +101,7 @@ def test_two_processes_share_the_batches(synthetic_experiments, tmp_path):
     (tmp_path / "recorder.py").write_text(RECORDER)
     (tmp_path / "fit.yml").write_text(yaml.safe_dump(_config(experiments_yaml, names[-1])))
     dynaclr = Path(sys.executable).with_name("dynaclr")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [dynaclr, "fit", "--config", "fit.yml"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
