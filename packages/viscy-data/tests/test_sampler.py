@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
-from viscy_data.sampler import FlexibleBatchSampler
+from viscy_data.distributed import World
+from viscy_data.sampler import AnchorColumns, BatchPlan, FlexibleBatchSampler
 
 pd = pytest.importorskip("pandas")
 
@@ -193,6 +194,18 @@ def test_batches_are_a_function_of_seed_epoch_and_number():
         assert np.array_equal(first.batch(7, epoch=3), epoch_of(again, 3)[7])
         epochs = [str(epoch_of(sampler, epoch)) for sampler in (first, other) for epoch in range(4)]
         assert len(set(epochs)) == 8
+
+
+def test_a_plan_and_its_keywords_make_the_same_batches():
+    table = make_table().rename(columns={"condition": "drug"})
+    options = {"batch_size": 16, "leaky": 0.2, "temporal_enrichment": True, "max_per_lineage": 1}
+    by_keywords = FlexibleBatchSampler(
+        table, **options, num_replicas=3, rank=1, seed=5, condition_column="drug", lineage_column="lineage"
+    )
+    columns = AnchorColumns(condition="drug", lineage="lineage")
+    by_plan = FlexibleBatchSampler.from_plan(table, BatchPlan(**options), World(3, 1), 5, columns=columns)
+    assert epoch_of(by_plan, 2) == epoch_of(by_keywords, 2)
+    assert len(FlexibleBatchSampler.from_plan(table.rename(columns={"drug": "condition"}), BatchPlan(100))) == 6
 
 
 def test_iterating_does_not_advance_the_epoch():

@@ -22,7 +22,7 @@ from torch.utils.data import DistributedSampler
 from viscy_data.distributed import World
 from viscy_data.sampler.compose import BatchComposer
 from viscy_data.sampler.epoch import Epoch
-from viscy_data.sampler.groups import AnchorGroups
+from viscy_data.sampler.groups import AnchorColumns, AnchorGroups
 from viscy_data.sampler.plan import BatchPlan, near_matches
 from viscy_data.sampler.tally import Tally
 
@@ -134,13 +134,6 @@ class FlexibleBatchSampler(DistributedSampler):
         neighbors: ArrayLike | None = None,
         neighbor_fraction: float = 0.0,
     ) -> None:
-        # The parent's constructor wants a dataset of single items; its type and attributes are what matters here.
-        self._world = (num_replicas, rank)
-        World(self.num_replicas, self.rank)
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, found {seed}.")
-        self.seed, self.epoch, self.drop_last, self.shuffle = int(seed), 0, bool(drop_last), True
-        self._start = (0, 0)
         plan = BatchPlan(
             batch_size=batch_size,
             experiment_aware=experiment_aware,
@@ -154,21 +147,81 @@ class FlexibleBatchSampler(DistributedSampler):
             max_per_lineage=max_per_lineage,
             neighbor_fraction=neighbor_fraction,
         )
+        columns = AnchorColumns(experiment_column, condition_column, time_column, lineage_column)
+        self._prepare(valid_anchors, plan, (num_replicas, rank), seed, drop_last, columns, neighbors)
+
+    @classmethod
+    def from_plan(
+        cls,
+        valid_anchors: pd.DataFrame,
+        plan: BatchPlan,
+        world: World | None = None,
+        seed: int = 0,
+        *,
+        drop_last: bool = True,
+        columns: AnchorColumns | None = None,
+        neighbors: ArrayLike | None = None,
+    ) -> FlexibleBatchSampler:
+        """Make a sampler of a plan that is at hand.
+
+        Parameters
+        ----------
+        valid_anchors : pandas.DataFrame
+            One row per anchor.
+        plan : BatchPlan
+            What a batch is made of.
+        world : World, optional
+            Number of ranks and this one; a lone process by default.
+        seed, drop_last, neighbors
+            As for the class.
+        columns : AnchorColumns, optional
+            Names of the columns.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"experiment": ["a"] * 8 + ["b"] * 8, "condition": ["x", "y"] * 8})
+        >>> len(FlexibleBatchSampler.from_plan(table, BatchPlan(batch_size=4), World(size=2, rank=1)))
+        2
+        """
+        sampler = cls.__new__(cls)
+        world = World() if world is None else world
+        columns = AnchorColumns() if columns is None else columns
+        sampler._prepare(valid_anchors, plan, (world.size, world.rank), seed, drop_last, columns, neighbors)
+        return sampler
+
+    def _prepare(
+        self,
+        table: pd.DataFrame,
+        plan: BatchPlan,
+        world: tuple[int | None, int | None],
+        seed: int,
+        drop_last: bool,
+        columns: AnchorColumns,
+        neighbors: ArrayLike | None,
+    ) -> None:
+        # The parent's constructor wants a dataset of single items; its type and attributes are what matters here.
+        self._world = world
+        World(self.num_replicas, self.rank)
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, found {seed}.")
+        self.seed, self.epoch, self.drop_last, self.shuffle = int(seed), 0, bool(drop_last), True
+        self._start = (0, 0)
         groups = AnchorGroups.from_table(
-            valid_anchors,
-            experiment=experiment_column if experiment_aware else None,
-            condition=condition_column if condition_balanced else None,
-            time=time_column if temporal_enrichment else None,
+            table,
+            experiment=columns.experiment if plan.experiment_aware else None,
+            condition=columns.condition if plan.condition_balanced else None,
+            time=columns.time if plan.temporal_enrichment else None,
         )
         self.n_anchors = len(groups.order)
-        if self.n_anchors < batch_size:
+        if self.n_anchors < plan.batch_size:
             _logger.warning(
                 "%d anchors are fewer than a batch of %d: every epoch is one batch with repeats.",
                 self.n_anchors,
-                batch_size,
+                plan.batch_size,
             )
-        lineage = _lineage_codes(valid_anchors, lineage_column, max_per_lineage)
-        near = _neighbor_table(neighbors, neighbor_fraction, self.n_anchors)
+        lineage = _lineage_codes(table, columns.lineage, plan.max_per_lineage)
+        near = _neighbor_table(neighbors, plan.neighbor_fraction, self.n_anchors)
         self._composer = BatchComposer(groups, plan, lineage, near)
         self._tally = Tally(self._composer)
         self._epoch: tuple[int, Epoch] | None = None

@@ -13,10 +13,28 @@ from viscy_data.sampler.plan import near_matches
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UNKNOWN_CONDITION", "AnchorGroups"]
+__all__ = ["UNKNOWN_CONDITION", "AnchorColumns", "AnchorGroups"]
 
 UNKNOWN_CONDITION = "unknown"
 """Name of the group of rows without a condition."""
+
+
+@dataclass(frozen=True)
+class AnchorColumns:
+    """Names of the columns of a table of anchors; only those of the axes in use need exist.
+
+    Parameters
+    ----------
+    experiment, condition, time : str
+        By which anchors are divided, balanced and concentrated.
+    lineage : str, optional
+        By which ``max_per_lineage`` counts.
+    """
+
+    experiment: str = "experiment"
+    condition: str = "condition"
+    time: str = "hours_post_infection"
+    lineage: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
