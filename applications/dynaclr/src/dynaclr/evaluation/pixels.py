@@ -8,8 +8,8 @@ from rich.progress import track
 from sklearn.decomposition import PCA
 
 from dynaclr.datamodule import MultiExperimentDataModule
-from dynaclr.evaluation.embedded import Embedded
 from viscy_data.channels import center_crop
+from viscy_utils.evaluation.embedded import Embedded
 
 __all__ = ["pixel_pca"]
 

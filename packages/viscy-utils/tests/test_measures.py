@@ -1,4 +1,4 @@
-"""Figures about embeddings: what they reach on constructed ones."""
+"""Measures of embeddings: what they reach on constructed ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynaclr.evaluation.probe import experiment_separability, linear_probe
-from dynaclr.evaluation.smoothness import temporal_smoothness
+from viscy_utils.evaluation.probe import experiment_separability, linear_probe
+from viscy_utils.evaluation.smoothness import temporal_smoothness
 
 
 def _tracks(n_tracks=60, n_frames=10, n_fovs=6, dim=8, seed=0):

@@ -1,0 +1,167 @@
+"""How well a label can be read off an embedding, on cells of experiments or FOVs that the reader has not seen.
+
+Cells of one track look alike, so a split over cells lets a classifier recognise tracks instead of states: it scores
+far above chance even on labels that are random per track. Every split here is over whole groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+__all__ = ["Score", "experiment_separability", "linear_probe"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure with what is needed to read it.
+
+    Attributes
+    ----------
+    value : float
+        The figure; NaN when it cannot be computed.
+    low, high : float
+        95 % bootstrap interval over whole units (lineages), not over cells.
+    chance : float
+        What guessing reaches.
+    note : str
+        Why there is no figure, or how it was split.
+    """
+
+    value: float
+    low: float
+    high: float
+    chance: float
+    note: str = ""
+
+    @classmethod
+    def missing(cls, note: str) -> Score:
+        """Return a score without a figure, with the reason."""
+        return cls(np.nan, np.nan, np.nan, np.nan, note)
+
+
+def linear_probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    units: np.ndarray,
+    *,
+    test: np.ndarray | None = None,
+    seed: int = 0,
+) -> Score:
+    """Balanced accuracy of a logistic regression on frozen features.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (N, F)
+        One row per cell.
+    labels : ndarray, shape (N,)
+        Class per cell.
+    groups : ndarray, shape (N,)
+        FOV or experiment per cell; a group is never on both sides of a split.
+    units : ndarray, shape (N,)
+        Independent unit per cell (its lineage), resampled for the interval.
+    test : ndarray of bool, shape (N,), optional
+        Cells to score; the others train. Without it, cross-validation over ``groups`` in up to 5 folds.
+    seed : int, default 0
+        Of the bootstrap.
+
+    Returns
+    -------
+    Score
+        Chance is 1 / number of classes. Missing when a side has a single class or there is a single group.
+    """
+    labels = np.asarray(labels).astype(str)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+    if test is None:
+        return _cross_validated(classifier, features, labels, groups, units, seed)
+    if len(np.unique(labels[~test])) < 2 or len(np.unique(labels[test])) < 2:
+        return Score.missing("a single class on one side of the split")
+    predicted = classifier.fit(features[~test], labels[~test]).predict(features[test])
+    return _scored(labels[test], predicted, units[test], seed, "trained on the other experiments")
+
+
+def experiment_separability(
+    features: np.ndarray,
+    experiments: np.ndarray,
+    groups: np.ndarray,
+    units: np.ndarray,
+    *,
+    n_neighbors: int = 15,
+    seed: int = 0,
+) -> Score:
+    """Balanced accuracy with which a cell's neighbours tell its experiment: lower is better mixed.
+
+    The neighbours come from other FOVs than the cell. Mixing alone can be had by destroying biology: read it beside
+    :func:`linear_probe`.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (N, F)
+        Compared by cosine distance.
+    experiments, groups, units : ndarray, shape (N,)
+        Experiment, FOV and lineage per cell.
+    n_neighbors : int, default 15
+        Size of the neighbourhood.
+    seed : int, default 0
+        Of the bootstrap.
+
+    Returns
+    -------
+    Score
+        Chance is 1 / number of experiments. Missing with a single experiment.
+    """
+    classifier = KNeighborsClassifier(n_neighbors, metric="cosine")
+    centred = features - features.mean(axis=0)
+    return _cross_validated(classifier, centred, np.asarray(experiments).astype(str), groups, units, seed)
+
+
+def _cross_validated(
+    classifier: ClassifierMixin,
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    units: np.ndarray,
+    seed: int,
+) -> Score:
+    """Score the predictions of folds over whole groups, stratified by class."""
+    if len(np.unique(labels)) < 2:
+        return Score.missing("a single class")
+    # A class needs groups on both sides of each split: as many folds as the class with the fewest groups allows.
+    n_folds = min(5, *(len(np.unique(groups[labels == label])) for label in np.unique(labels)))
+    if n_folds < 2:
+        return Score.missing("a class that lives in a single FOV")
+    splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    predicted = cross_val_predict(classifier, features, labels, cv=splits, groups=groups)
+    return _scored(labels, predicted, units, seed, f"{n_folds} folds over FOVs")
+
+
+def _scored(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, seed: int, note: str) -> Score:
+    value = balanced_accuracy_score(labels, predicted)
+    low, high = _bootstrap(labels, predicted, units, np.random.default_rng(seed))
+    return Score(float(value), low, high, 1 / len(np.unique(labels)), note)
+
+
+def _bootstrap(
+    labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, rng: np.random.Generator, n_draws: int = 500
+) -> tuple[float, float]:
+    """Interval of the balanced accuracy when whole units are drawn with replacement."""
+    classes, label_codes = np.unique(labels, return_inverse=True)
+    units = np.unique(units, return_inverse=True)[1]
+    shape = (units.max() + 1, len(classes))
+    hits, totals = np.zeros(shape), np.zeros(shape)
+    np.add.at(hits, (units, label_codes), labels == predicted)
+    np.add.at(totals, (units, label_codes), 1)
+    weights = rng.multinomial(shape[0], np.full(shape[0], 1 / shape[0]), size=n_draws)
+    with np.errstate(invalid="ignore"):
+        draws = np.nanmean((weights @ hits) / (weights @ totals), axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
