@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from viscy_data.lookup import SortedRows, draw_places
+
 __all__ = ["NegativeLookup"]
 
 
@@ -29,9 +31,7 @@ class NegativeLookup:
         lineage, self._experiment = np.asarray(lineage), np.asarray(experiment)
         self._n_lineages = int(lineage.max(initial=-1)) + 1
         self._key = self._experiment.astype(np.int64) * self._n_lineages + lineage
-        order = np.argsort(self._key, kind="stable")
-        self._sorted = self._key[order]
-        self._rows = order.astype(np.int32 if len(order) < 2**31 else np.int64)
+        self._sorted = SortedRows(self._key)
 
     def draw(self, rows: ArrayLike, rng: np.random.Generator) -> np.ndarray:
         """Draw one negative per anchor, uniformly among the observations of its experiment and of other lineages.
@@ -54,15 +54,12 @@ class NegativeLookup:
         """
         rows = np.asarray(rows, dtype=np.int64)
         key, experiment = self._key[rows], self._experiment[rows].astype(np.int64)
-        first = np.searchsorted(self._sorted, experiment * self._n_lineages)
-        end = np.searchsorted(self._sorted, (experiment + 1) * self._n_lineages)
-        own, own_end = np.searchsorted(self._sorted, key), np.searchsorted(self._sorted, key, side="right")
-        n_others = (end - first) - (own_end - own)
+        first, end = self._sorted.between(experiment * self._n_lineages, (experiment + 1) * self._n_lineages)
+        own = self._sorted.between(key, key + 1)
+        n_others = (end - first) - (own[1] - own[0])
         if (n_others == 0).any():
             raise ValueError(
                 f"row {rows[n_others == 0][0]} has no negative: its experiment has a single lineage. "
                 "Leave return_negative off, or leave the experiment out"
             )
-        place = first + np.minimum((rng.random(len(rows)) * n_others).astype(np.int64), n_others - 1)
-        place += np.where(place >= own, own_end - own, 0)  # step over the anchor's own lineage
-        return self._rows[place].astype(np.int64)
+        return self._sorted.rows(draw_places(first, end, rng, without=own))

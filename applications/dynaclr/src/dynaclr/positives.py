@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from dynaclr.lineage import LineageForest
 from dynaclr.tau_sampling import sample_tau_batch
+from viscy_data.lookup import SortedRows, draw_places
 
 __all__ = ["PositiveLookup", "PositiveScope"]
 
@@ -52,10 +53,7 @@ class PositiveLookup:
             self._first, self._last = forest.enter[forest.root], forest.leave[forest.root]
         else:
             self._first, self._last = forest.enter, forest.leave if scope == "descendants" else forest.enter + 1
-        keys = self._t.astype(np.int64) * self._n_tracks + forest.enter[self._track]
-        order = np.argsort(keys, kind="stable")
-        self._keys = keys[order]
-        self._rows = order.astype(np.int32 if len(order) < 2**31 else np.int64)
+        self._sorted = SortedRows(self._t.astype(np.int64) * self._n_tracks + forest.enter[self._track])
 
     def count(self, rows: ArrayLike, tau: ArrayLike) -> np.ndarray:
         """Count the candidates of each anchor at an offset.
@@ -72,7 +70,7 @@ class PositiveLookup:
         ndarray of int64
             Number of observations ``tau`` frames later within the scope.
         """
-        begin, end = self._slices(np.asarray(rows), np.asarray(tau))
+        begin, end = self._sorted.between(*self._keys(np.asarray(rows), np.asarray(tau)))
         return end - begin
 
     def has_positive(self, rows: ArrayLike, tau_min: ArrayLike, tau_max: ArrayLike) -> np.ndarray:
@@ -98,7 +96,7 @@ class PositiveLookup:
         waiting = waiting[np.argsort(self._t[rows[waiting]], kind="stable")]
         tau = low[waiting]
         while len(waiting):
-            found = self._any(rows[waiting], tau)
+            found = self._sorted.any_between(*self._keys(rows[waiting], tau))
             valid[waiting[found]] = True
             tau = tau + 1
             again = ~found & (tau <= high[waiting])
@@ -144,7 +142,7 @@ class PositiveLookup:
         if not len(rows):
             return rows, rows.copy()
         grid = low[:, None] + np.arange((high - low).max() + 1)  # (B, K)
-        begin, end = self._slices(rows[:, None], grid)
+        begin, end = self._sorted.between(*self._keys(rows[:, None], grid))
         allowed = (end > begin) & (grid <= high[:, None])
         itself = high == 0
         allowed[itself, 0] = True
@@ -157,33 +155,21 @@ class PositiveLookup:
             )
         tau = sample_tau_batch(low, high, rng, decay_rate, allowed)
         which = np.arange(len(rows)), tau - low
-        begin, n_candidates = begin[which], (end - begin)[which]
-        pick = np.minimum((rng.random(len(rows)) * n_candidates).astype(np.int64), np.maximum(n_candidates - 1, 0))
-        positives = self._rows[np.where(itself, 0, begin + pick)].astype(np.int64)
+        place = draw_places(begin[which], end[which], rng)
+        positives = self._sorted.rows(np.where(itself, 0, place))
         return np.where(itself, rows, positives), tau
 
-    def _slices(self, rows: np.ndarray, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slices of the sorted keys that hold the candidates, for broadcast rows and offsets."""
+    def _keys(self, rows: np.ndarray, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First key of the candidates and the key after their last, for broadcast rows and offsets."""
         track = self._track[rows]
         frame = (self._t[rows].astype(np.int64) + tau) * self._n_tracks
-        return (
-            np.searchsorted(self._keys, frame + self._first[track]),
-            np.searchsorted(self._keys, frame + self._last[track]),
-        )
+        return frame + self._first[track], frame + self._last[track]
 
     def _follows(self, rows: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Whether the row ``low`` further down is a positive: settles most anchors where rows are sorted by time."""
         below = np.minimum(rows + low, len(self._t) - 1)
         elapsed = self._t[below] - self._t[rows]
         return (self._track[below] == self._track[rows]) & (low <= elapsed) & (elapsed <= high)
-
-    def _any(self, rows: np.ndarray, tau: np.ndarray) -> np.ndarray:
-        """Whether there is a candidate: one search instead of two."""
-        track = self._track[rows]
-        frame = (self._t[rows].astype(np.int64) + tau) * self._n_tracks
-        begin = np.searchsorted(self._keys, frame + self._first[track])
-        inside = begin < len(self._keys)
-        return inside & (self._keys[np.where(inside, begin, 0)] < frame + self._last[track])
 
 
 def _offsets(rows: np.ndarray, tau_min: ArrayLike, tau_max: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -7,23 +7,23 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from viscy_data.lookup import SortedRows, draw_places
+
 __all__ = ["TrackPairs"]
 
 Rows = NDArray[np.int64]
 
 
 class _Candidates(NamedTuple):
-    """Slices of a sorted order: the candidates of each row, and its own track's rows in the middle of them."""
+    """Slices of the sorted rows: the candidates of each row, and its own track's rows in the middle of them."""
 
-    order: Rows
     first: Rows
-    own_first: Rows
-    own_end: Rows
     end: Rows
+    own: tuple[Rows, Rows]
 
     @property
     def count(self) -> Rows:
-        return (self.end - self.first) - (self.own_end - self.own_first)
+        return (self.end - self.first) - (self.own[1] - self.own[0])
 
 
 class TrackPairs:
@@ -44,21 +44,16 @@ class TrackPairs:
         self._track, self._t = np.asarray(track, np.int64), np.asarray(t, np.int64)
         self.interval = interval
         self._n_tracks = int(self._track.max(initial=-1)) + 1
-        if interval == "any":
-            self._order = np.argsort(self._track, kind="stable")
-            self._keys = self._track[self._order]
-        else:
-            keys = self._t * self._n_tracks + self._track
-            self._order = np.argsort(keys, kind="stable")
-            self._keys = keys[self._order]
+        frame = 0 if interval == "any" else self._t * self._n_tracks
+        self._sorted = SortedRows(frame + self._track)
 
     def positives(self, rows: Rows) -> Rows:
         """Return the row of the same track ``interval`` frames later, -1 where there is none, shape (B,)."""
         if self.interval == "any":
             return rows
-        found = self._candidates(rows)
-        exists = found.own_end > found.own_first
-        return np.where(exists, self._order[np.where(exists, found.own_first, 0)], -1)
+        first, end = self._candidates(rows).own
+        exists = end > first
+        return np.where(exists, self._sorted.rows(np.where(exists, first, 0)), -1)
 
     def count_negatives(self, rows: Rows) -> Rows:
         """Count the observations of other tracks to choose from, shape (B,)."""
@@ -75,15 +70,13 @@ class TrackPairs:
         found = self._candidates(rows)
         if (found.count < 1).any():
             raise ValueError(f"row {rows[found.count.argmin()]} has no observation of another track to be its negative")
-        place = found.first + rng.integers(0, found.count)
-        return self._order[place + np.where(place >= found.own_first, found.own_end - found.own_first, 0)]
+        return self._sorted.rows(draw_places(found.first, found.end, rng, without=found.own))
 
     def _candidates(self, rows: Rows) -> _Candidates:
         track = self._track[rows]
         if self.interval == "any":
-            frame, first, end = 0, np.zeros_like(rows), np.full_like(rows, len(self._order))
+            frame, first, end = 0, np.zeros_like(rows), np.full_like(rows, len(self._sorted))
         else:
             frame = (self._t[rows] + self.interval) * self._n_tracks
-            first, end = (np.searchsorted(self._keys, frame + shift) for shift in (0, self._n_tracks))
-        own_first, own_end = (np.searchsorted(self._keys, frame + track, side=side) for side in ("left", "right"))
-        return _Candidates(self._order, first, own_first, own_end, end)
+            first, end = self._sorted.between(frame, frame + self._n_tracks)
+        return _Candidates(first, end, self._sorted.between(frame + track, frame + track + 1))

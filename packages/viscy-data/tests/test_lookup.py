@@ -1,0 +1,42 @@
+"""Sorted rows against a search through all of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from viscy_data.lookup import SortedRows, draw_places
+
+KEYS = st.lists(st.integers(-3, 12), max_size=40)
+
+
+@settings(deadline=None, max_examples=100)
+@given(keys=KEYS, first=st.integers(-5, 15), width=st.integers(0, 6))
+def test_a_range_of_keys_holds_the_rows_of_these_keys_in_their_order(keys, first, width):
+    table = SortedRows(keys)
+    begin, stop = table.between([first], [first + width])
+    expected = [(key, row) for row, key in enumerate(keys) if first <= key < first + width]
+    assert table.rows(np.arange(begin[0], stop[0])).tolist() == [row for _, row in sorted(expected)]
+    assert table.any_between(np.array([first]), np.array([first + width])).tolist() == [bool(expected)]
+    assert len(table) == len(keys)
+
+
+def test_draws_are_uniform_and_step_over_what_is_left_out():
+    n = 30_000
+    begin, stop, own = np.full(n, 4), np.full(n, 12), (np.full(n, 6), np.full(n, 9))
+    counts = np.bincount(draw_places(begin, stop, np.random.default_rng(0), own), minlength=12)
+    allowed = [4, 5, 9, 10, 11]
+    assert counts.sum() == counts[allowed].sum()
+    assert counts[allowed] == pytest.approx(np.full(5, n / 5), rel=0.05)
+
+
+class AlmostOne:
+    """The largest number that a generator can return."""
+
+    def random(self, size):
+        return np.full(size, np.nextafter(1.0, 0.0))
+
+
+def test_the_largest_random_number_stays_inside_the_slice():
+    begin, stop = np.array([0, 7]), np.array([2**53, 7])
+    assert draw_places(begin, stop, AlmostOne()).tolist() == [2**53 - 1, 7]
