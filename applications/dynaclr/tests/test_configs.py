@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from viscy_data.synthetic import ExperimentSpec, write_experiment
-from viscy_utils.meta_utils import generate_normalization_metadata
+from viscy_utils.statistics.metadata import generate_normalization_metadata
 
 CONFIGS = Path(__file__).parents[1] / "examples" / "configs"
 SLURM = CONFIGS.parent / "slurm"

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dynaclr.commands.evaluate import evaluate
-from viscy_utils.embedding_store import write_anndata
+from viscy_utils.embeddings.store import write_anndata
 
 DYNACLR = Path(sys.executable).with_name("dynaclr")
 

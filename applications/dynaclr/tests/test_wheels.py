@@ -22,7 +22,7 @@ SMOKE = {
     "viscy-losses": "import viscy_losses; [getattr(viscy_losses, name) for name in viscy_losses.__all__]",
     "viscy-models": "from viscy_models import ContrastiveEncoder, ResNet3dEncoder",
     "viscy-transforms": "from viscy_transforms import BatchedRandAffined, NormalizeSampled",
-    "viscy-utils": "from viscy_utils.cli import VisCyCLI; from viscy_utils.trainer import VisCyTrainer",
+    "viscy-utils": "from viscy_utils.cli import VisCyCLI; from viscy_utils.runs.trainer import VisCyTrainer",
 }
 
 

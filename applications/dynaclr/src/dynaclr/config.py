@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from viscy_data.errors import InputError, MissingInputError
-from viscy_utils.config_errors import condensed
+from viscy_utils.cli.config_errors import condensed
 
 __all__ = ["load_data_module"]
 

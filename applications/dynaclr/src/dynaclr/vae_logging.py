@@ -13,7 +13,7 @@ from torch import Tensor
 from dynaclr.engine.latent import COLLAPSED_NATS, latent_statistics
 from dynaclr.engine.latent_images import decoder_of, interpolation_codes, mosaic, traversal_codes
 from dynaclr.engine.running_means import RunningMeans
-from viscy_utils.log_images import image_sinks
+from viscy_utils.pictures.log_images import image_sinks
 
 __all__ = ["BetaVaeLogger", "kl_scalars"]
 

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from viscy_utils.log_images import detach_sample, render_images
-    from viscy_utils.mp_utils import get_val_stats, mp_wrapper
-    from viscy_utils.normalize import hist_clipping, unzscore, zscore
+    from viscy_utils.pictures.log_images import detach_sample, render_images
+    from viscy_utils.statistics.normalize import hist_clipping, unzscore, zscore
+    from viscy_utils.statistics.summaries import get_val_stats, mp_wrapper
 
 __all__ = [
     "detach_sample",
@@ -21,13 +21,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "detach_sample": "log_images",
-    "get_val_stats": "mp_utils",
-    "hist_clipping": "normalize",
-    "mp_wrapper": "mp_utils",
-    "render_images": "log_images",
-    "unzscore": "normalize",
-    "zscore": "normalize",
+    "detach_sample": "pictures.log_images",
+    "get_val_stats": "statistics.summaries",
+    "hist_clipping": "statistics.normalize",
+    "mp_wrapper": "statistics.summaries",
+    "render_images": "pictures.log_images",
+    "unzscore": "statistics.normalize",
+    "zscore": "statistics.normalize",
 }
 
 

@@ -11,7 +11,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.positives import PositiveScope
 from viscy_data.errors import InputError
-from viscy_utils.cli_errors import report_errors
+from viscy_utils.cli.errors import report_errors
 
 __all__ = ["build_index"]
 

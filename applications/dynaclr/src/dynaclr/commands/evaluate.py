@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from viscy_utils.cli_errors import report_errors
+from viscy_utils.cli.errors import report_errors
 
 __all__ = ["evaluate"]
 

@@ -16,7 +16,7 @@ import yaml
 
 from dynaclr.comparison.recorder import EpochRecord, observed_epochs, read_records
 from viscy_data.errors import InputError
-from viscy_utils.lightning_cli import run as run_lightning
+from viscy_utils.cli.lightning_cli import run as run_lightning
 
 __all__ = ["VariantRun", "merge_config", "prepare_config", "train_variant", "wandb_available"]
 

@@ -15,7 +15,7 @@ from dynaclr.engine.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.objective import Objective, Views, objective_of
 from dynaclr.engine.schedule import warmup_cosine_scheduler
 from viscy_models.checkpoints import load_weights
-from viscy_utils.log_images import image_sinks, log_image
+from viscy_utils.pictures.log_images import image_sinks, log_image
 
 __all__ = ["ContrastiveModule", "ContrastivePrediction"]
 

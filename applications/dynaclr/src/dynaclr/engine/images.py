@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dynaclr.engine.objective import Views
-from viscy_utils.log_images import detach_sample, render_images
+from viscy_utils.pictures.log_images import detach_sample, render_images
 
 __all__ = ["EpochImages", "embedding_scatter"]
 

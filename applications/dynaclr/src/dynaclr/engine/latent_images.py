@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from viscy_utils.log_images import render_images
+from viscy_utils.pictures.log_images import render_images
 
 __all__ = ["decoder_of", "interpolation_codes", "mosaic", "traversal_codes"]
 

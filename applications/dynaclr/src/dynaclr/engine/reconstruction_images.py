@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from viscy_utils.log_images import detach_sample, render_images
+from viscy_utils.pictures.log_images import detach_sample, render_images
 
 __all__ = ["ReconstructionImages"]
 

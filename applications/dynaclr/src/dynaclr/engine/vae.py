@@ -16,7 +16,7 @@ from dynaclr.engine.reconstruction_images import ReconstructionImages
 from dynaclr.engine.schedule import warmup_cosine_scheduler
 from dynaclr.imbalance import BalancedCrossEntropy, ClassFigures, ClassTally, ClassWeightMethod, choose_class_loss
 from dynaclr.vae_logging import BetaVaeLogger, kl_scalars
-from viscy_utils.log_images import image_sinks, log_image
+from viscy_utils.pictures.log_images import image_sinks, log_image
 
 __all__ = ["BetaVaeModule"]
 

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from viscy_utils.evaluation.model_outputs import run_model
 from viscy_utils.evaluation.visualization import draw_outputs
-from viscy_utils.log_images import log_image
+from viscy_utils.pictures.log_images import log_image
+from viscy_utils.pictures.training_samples import read_samples
 from viscy_utils.randomness import fixed_randomness, generators_of
-from viscy_utils.training_samples import read_samples
 
 __all__ = ["CheckpointVisualization"]
 

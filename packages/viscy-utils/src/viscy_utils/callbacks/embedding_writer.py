@@ -18,8 +18,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from viscy_data.errors import InputError
-from viscy_utils.embedding_reductions import add_reductions
-from viscy_utils.embedding_store import (
+from viscy_utils.embeddings.prediction_manifest import prediction_manifest
+from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
+from viscy_utils.embeddings.reductions import add_reductions
+from viscy_utils.embeddings.store import (
     build_anndata,
     get_available_index_columns,
     import_anndata,
@@ -28,8 +30,6 @@ from viscy_utils.embedding_store import (
     replace_store,
     write_anndata,
 )
-from viscy_utils.prediction_manifest import prediction_manifest
-from viscy_utils.prediction_parts import PredictionParts, Rows
 
 if TYPE_CHECKING:
     import pandas as pd

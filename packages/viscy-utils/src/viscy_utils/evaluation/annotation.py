@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from viscy_utils.embedding_store import (
+from viscy_utils.embeddings.store import (
     build_anndata,
     get_available_index_columns,
     import_anndata,

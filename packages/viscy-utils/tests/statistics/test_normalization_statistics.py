@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter, read_attributes
-from viscy_utils.meta_utils import generate_normalization_metadata, sidecar_path_of
-from viscy_utils.mp_utils import get_val_stats, mp_get_val_stats, mp_wrapper
-from viscy_utils.pixel_samples import sample_frame
-from viscy_utils.trainer import VisCyTrainer
+from viscy_utils.runs.trainer import VisCyTrainer
+from viscy_utils.statistics.metadata import generate_normalization_metadata, sidecar_path_of
+from viscy_utils.statistics.pixel_samples import sample_frame
+from viscy_utils.statistics.summaries import get_val_stats, mp_get_val_stats, mp_wrapper
 
 
 def write_plate(path, images, channels=("Phase", "GFP"), version="0.5"):

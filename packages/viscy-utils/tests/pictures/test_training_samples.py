@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomS
 
 from viscy_data.distributed import SequentialBatchSampler
 from viscy_data.loaders import BatchLoader
-from viscy_utils.log_images import log_image
+from viscy_utils.pictures.log_images import log_image
+from viscy_utils.pictures.training_samples import read_samples
 from viscy_utils.randomness import fixed_randomness, generators_of
-from viscy_utils.training_samples import read_samples
 
 
 class Numbers(Dataset):

@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 from viscy_data.errors import InputError
-from viscy_utils.embedding_store import (
+from viscy_utils.embeddings.store import (
     SAMPLE_COLUMN,
     add_array,
     build_anndata,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from viscy_utils.embedding_store import add_array, edit_store
+from viscy_utils.embeddings.store import add_array, edit_store
 
 __all__ = ["add_reductions", "reduce_features"]
 

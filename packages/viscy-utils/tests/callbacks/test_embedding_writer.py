@@ -21,11 +21,11 @@ from viscy_utils.callbacks.embedding_writer import (
     read_embedding_dataset,
     write_embedding_dataset,
 )
-from viscy_utils.embedding_reductions import reduce_features
-from viscy_utils.embedding_store import observation_table, parts_path_of
+from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
+from viscy_utils.embeddings.reductions import reduce_features
+from viscy_utils.embeddings.store import observation_table, parts_path_of
 from viscy_utils.evaluation import load_annotation_anndata
 from viscy_utils.evaluation.annotation import convert
-from viscy_utils.prediction_parts import PredictionParts, Rows
 
 ad = pytest.importorskip("anndata")
 
@@ -299,7 +299,7 @@ def test_a_failing_reduction_keeps_the_embeddings(tmp_path, caplog):
 
 
 def test_neighbours_are_capped_for_small_data(monkeypatch):
-    import viscy_utils.embedding_reductions as module
+    import viscy_utils.embeddings.reductions as module
 
     seen = {}
     monkeypatch.setattr(module, "_fit", lambda method, features, options: seen.update({method: options}) or features)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
 import viscy_utils
-from viscy_utils.cli_utils import format_markdown_table, load_config
-from viscy_utils.normalize import hist_adapteq_2D, hist_clipping, unzscore, zscore
+from viscy_utils.cli.text_formats import format_markdown_table, load_config
+from viscy_utils.statistics.normalize import hist_adapteq_2D, hist_clipping, unzscore, zscore
 
 
 @pytest.fixture
@@ -94,3 +95,24 @@ def test_the_package_lists_what_it_offers():
     assert all(callable(getattr(viscy_utils, name)) for name in viscy_utils.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = viscy_utils.nothing
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cli_errors", "cli.errors"),
+        ("cli_utils", "cli.text_formats"),
+        ("embedding_store", "embeddings.store"),
+        ("log_images", "pictures.log_images"),
+        ("meta_utils", "statistics.metadata"),
+        ("mp_utils", "statistics.summaries"),
+        ("normalize", "statistics.normalize"),
+        ("precompute", "statistics.precompute"),
+        ("trainer", "runs.trainer"),
+        ("training_samples", "pictures.training_samples"),
+    ],
+)
+def test_old_paths_lead_to_the_same_objects(old, new):
+    room = import_module(f"viscy_utils.{new}")
+    shim = import_module(f"viscy_utils.{old}")
+    assert all(getattr(shim, name) is getattr(room, name) for name in room.__all__)

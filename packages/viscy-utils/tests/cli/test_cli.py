@@ -16,9 +16,9 @@ from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from viscy_data.errors import InputError
 from viscy_utils.cli import SUBCOMMANDS, format_help, main
-from viscy_utils.cli_errors import report_errors
-from viscy_utils.config_errors import parser_error
-from viscy_utils.lightning_cli import ConfigSaver
+from viscy_utils.cli.config_errors import parser_error
+from viscy_utils.cli.errors import report_errors
+from viscy_utils.cli.lightning_cli import ConfigSaver
 
 BORING = "lightning.pytorch.demos.boring_classes"
 

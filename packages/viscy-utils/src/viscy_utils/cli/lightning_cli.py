@@ -18,8 +18,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_utils.cli import SUBCOMMANDS
-from viscy_utils.config_errors import condensed
-from viscy_utils.trainer import VisCyTrainer
+from viscy_utils.cli.config_errors import condensed
+from viscy_utils.runs.trainer import VisCyTrainer
 
 __all__ = ["ConfigSaver", "VisCyCLI", "run"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import PlateWriter
-from viscy_utils.precompute import normalize_image, precompute_array
-from viscy_utils.trainer import VisCyTrainer
+from viscy_utils.runs.trainer import VisCyTrainer
+from viscy_utils.statistics.precompute import normalize_image, precompute_array
 
 CHANNELS = ("Phase", "GFP")
 SHAPE = (2, 2, 3, 8, 6)  # T, C, Z, Y, X

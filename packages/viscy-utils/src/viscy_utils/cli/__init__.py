@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from viscy_data.errors import InputError
-from viscy_utils.cli_errors import report_errors
+from viscy_utils.cli.errors import report_errors
 
 if TYPE_CHECKING:
-    from viscy_utils.lightning_cli import VisCyCLI
+    from viscy_utils.cli.lightning_cli import VisCyCLI
 
 __all__ = ["SUBCOMMANDS", "VisCyCLI", "format_help", "main", "share_cores"]
 
@@ -39,7 +39,7 @@ SUBCOMMANDS: Mapping[str, str] = {
 
 def __getattr__(name: str) -> Any:
     if name == "VisCyCLI":
-        from viscy_utils.lightning_cli import VisCyCLI
+        from viscy_utils.cli.lightning_cli import VisCyCLI
 
         return VisCyCLI
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -108,7 +108,7 @@ def main(args: list[str] | None = None, prog: str = "viscy") -> None:
     share_cores()
     with report_errors(prog):
         _check_subcommand(args, prog)
-        from viscy_utils.lightning_cli import run
+        from viscy_utils.cli.lightning_cli import run
 
         run(args, prog)
 
@@ -120,7 +120,3 @@ def _check_subcommand(args: list[str], prog: str) -> None:
     near = difflib.get_close_matches(args[0], SUBCOMMANDS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"see {prog} --help"
     raise InputError(f"{prog} {args[0]}", found=f"no subcommand {args[0]!r}", fix=hint)
-
-
-if __name__ == "__main__":
-    main()

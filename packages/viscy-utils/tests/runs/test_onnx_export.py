@@ -15,7 +15,7 @@ from torch import nn
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_utils.cli import main
-from viscy_utils.trainer import VisCyTrainer
+from viscy_utils.runs.trainer import VisCyTrainer
 
 
 class TwoHeads(LightningModule):

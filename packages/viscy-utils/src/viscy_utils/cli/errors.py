@@ -1,0 +1,97 @@
+"""Errors at the command line: one short paragraph and an exit code instead of a traceback.
+
+Exit code 2 says that the input is at fault (a config, a path, a value), 1 that anything else went wrong. With
+``VISCY_DEBUG=1`` the traceback is printed as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from viscy_data.errors import InputError
+
+__all__ = ["exit_code_of", "report_errors"]
+
+# Errors of these kinds are the user's when they are raised below one of the functions that read the configuration,
+# build its classes or set up its data. Lightning gives the hooks their names.
+_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError)
+_INPUT_STAGES = frozenset(
+    {"parse_arguments", "instantiate_classes", "prepare_data", "setup", "preprocess", "export", "precompute"}
+    | {"convert_to_anndata", "train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"}
+)
+
+
+@contextmanager
+def report_errors(prog: str = "viscy") -> Iterator[None]:
+    """Turn an exception into one paragraph on standard error and an exit code.
+
+    Usable as ``with report_errors():`` and as a decorator. ``SystemExit`` passes through.
+
+    Parameters
+    ----------
+    prog : str, default "viscy"
+        Name of the command, the first word of the message.
+
+    Raises
+    ------
+    SystemExit
+        With 2 for bad input, 1 for any other error, 130 after Ctrl-C.
+
+    Examples
+    --------
+    >>> with report_errors("viscy"):
+    ...     pass
+    """
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        sys.stderr.write(f"{prog}: interrupted\n")
+        raise SystemExit(130) from err
+    except Exception as err:
+        if os.environ.get("VISCY_DEBUG", "0") not in ("", "0"):
+            traceback.print_exception(err)
+        code = exit_code_of(err)
+        sys.stderr.write(f"{prog}: error: {_describe(err, code)}\n")
+        raise SystemExit(code) from err
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Tell bad input (2) from any other error (1).
+
+    Parameters
+    ----------
+    error : BaseException
+        Raised and caught: the functions it passed through count.
+
+    Returns
+    -------
+    int
+        2 for errors about input and for values refused while the configuration is parsed, its classes are built or
+        its data is set up; else 1.
+    """
+    if isinstance(error, InputError | FileNotFoundError | FileExistsError | NotADirectoryError):
+        return 2
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; not imported here, it takes seconds
+        return 2
+    if isinstance(error, _VALUE_ERRORS) and _INPUT_STAGES.intersection(_functions(error)):
+        return 2
+    return 1
+
+
+def _functions(error: BaseException) -> Iterator[str]:
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_code.co_name
+
+
+def _describe(error: Exception, code: int) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    kind = type(error).__name__
+    lines = [text.strip() if isinstance(error, InputError) else f"{text.strip()} ({kind})" if text.strip() else kind]
+    lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
+    if code != 2:
+        lines.append("  set VISCY_DEBUG=1 to see where it happened")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Pictures during training: samples to draw and loggers that take images."""

@@ -1,0 +1,1 @@
+"""Normalisation: statistics of the pixels of a store, and what uses them."""

@@ -1,0 +1,225 @@
+"""Normalisation statistics of a store: computing them and writing them where training looks for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from rich.progress import Progress
+
+from viscy_data.errors import InputError
+from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes
+from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
+from viscy_utils.statistics.summaries import get_val_stats
+
+__all__ = ["generate_normalization_metadata", "sidecar_path_of", "write_meta_field"]
+
+_logger = logging.getLogger(__name__)
+
+_FIELD = "normalization"
+_ALIASED = 0.25  # standard deviations between the mean of the sample and that of all pixels
+
+
+class _HasAttributes(Protocol):
+    zattrs: MutableMapping[str, Any]
+
+
+def write_meta_field(
+    position: _HasAttributes, metadata: Mapping[str, Any], field_name: str, subfield_name: str
+) -> None:
+    """Merge entries into ``attributes[field_name][subfield_name]`` of an open plate or FOV.
+
+    Parameters
+    ----------
+    position : object with ``zattrs``
+        An iohub plate or position, open for writing.
+    metadata : mapping
+        Entries to set; others of the subfield stay.
+    field_name, subfield_name : str
+        Such as ``"normalization"`` and the name of a channel.
+    """
+    field = dict(position.zattrs.get(field_name, {}))
+    field[subfield_name] = {**field.get(subfield_name, {}), **metadata}
+    position.zattrs[field_name] = field
+
+
+def sidecar_path_of(store: str | Path) -> Path:
+    """Return where the statistics of a read-only store are kept: ``<store>.normalization.json``, beside it."""
+    store = Path(store)
+    return store.with_name(f"{store.name}.normalization.json")
+
+
+def generate_normalization_metadata(
+    zarr_dir: str | Path,
+    num_workers: int = 4,
+    channel_ids: int | Sequence[int] = -1,
+    grid_spacing: int = 32,
+    *,
+    sampling: Sampling = "grid",
+    dataset_fovs: Sequence[str] | None = None,
+    sidecar_path: str | Path | None = None,
+) -> None:
+    """Compute statistics per channel of dataset, FOV and time point, and write them as attributes of the store.
+
+    Frames without content (one constant value, or nothing finite) and non-finite pixels are left out and reported.
+    FOVs may differ in size and length. Channels that are not named keep the statistics they have.
+
+    Parameters
+    ----------
+    zarr_dir : str or Path
+        HCS OME-Zarr store.
+    num_workers : int, default 4
+        Threads, one FOV each.
+    channel_ids : int or sequence of int, default -1
+        Positions of the channels; -1 takes all.
+    grid_spacing : int, default 32
+        One pixel in ``grid_spacing ** 2`` counts.
+    sampling : {"grid", "stratified"}, default "grid"
+        See :func:`viscy_utils.statistics.pixel_samples.sample_frame`.
+    dataset_fovs : sequence of str, optional
+        FOVs (``A/1/0``) or wells (``A/1``) whose pixels make the dataset and time point statistics, for instance
+        those used for training. All by default.
+    sidecar_path : str or Path, optional
+        Write to this JSON file instead of the store. A store that cannot be written gets one beside it, see
+        :func:`sidecar_path_of`.
+
+    Raises
+    ------
+    InputError
+        If the store cannot be used, a channel or FOV does not exist, or a channel has no content at all.
+    """
+    fovs = read_plate(zarr_dir)
+    store = fovs[0].store if fovs else str(zarr_dir)
+    channels = _channel_names(fovs, store, channel_ids)
+    if grid_spacing < 1 or num_workers < 1:
+        raise ValueError(f"grid_spacing and num_workers must be positive, got {grid_spacing} and {num_workers}")
+    counted = _select(fovs, store, dataset_fovs)
+    with ThreadPoolExecutor(num_workers) as pool, Progress(transient=True) as progress:
+        task = progress.add_task("normalisation statistics", total=len(fovs) * len(channels))
+
+        def sample(fov: FovInfo, channel: str) -> FovSample:
+            result = sample_fov(fov, channel, grid_spacing, sampling)
+            progress.advance(task)
+            return result
+
+        statistics = {}
+        for channel in channels:
+            samples = list(pool.map(lambda fov: sample(fov, channel), fovs))  # noqa: B023 - consumed in this turn
+            _report(channel, fovs, samples)
+            statistics[channel] = _statistics(channel, store, samples, counted)
+    _write(fovs, store, statistics, sidecar_path)
+
+
+def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Sequence[int]) -> list[str]:
+    if not fovs:
+        raise InputError(store, found="a plate without FOVs")
+    names = fovs[0].channel_names
+    different = [fov.name for fov in fovs if fov.channel_names != names]
+    if different:
+        raise InputError(f"{store}, FOV {different[0]}", found="other channels than in the first FOV")
+    ids = range(len(names)) if channel_ids == -1 else np.atleast_1d(np.asarray(channel_ids)).tolist()
+    wrong = [i for i in ids if not 0 <= i < len(names)]
+    if wrong:
+        raise InputError(store, field="channel_ids", found=str(wrong), expected=f"0 to {len(names) - 1}")
+    return [names[i] for i in ids]
+
+
+def _select(fovs: Sequence[FovInfo], store: str, names: Sequence[str] | None) -> list[bool]:
+    """Tell for each FOV whether it counts for the dataset."""
+    if names is None:
+        return [True] * len(fovs)
+    wanted = {name.strip("/") for name in names}
+    unknown = wanted.difference(*({fov.name, fov.well} for fov in fovs))
+    if unknown:
+        raise InputError(store, field="dataset_fovs", found=", ".join(sorted(unknown)), expected="FOVs or wells of it")
+    return [bool(wanted & {fov.name, fov.well}) for fov in fovs]
+
+
+def _statistics(channel: str, store: str, samples: Sequence[FovSample], counted: Sequence[bool]) -> dict[str, Any]:
+    """Statistics of one channel: ``dataset``, ``timepoints`` and a list ``fovs`` with None for empty FOVs."""
+    pooled = [sample for sample, counts in zip(samples, counted, strict=True) if counts]
+    values = [frame for sample in pooled for frame in sample.frames.values()]
+    if not values:
+        raise InputError(f"{store}, channel {channel}", found="no frame with content", expected="an image somewhere")
+    dataset = get_val_stats(np.concatenate(values))
+    true_mean = np.average([s.mean for s in pooled if s.frames], weights=[len(s.frames) for s in pooled if s.frames])
+    if abs(dataset["mean"] - true_mean) > _ALIASED * dataset["std"]:
+        _logger.warning(
+            "%s, channel %s: the sampled pixels have mean %.4g, all pixels %.4g; a periodic image needs "
+            "sampling: stratified, a small one a smaller grid_spacing",
+            store,
+            channel,
+            dataset["mean"],
+            true_mean,
+        )
+    times = sorted({t for sample in pooled for t in sample.frames})
+    return {
+        "dataset": dataset,
+        "timepoints": {
+            str(t): get_val_stats(np.concatenate([s.frames[t] for s in pooled if t in s.frames])) for t in times
+        },
+        "fovs": [get_val_stats(np.concatenate(list(s.frames.values()))) if s.frames else None for s in samples],
+    }
+
+
+def _report(channel: str, fovs: Sequence[FovInfo], samples: Sequence[FovSample]) -> None:
+    for fov, sample in zip(fovs, samples, strict=True):
+        if sample.empty:
+            _logger.warning(
+                "%s, FOV %s, channel %s: left out %d of %d frames without content: t = %s",
+                fov.store, fov.name, channel, len(sample.empty), fov.shape[0], ", ".join(map(str, sample.empty)),
+            )  # fmt: skip
+        if sample.n_nonfinite:
+            _logger.warning(
+                "%s, FOV %s, channel %s: left out %d sampled pixels that are NaN or infinite",
+                fov.store, fov.name, channel, sample.n_nonfinite,
+            )  # fmt: skip
+
+
+def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], sidecar: str | Path | None) -> None:
+    writable = "://" not in store and os.access(store, os.W_OK)
+    if sidecar is None and not writable:
+        if "://" in store:
+            raise InputError(store, field="sidecar_path", found="nothing", expected="a local path for the statistics")
+        sidecar = sidecar_path_of(store)
+        _logger.warning("%s cannot be written; the statistics go to %s", store, sidecar)
+    entries = dict(_entries(fovs, statistics))
+    if sidecar is not None:
+        _write_sidecar(Path(sidecar), entries)
+        return
+    for name, channels in entries.items():
+        kept = read_attributes(store, name).get(_FIELD, {})
+        update_attributes(store, name, _FIELD, {**kept, **channels})
+
+
+def _entries(fovs: Sequence[FovInfo], statistics: dict[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Attributes of the plate (under None) and of each FOV, by channel."""
+    shared = {
+        channel: {"dataset_statistics": found["dataset"], "timepoint_statistics": found["timepoints"]}
+        for channel, found in statistics.items()
+    }
+    yield None, shared
+    for i, fov in enumerate(fovs):
+        own = {channel: found["fovs"][i] for channel, found in statistics.items()}
+        yield (
+            fov.name,
+            {c: levels | ({"fov_statistics": own[c]} if own[c] is not None else {}) for c, levels in shared.items()},
+        )
+
+
+def _write_sidecar(path: Path, entries: dict[str | None, dict[str, Any]]) -> None:
+    """Merge into the JSON file, replaced in one step."""
+    content = json.loads(path.read_text()) if path.exists() else {"plate": {}, "fovs": {}}
+    content["plate"] |= entries[None]
+    for name, channels in entries.items():
+        if name is not None:
+            content["fovs"][name] = content["fovs"].get(name, {}) | channels
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
+    temporary.replace(path)
