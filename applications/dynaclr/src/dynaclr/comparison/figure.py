@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dynaclr.comparison.recorder import EpochRecord
 from dynaclr.comparison.runs import VariantRun
-from dynaclr.engine.latent import COLLAPSED_NATS
+from dynaclr.engine.vae.latent import COLLAPSED_NATS
 from dynaclr.imbalance import ClassFigures
 
 __all__ = ["draw_curves"]

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dynaclr.comparison.runs import VariantRun
 from dynaclr.comparison.verdict import Criterion, judge, worst_level
-from dynaclr.engine.latent import COLLAPSED_NATS
+from dynaclr.engine.vae.latent import COLLAPSED_NATS
 from dynaclr.imbalance import ClassFigures
 
 __all__ = ["Row", "criteria_table", "make_rows", "terminal_table", "write_reports"]

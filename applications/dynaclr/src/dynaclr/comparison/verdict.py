@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from dynaclr.comparison.recorder import EpochRecord
-from dynaclr.engine.latent import COLLAPSED_NATS
+from dynaclr.engine.vae.latent import COLLAPSED_NATS
 from dynaclr.imbalance import ClassFigures
 
 __all__ = ["LEVELS", "Criterion", "Level", "judge", "worst_level"]

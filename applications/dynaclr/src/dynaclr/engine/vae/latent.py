@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["COLLAPSED_NATS", "LatentTally", "clamp_logvar", "kl_per_dimension", "latent_statistics"]
+__all__ = ["COLLAPSED_NATS", "LatentTally", "clamp_logvar", "kl_per_dimension", "kl_scalars", "latent_statistics"]
 
 COLLAPSED_NATS = 0.05
 """A dimension whose mean divergence is below this says next to nothing about the image: it has collapsed."""
 
 _MAX_LOGVAR = 20.0
+_MAX_SCALARS = 64
 
 
 def clamp_logvar(logvar: Tensor) -> Tensor:
@@ -36,6 +37,32 @@ def kl_per_dimension(mean: Tensor, logvar: Tensor) -> Tensor:
     """
     logvar = clamp_logvar(logvar)
     return 0.5 * (mean.float() ** 2 + logvar.exp() - 1 - logvar)
+
+
+def kl_scalars(divergence: Tensor, stage: str) -> dict[str, float]:
+    """Name the mean divergences of an epoch.
+
+    Parameters
+    ----------
+    divergence : Tensor, shape (L,)
+        In nats.
+    stage : str
+
+    Returns
+    -------
+    dict of str to float
+        ``kl/active_dims/{stage}``, ``kl/collapsed_share/{stage}`` (dimensions below 0.05),
+        ``kl/max/{stage}`` and, for up to 64 dimensions, ``kl/dim_{i}/{stage}``.
+    """
+    collapsed = divergence < COLLAPSED_NATS
+    found = {
+        f"kl/active_dims/{stage}": float((~collapsed).sum()),
+        f"kl/collapsed_share/{stage}": float(collapsed.float().mean()),
+        f"kl/max/{stage}": float(divergence.max()),
+    }
+    if len(divergence) <= _MAX_SCALARS:
+        found |= {f"kl/dim_{i}/{stage}": float(value) for i, value in enumerate(divergence)}
+    return found
 
 
 @torch.no_grad()

@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from dynaclr.engine.elbo import CLASS_LOSSES, BetaSchedule, BetaScheduleName, reconstruction_loss
-from dynaclr.engine.label_maps import NetworkInput, label_map
-from dynaclr.engine.latent import LatentTally, kl_per_dimension
-from dynaclr.engine.reconstruction_images import ReconstructionImages
-from dynaclr.engine.schedule import warmup_cosine_scheduler
+from dynaclr.engine.training import warmup_cosine_scheduler
+from dynaclr.engine.vae.elbo import CLASS_LOSSES, BetaSchedule, BetaScheduleName, reconstruction_loss
+from dynaclr.engine.vae.label_maps import NetworkInput, label_map
+from dynaclr.engine.vae.latent import LatentTally, kl_per_dimension, kl_scalars
+from dynaclr.engine.vae.logging import BetaVaeLogger
+from dynaclr.engine.vae.pictures import ReconstructionImages
 from dynaclr.imbalance import BalancedCrossEntropy, ClassFigures, ClassTally, ClassWeightMethod, choose_class_loss
-from dynaclr.vae_logging import BetaVaeLogger, kl_scalars
 from viscy_utils.pictures.log_images import image_sinks, log_image
 
 __all__ = ["BetaVaeModule"]
@@ -27,7 +27,7 @@ class BetaVaeModule(LightningModule):
     """Train a variational autoencoder to reconstruct its input; beta weighs the divergence from the prior.
 
     The scales are those of the evidence lower bound: both terms are sums, over the elements of an image and over the
-    latent dimensions, averaged over the batch. Logs what `dynaclr.vae_logging.BetaVaeLogger` says; with
+    latent dimensions, averaged over the batch. Logs what `dynaclr.engine.vae.logging.BetaVaeLogger` says; with
     `num_classes` also, for each epoch, ``metrics/accuracy/{stage}`` of pixels, ``metrics/accuracy_class_{k}/{stage}``,
     ``metrics/balanced_accuracy/{stage}``, ``metrics/f1_score/{stage}`` and ``metrics/majority_share/{stage}``.
 
@@ -37,7 +37,7 @@ class BetaVaeModule(LightningModule):
         From images to an object with ``recon_x``, ``mean``, ``logvar`` and ``z``, such as `viscy_models.BetaVae25D` or
         `viscy_models.BetaVaeMonai`; ``model.*`` in checkpoints. A 2D model takes flat images (B, C, 1, Y, X).
     loss_function : nn.Module, optional
-        Of (reconstruction, target); see `dynaclr.engine.elbo.reconstruction_loss` for scales. By default a new
+        Of (reconstruction, target); see `dynaclr.engine.vae.elbo.reconstruction_loss` for scales. By default a new
         ``MSELoss(reduction="sum")``, or with `num_classes` cross-entropy as the options below say, whose weights of
         classes also apply to a loss given here that has none of its own.
     beta : float, default 1.0

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynaclr.engine.objective import Views
+from dynaclr.engine.contrastive.objective import Views
 from viscy_utils.pictures.log_images import detach_sample, render_images
 
 __all__ = ["EpochImages", "embedding_scatter"]

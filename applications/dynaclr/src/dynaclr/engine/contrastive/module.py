@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dynaclr.engine.images import EpochImages
-from dynaclr.engine.metrics import batch_metrics, pair_metrics
-from dynaclr.engine.objective import Objective, Views, objective_of
-from dynaclr.engine.schedule import warmup_cosine_scheduler
+from dynaclr.engine.contrastive.images import EpochImages
+from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
+from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
+from dynaclr.engine.training import warmup_cosine_scheduler
 from viscy_models.checkpoints import load_weights
 from viscy_utils.pictures.log_images import image_sinks, log_image
 
