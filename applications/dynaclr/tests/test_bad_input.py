@@ -90,7 +90,7 @@ CASES = {
     "unknown key": (lambda f, e, d: d.update(batchsize=4), ["fit.yml", "batchsize", "batch_size"]),
     "unknown choice": (
         lambda f, e, d: d.update(positive_scope="descendents"),
-        ["data.init_args.positive_scope", "found    descendents", "'track'", "did you mean descendants?"],
+        ["data.init_args.positive_scope", "found    descendents", "'track'", "did you mean 'descendants'?"],
     ),
     "missing statistics": (
         lambda f, e, d: d.update(normalizations=[NORMALIZE]),

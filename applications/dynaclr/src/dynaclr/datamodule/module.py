@@ -17,16 +17,7 @@ from lightning.pytorch import LightningDataModule
 from monai.transforms import MapTransform
 
 from dynaclr.datamodule.evaluation_order import FixedOrderBatchSampler
-from dynaclr.datamodule.settings import (
-    Option,
-    PatchWindow,
-    check_options,
-    is_count,
-    is_names,
-    is_number,
-    is_tau_range,
-    plain_record,
-)
+from dynaclr.datamodule.settings import WHERE, PatchWindow, plain_record
 from dynaclr.datamodule.split import ExperimentSplit, check_known
 from dynaclr.datamodule.trainer_checks import compare_beta, refuse_overfit_batches
 from dynaclr.datamodule.transform_checks import check_keys, check_statistics
@@ -35,6 +26,7 @@ from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from viscy_data.channel_dropout import ChannelDropout
+from viscy_data.checks import Option, check_options, is_count, is_names, is_number, is_range
 from viscy_data.distributed import SequentialBatchSampler, World
 from viscy_data.errors import InputError, raise_all
 from viscy_data.loaders import BatchLoader
@@ -160,7 +152,7 @@ class MultiExperimentDataModule(LightningDataModule):
                 predict_experiments is None or (is_names(predict_experiments) and len(predict_experiments) > 0),
                 f"{names}, or null for all experiments",
             ),
-            Option("tau_range", tau_range, is_tau_range(tau_range), "[first, last] hours with 0 <= first <= last"),
+            Option("tau_range", tau_range, is_range(tau_range, 0), "[first, last] hours with 0 <= first <= last"),
             Option("tau_decay_rate", tau_decay_rate, is_number(tau_decay_rate), "a finite number"),
             Option("num_workers", num_workers, is_count(num_workers), "a whole number of at least 0"),
             Option("hcl_beta", hcl_beta, is_number(hcl_beta, 0), "a number of at least 0"),
@@ -171,7 +163,7 @@ class MultiExperimentDataModule(LightningDataModule):
                 for name, found in (("normalizations", normalizations), ("augmentations", augmentations))
             ),
         ]
-        raise_all([*window.problems(), *check_options(options)])
+        raise_all([*window.problems(), *check_options(WHERE, options)])
         self._plan = BatchPlan(
             batch_size=batch_size,
             experiment_aware=experiment_aware,

@@ -2,77 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from viscy_data.checks import Option, check_options, is_count, is_pair
 from viscy_data.errors import InputError
 
-__all__ = [
-    "Option",
-    "PatchWindow",
-    "check_options",
-    "is_count",
-    "is_names",
-    "is_number",
-    "is_tau_range",
-    "plain_record",
-]
+__all__ = ["WHERE", "PatchWindow", "plain_record"]
 
 WHERE = "MultiExperimentDataModule"
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option: its name, what was given, whether that is usable, and what would be."""
-
-    name: str
-    found: Any
-    holds: bool
-    expected: str
-    fix: str = ""
-
-
-def check_options(options: Iterable[Option]) -> list[InputError]:
-    """Return a problem for every option that does not hold."""
-    return [
-        InputError(WHERE, field=option.name, found=repr(option.found), expected=option.expected, fix=option.fix)
-        for option in options
-        if not option.holds
-    ]
-
-
-def is_count(value: Any, least: int = 0) -> bool:
-    """Tell whether a value is a whole number of at least ``least``."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
-    """Tell whether a value is a finite number in a closed range."""
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and least <= value <= most
-    )
-
-
-def is_names(value: Any) -> bool:
-    """Tell whether a value is a list of different texts."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return False
-    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
-
-
-def is_tau_range(value: Any) -> bool:
-    """Tell whether a value is a range of hours."""
-    return _is_pair(value) and all(is_number(hours, 0) for hours in value) and value[0] <= value[1]
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
 
 
 @dataclass(frozen=True)
@@ -94,11 +34,12 @@ class PatchWindow:
     def problems(self) -> list[InputError]:
         """Return what is wrong with it."""
         z, size, final = self.z_range, self.yx_patch_size, self.final_yx_patch_size
-        z_holds = _is_pair(z) and is_count(z[0]) and is_count(z[1]) and z[0] < z[1]
-        sizes_hold = [_is_pair(value) and all(is_count(entry, 1) for entry in value) for value in (size, final)]
+        z_holds = is_pair(z) and is_count(z[0]) and is_count(z[1]) and z[0] < z[1]
+        sizes_hold = [is_pair(value) and all(is_count(entry, 1) for entry in value) for value in (size, final)]
         fits = not all(sizes_hold) or all(small <= large for small, large in zip(final, size, strict=True))
         pixels = "[height, width] in whole pixels, at least 1"
         return check_options(
+            WHERE,
             [
                 Option("z_range", z, z_holds, "[first slice, one past the last] with 0 <= first < last"),
                 Option("yx_patch_size", size, sizes_hold[0], pixels),
@@ -110,7 +51,7 @@ class PatchWindow:
                     f"at most yx_patch_size {size!r}: the final patch is cut out of it",
                     "read larger patches, or keep smaller ones",
                 ),
-            ]
+            ],
         )
 
     @property

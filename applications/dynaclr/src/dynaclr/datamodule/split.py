@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.experiment.checks import near_matches
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
 
 __all__ = ["ExperimentSplit", "check_known"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from dynaclr.experiment.checks import near_matches
 from dynaclr.experiment.config import ExperimentConfig
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 
 __all__ = ["TrainingChannels", "resolve_channels"]

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dynaclr.experiment.config import ExperimentConfig
+from viscy_data.checks import is_number, is_texts, near_matches
 from viscy_data.errors import InputError, InputErrors, MissingInputError
 from viscy_data.stores import FovInfo, canonical_fov_name
 
-__all__ = ["check_config", "check_names", "check_plate", "near_matches", "within"]
+__all__ = ["check_config", "check_names", "check_plate", "within"]
 
 _TEXTS = ("organelle", "date")
 _PATHS = ("data_path", "tracks_path")
 _LISTS = ("channel_names", "source_channel")
-
-
-def near_matches(name: object, known: Iterable[str]) -> str:
-    """List the likeliest of the known names for a misspelt one, or all of them when none is near."""
-    known = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return ("did you mean " if near else "one of ") + ", ".join(repr(entry) for entry in near or known)
 
 
 def within(error: InputError, where: str, field: str) -> list[InputError]:
@@ -79,12 +71,12 @@ def check_config(config: ExperimentConfig, where: str) -> list[InputError]:
         if not isinstance(getattr(config, field), str):
             wrong(field, "a text", "put it in quotes")
     for field in ("interval_minutes", "start_hpi", "moi"):
-        if not _is_number(getattr(config, field)):
+        if not is_number(getattr(config, field)):
             wrong(field, "a number", "write it without quotes" if isinstance(getattr(config, field), str) else "")
-    if _is_number(config.interval_minutes) and config.interval_minutes <= 0:
+    if is_number(config.interval_minutes) and config.interval_minutes <= 0:
         wrong("interval_minutes", "more than 0 minutes")
     for field in _LISTS:
-        if not _is_list_of_texts(getattr(config, field)):
+        if not is_texts(getattr(config, field)):
             wrong(field, "a list of channel names", _as_list(getattr(config, field)))
         elif not getattr(config, field) or len(set(getattr(config, field))) < len(getattr(config, field)):
             wrong(field, "at least one channel, each once")
@@ -121,7 +113,7 @@ def _check_condition_wells(condition_wells: Any, where: str) -> list[InputError]
         ]
     errors, owner = [], {}
     for condition, wells in condition_wells.items():
-        if not isinstance(condition, str) or not _is_list_of_texts(wells) or not wells:
+        if not isinstance(condition, str) or not is_texts(wells) or not wells:
             errors.append(
                 InputError(
                     where,
@@ -185,14 +177,6 @@ def _channel_fix(config: ExperimentConfig, fov: FovInfo) -> str:
     if unknown:
         return f"for {unknown[0]!r}: {near_matches(unknown[0], fov.channel_names)}"
     return "list the channels of the store in its order; choose among them with source_channel"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value)
 
 
 def _as_list(value: Any) -> str:

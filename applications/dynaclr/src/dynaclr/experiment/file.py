@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from dynaclr.experiment.checks import near_matches
 from dynaclr.experiment.config import ExperimentConfig
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError
 
 __all__ = ["read_experiments"]

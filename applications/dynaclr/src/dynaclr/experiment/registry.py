@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import warnings
 from collections import defaultdict
@@ -22,6 +21,7 @@ from dynaclr.experiment.channels import TrainingChannels, resolve_channels
 from dynaclr.experiment.checks import check_config, check_names, check_plate, within
 from dynaclr.experiment.config import ExperimentConfig
 from dynaclr.experiment.file import read_experiments
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
 from viscy_data.stores import FovInfo, canonical_store, read_plate
 
@@ -130,8 +130,7 @@ class ExperimentRegistry:
             if config.name == name:
                 return config
         names = [config.name for config in self.experiments]
-        near = difflib.get_close_matches(str(name), names, n=3) or names
-        raise KeyError(f"no experiment {name!r}; did you mean {', '.join(map(repr, near))}?")
+        raise KeyError(f"no experiment {name!r}: {near_matches(name, names)}")
 
     def subset(self, names: Iterable[str]) -> ExperimentRegistry:
         """Return some of the experiments, in the order of this registry, without opening a store again.

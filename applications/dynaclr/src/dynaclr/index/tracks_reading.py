@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.experiment.checks import near_matches
 from dynaclr.index.tracks_table import FovTracks, TracksTable
 from dynaclr.lineage import LineageCycleError
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, InputErrors, MissingInputError, raise_all
 from viscy_data.stores import FovInfo, canonical_fov_name
 from viscy_data.tracks import find_tracks, read_tracks

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DistributedSampler
 
+from viscy_data.checks import near_matches
 from viscy_data.distributed import World
 from viscy_data.sampler.compose import BatchComposer
 from viscy_data.sampler.epoch import Epoch
 from viscy_data.sampler.groups import AnchorColumns, AnchorGroups
-from viscy_data.sampler.plan import BatchPlan, near_matches
+from viscy_data.sampler.plan import BatchPlan
 from viscy_data.sampler.tally import Tally
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ def _lineage_codes(table: pd.DataFrame, column: str | None, limit: int | None) -
     if column is None:
         raise ValueError("max_per_lineage needs lineage_column, the column that says which anchors are of one lineage.")
     if column not in table.columns:
-        raise ValueError(f"The anchors have no column {column!r}{near_matches(column, table.columns)}.")
+        raise ValueError(f"The anchors have no column {column!r}: {near_matches(column, table.columns)}")
     import pandas as pd
 
     return pd.factorize(table[column])[0].astype(np.int32)

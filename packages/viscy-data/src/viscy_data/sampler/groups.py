@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from viscy_data.sampler.plan import near_matches
+from viscy_data.checks import near_matches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def _runs(key: NDArray[np.integer], order: NDArray[np.int64], n_keys: int) -> tu
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
     if name not in table.columns:
-        raise ValueError(f"The anchors have no column {name!r}{near_matches(name, table.columns)}.")
+        raise ValueError(f"The anchors have no column {name!r}: {near_matches(name, table.columns)}")
     return table[name]
 
 

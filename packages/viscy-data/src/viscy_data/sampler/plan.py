@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from viscy_data.checks import near_matches
 from viscy_data.sampler.rounding import whole_part
 
-__all__ = ["BatchPlan", "near_matches"]
-
-
-def near_matches(name: str, candidates: Iterable[object]) -> str:
-    """Say which names come near, or which there are: the end of an error message."""
-    names = [str(candidate) for candidate in candidates]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:10]
-    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+__all__ = ["BatchPlan"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +116,6 @@ def _require(holds: bool, name: str, found: object, expected: str) -> None:
 def _values(option: str, given: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
     for name, value in given.items():
         if str(name) not in names:
-            raise ValueError(f"{option} names {name!r}, which no anchor has{near_matches(str(name), names)}.")
+            raise ValueError(f"{option} names {name!r}, which no anchor has: {near_matches(name, names)}")
         _require(np.isfinite(value) and value >= 0, f"{option}[{name!r}]", value, "a number of at least 0")
     return {str(name): float(value) for name, value in given.items()}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import numpy as np
 
+from viscy_data.checks import near_matches
 from viscy_data.synthetic.reporters import REPORTERS
 
 __all__ = ["ExperimentSpec", "Nuisance"]
@@ -138,9 +138,7 @@ class ExperimentSpec:
 
     def __post_init__(self) -> None:
         if self.reporter not in REPORTERS:
-            near = get_close_matches(self.reporter, REPORTERS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"reporter {self.reporter!r} is not one of {', '.join(sorted(REPORTERS))}{hint}")
+            raise ValueError(f"reporter {self.reporter!r} is unknown: {near_matches(self.reporter, sorted(REPORTERS))}")
         if len(set(self.channel_names)) != len(self.channel_names):
             raise ValueError(f"channel_names {self.channel_names} must be unique")
         for channel in self.source_channel:

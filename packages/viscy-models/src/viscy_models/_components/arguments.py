@@ -5,7 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["odd_kernel", "one_of", "positive", "rate"]
+__all__ = ["did_you_mean", "odd_kernel", "one_of", "positive", "rate"]
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the known names near a misspelt one, in brackets for the middle of a message; empty if none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=3)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
 def odd_kernel(name: str, value: int | Sequence[int], length: int) -> tuple[int, ...]:
@@ -32,9 +38,7 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> None:
     """
     choices = list(choices)
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{name} is {value!r}{hint}, expected one of {', '.join(choices)}")
+        raise ValueError(f"{name} is {value!r}{did_you_mean(value, choices)}, expected one of {', '.join(choices)}")
 
 
 def positive(name: str, value: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from os import PathLike
 
 import timm
 from torch import nn
 
+from viscy_models._components.arguments import did_you_mean
 from viscy_models._components.backbones import create_backbone
 from viscy_models._components.checkpointing import checkpoint_blocks
 
@@ -75,8 +75,7 @@ def _check_name(name: str, families: tuple[str, ...]) -> None:
     known = timm.list_models([f"{family}*" for family in families])
     architecture, _, tag = str(name).partition(".")
     if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=3)
-        hint = f" (did you mean {', '.join(map(repr, near))}?)" if near else ""
+        hint = did_you_mean(architecture, known)
         examples = ", ".join(_example(family) for family in families)
         raise ValueError(
             f"unknown backbone {name!r}{hint}, expected a {' or '.join(families)} model of timm such as {examples}"

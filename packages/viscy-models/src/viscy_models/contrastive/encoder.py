@@ -7,12 +7,12 @@ residual learning for image recognition", CVPR 2016 (ResNet); the stem and the p
 
 from __future__ import annotations
 
-import difflib
 from os import PathLike
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from viscy_models._components.arguments import did_you_mean
 from viscy_models._components.backbones import create_backbone
 from viscy_models._components.checkpointing import checkpoint_blocks
 from viscy_models._components.memory_format import MixedFormatModule
@@ -156,9 +156,9 @@ def _check_backbone(name: str) -> None:
     known = get_args(Backbone)
     if name in known:
         return
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"unknown backbone {name!r}{hint}, expected one of {', '.join(sorted(known))}")
+    raise ValueError(
+        f"unknown backbone {name!r}{did_you_mean(name, known)}, expected one of {', '.join(sorted(known))}"
+    )
 
 
 def _resnet_options(backbone: str, zero_init_last: bool, width: int | None) -> dict[str, Any]:

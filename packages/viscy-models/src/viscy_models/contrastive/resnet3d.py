@@ -6,12 +6,11 @@ variants and their pretrained weights).
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 from monai.networks.nets.resnet import ResNetFeatures, resnet_params
 from torch import Tensor, nn
 
+from viscy_models._components.arguments import did_you_mean
 from viscy_models._components.checkpointing import checkpoint_blocks
 from viscy_models._components.memory_format import MixedFormatModule
 from viscy_models.contrastive.projection import projection_mlp, require_batch
@@ -106,9 +105,9 @@ class ResNet3dEncoder(MixedFormatModule):
 def _check_backbone(name: str) -> None:
     if name in resnet_params:
         return
-    near = difflib.get_close_matches(str(name), resnet_params, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"unknown 3D backbone {name!r}{hint}, expected one of {', '.join(resnet_params)}")
+    raise ValueError(
+        f"unknown 3D backbone {name!r}{did_you_mean(name, resnet_params)}, expected one of {', '.join(resnet_params)}"
+    )
 
 
 def _width(encoder: nn.Module) -> int:

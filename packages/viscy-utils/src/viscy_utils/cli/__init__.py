@@ -10,12 +10,12 @@ runs. An application that has commands of its own hands the shared ones on::
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_utils.cli.errors import report_errors
 
@@ -117,6 +117,5 @@ def _check_subcommand(args: list[str], prog: str) -> None:
     """Reject a misspelt subcommand before anything heavy is imported."""
     if any(argument in SUBCOMMANDS for argument in args) or args[0].startswith("-"):
         return
-    near = difflib.get_close_matches(args[0], SUBCOMMANDS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"see {prog} --help"
-    raise InputError(f"{prog} {args[0]}", found=f"no subcommand {args[0]!r}", fix=hint)
+    near = near_matches(args[0], SUBCOMMANDS, otherwise=f"see {prog} --help")
+    raise InputError(f"{prog} {args[0]}", found=f"no subcommand {args[0]!r}", fix=near)

@@ -6,7 +6,6 @@ types of a union) go, the key and the value stay, and a misspelt name gets its n
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 
 __all__ = ["condensed", "parser_error"]
@@ -119,12 +119,13 @@ def _nearest_choice(found: str, kinds: Iterable[str]) -> str:
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
     known = sorted(keys)
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
+    near = near_matches(key, known, otherwise="", cutoff=0.7)
     section = key.rpartition(".")[0]
-    if not near and "." in key:  # a misspelt section: compare its name only
-        near = difflib.get_close_matches(section, {name.rpartition(".")[0] for name in known} - {""}, n=3)
-        near = near or difflib.get_close_matches(section, known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else "remove it, or see --help for the keys there are"
+    if not near and section:  # a misspelt section: compare its name only
+        sections = {name.rpartition(".")[0] for name in known} - {""}
+        near = near_matches(section, sections, otherwise="")
+        near = near or near_matches(section, known, otherwise="")
+    return near or "remove it, or see --help for the keys there are"
 
 
 def _nearest_name(message: str) -> str:
@@ -147,5 +148,4 @@ def _parameters(cls: type) -> Iterable[str]:
 
 
 def _suggest(name: str, candidates: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, candidates, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else ""
+    return near_matches(name, candidates, otherwise="")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.stores import read_plate
 from viscy_utils.statistics.pixel_samples import Sampling
@@ -156,12 +156,11 @@ def _channel_ids(data_path: Path, channel_names: Sequence[str]) -> list[int]:
     known = list(fovs[0].channel_names) if fovs else []
     unknown = [name for name in channel_names if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
         raise InputError(
             str(data_path),
             field="channel_names",
             found=", ".join(map(repr, unknown)),
             expected=f"some of {', '.join(map(repr, known))}",
-            fix=f"did you mean {near[0]!r}?" if near else "",
+            fix=near_matches(unknown[0], known, otherwise=""),
         )
     return [known.index(name) for name in channel_names]
