@@ -11,29 +11,32 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from viscy_utils.evaluation.labels import is_missing
 
 __all__ = ["Score", "experiment_separability", "linear_probe"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """A figure with what is needed to read it.
+    """A metric with what is needed to read it.
 
     Attributes
     ----------
     value : float
-        The figure; NaN when it cannot be computed.
+        The metric; NaN when it cannot be computed.
     low, high : float
         95 % bootstrap interval over whole units (lineages), not over cells.
     chance : float
         What guessing reaches.
     note : str
-        Why there is no figure, or how it was split.
+        Why there is no value, or how it was split.
+    n_cells : int
+        Cells that were scored.
     """
 
     value: float
@@ -41,11 +44,17 @@ class Score:
     high: float
     chance: float
     note: str = ""
+    n_cells: int = 0
 
     @classmethod
     def missing(cls, note: str) -> Score:
-        """Return a score without a figure, with the reason."""
+        """Return a score without a value, with the reason."""
         return cls(np.nan, np.nan, np.nan, np.nan, note)
+
+    @property
+    def is_informative(self) -> bool:
+        """Whether the interval lies above chance."""
+        return self.low > self.chance
 
 
 def linear_probe(
@@ -64,7 +73,7 @@ def linear_probe(
     features : ndarray of float, shape (N, F)
         One row per cell.
     labels : ndarray, shape (N,)
-        Class per cell.
+        Class per cell. Cells without one (`viscy_utils.evaluation.labels.is_missing`) are left out, as the note says.
     groups : ndarray, shape (N,)
         FOV or experiment per cell; a group is never on both sides of a split.
     units : ndarray, shape (N,)
@@ -72,21 +81,42 @@ def linear_probe(
     test : ndarray of bool, shape (N,), optional
         Cells to score; the others train. Without it, cross-validation over ``groups`` in up to 5 folds.
     seed : int, default 0
-        Of the bootstrap.
+        Of the folds and the bootstrap.
 
     Returns
     -------
     Score
         Chance is 1 / number of classes. Missing when a side has a single class or there is a single group.
+
+    Raises
+    ------
+    ValueError
+        If a lineage is on both sides of the split: the probe would recognise lineages instead of states.
     """
-    labels = np.asarray(labels).astype(str)
+    missing = is_missing(labels)
+    kept = np.flatnonzero(~missing)
+    features, groups, units = features[kept], np.asarray(groups)[kept], np.asarray(units)[kept]
+    labels = np.asarray(labels, dtype=object)[kept].astype(str)
+    left_out = f"{missing.sum()} cells without a label left out" if missing.any() else ""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
     if test is None:
-        return _cross_validated(classifier, features, labels, groups, units, seed)
+        return _cross_validated(classifier, features, labels, groups, units, seed, left_out)
+    test = np.asarray(test, dtype=bool)[kept]
+    _check_apart(units, test)
     if len(np.unique(labels[~test])) < 2 or len(np.unique(labels[test])) < 2:
         return Score.missing("a single class on one side of the split")
     predicted = classifier.fit(features[~test], labels[~test]).predict(features[test])
-    return _scored(labels[test], predicted, units[test], seed, "trained on the other experiments")
+    unseen = [f"'{name}' is only among the held-out cells" for name in np.setdiff1d(labels[test], labels[~test])]
+    return _scored(labels[test], predicted, units[test], seed, "trained on the other experiments", *unseen, left_out)
+
+
+def _check_apart(units: np.ndarray, test: np.ndarray) -> None:
+    shared = np.intersect1d(units[test], units[~test])
+    if len(shared):
+        raise ValueError(
+            f"{len(shared)} of {len(np.unique(units))} lineages are on both sides of the split, such as {shared[0]}: "
+            "hold out whole experiments, FOVs or lineages"
+        )
 
 
 def experiment_separability(
@@ -119,9 +149,9 @@ def experiment_separability(
     Score
         Chance is 1 / number of experiments. Missing with a single experiment.
     """
-    classifier = KNeighborsClassifier(n_neighbors, metric="cosine")
-    centred = features - features.mean(axis=0)
-    return _cross_validated(classifier, centred, np.asarray(experiments).astype(str), groups, units, seed)
+    # Centred without the cells that are told: a mean over all of them would know of the held-out FOVs.
+    classifier = make_pipeline(StandardScaler(with_std=False), KNeighborsClassifier(n_neighbors, metric="cosine"))
+    return _cross_validated(classifier, features, np.asarray(experiments).astype(str), groups, units, seed)
 
 
 def _cross_validated(
@@ -131,8 +161,10 @@ def _cross_validated(
     groups: np.ndarray,
     units: np.ndarray,
     seed: int,
+    left_out: str = "",
 ) -> Score:
     """Score the predictions of folds over whole groups, stratified by class."""
+    _check_within(units, groups)
     if len(np.unique(labels)) < 2:
         return Score.missing("a single class")
     # A class needs groups on both sides of each split: as many folds as the class with the fewest groups allows.
@@ -141,13 +173,21 @@ def _cross_validated(
         return Score.missing("a class that lives in a single FOV")
     splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     predicted = cross_val_predict(classifier, features, labels, cv=splits, groups=groups)
-    return _scored(labels, predicted, units, seed, f"{n_folds} folds over FOVs")
+    return _scored(labels, predicted, units, seed, f"{n_folds} folds over FOVs", left_out)
 
 
-def _scored(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, seed: int, note: str) -> Score:
-    value = balanced_accuracy_score(labels, predicted)
+def _check_within(units: np.ndarray, groups: np.ndarray) -> None:
+    pairs = np.unique(np.stack([np.unique(each, return_inverse=True)[1] for each in (units, groups)]), axis=1)
+    n_split = int((np.bincount(pairs[0]) > 1).sum())
+    if n_split:
+        raise ValueError(f"{n_split} lineages are in several groups, so that folds over groups would divide them")
+
+
+def _scored(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, seed: int, *notes: str) -> Score:
+    classes = np.unique(labels)
+    value = np.mean([np.mean(predicted[labels == label] == label) for label in classes])
     low, high = _bootstrap(labels, predicted, units, np.random.default_rng(seed))
-    return Score(float(value), low, high, 1 / len(np.unique(labels)), note)
+    return Score(float(value), low, high, 1 / len(classes), ", ".join(filter(None, notes)), len(labels))
 
 
 def _bootstrap(

@@ -1,0 +1,6 @@
+"""Tests of what needs the extra ``eval``."""
+
+from importlib.util import find_spec
+
+_NEED_EVAL = ["test_probe.py", "test_smoothness.py"]
+collect_ignore = [] if find_spec("sklearn") else _NEED_EVAL

@@ -1,0 +1,168 @@
+"""Probes: what they reach on constructed embeddings, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from viscy_utils.evaluation.probe import experiment_separability, linear_probe
+
+
+def _tracks(n_tracks=60, n_frames=10, n_fovs=6, dim=8, seed=0):
+    """Random features that are nearly constant within a track, and the groups they belong to."""
+    rng = np.random.default_rng(seed)
+    track = np.repeat(np.arange(n_tracks), n_frames)
+    fov = track % n_fovs
+    features = rng.normal(size=(n_tracks, dim))[track] + 0.01 * rng.normal(size=(len(track), dim))
+    return rng, track, fov, features.astype(np.float32)
+
+
+def test_probe_of_labels_random_per_track_is_at_chance():
+    rng, track, fov, features = _tracks(n_tracks=240)
+    labels = rng.integers(2, size=240)[track]
+    score = linear_probe(features, labels, fov, track)
+    assert abs(score.value - 0.5) < 0.12
+    assert score.low <= 0.5 <= score.high
+    assert score.chance == 0.5
+
+
+def test_probe_finds_a_linear_label_on_held_out_cells():
+    rng, track, fov, features = _tracks()
+    labels = rng.integers(2, size=60)[track]
+    features[:, 0] += 6 * labels
+    held_out = linear_probe(features, labels, fov, track, test=fov == 0)
+    assert held_out.value > 0.95
+    assert "other experiments" in held_out.note
+    assert linear_probe(features, labels, fov, track).value > 0.95
+
+
+def test_probe_without_two_classes_says_why():
+    _, track, fov, features = _tracks()
+    assert np.isnan(linear_probe(features, np.zeros(len(track)), fov, track).value)
+    assert "single FOV" in linear_probe(features, fov == 0, fov, track).note
+    assert "one side" in linear_probe(features, fov == 0, fov, track, test=fov == 0).note
+
+
+def test_separability_tells_separate_from_mixed_experiments():
+    _, track, fov, features = _tracks()
+    experiment = fov % 3
+    mixed = experiment_separability(features, experiment, fov, track)
+    features[np.arange(len(track)), experiment] += 10
+    separate = experiment_separability(features, experiment, fov, track)
+    assert separate.value > 0.99
+    assert abs(mixed.value - mixed.chance) < 0.2
+    assert np.isnan(experiment_separability(features, np.zeros(len(track)), fov, track).value)
+
+
+def test_interval_comes_from_whole_lineages():
+    """A hundred copies of each cell must not make the interval narrower."""
+    rng, track, fov, features = _tracks(n_tracks=40, n_frames=1)
+    labels = rng.integers(2, size=40)
+    features[:, 0] += 1.5 * labels
+    few = linear_probe(features, labels, fov, track, test=fov < 3)
+    copies = np.repeat(np.arange(40), 100)
+    many = linear_probe(features[copies], labels[copies], fov[copies], track[copies], test=fov[copies] < 3)
+    assert many.high - many.low > 0.7 * (few.high - few.low)
+
+
+def test_a_mask_with_one_lineage_on_both_sides_is_refused():
+    """On labels that are random per lineage such a mask lets the probe recognise lineages: 0.7 instead of 0.5."""
+    rng, track, fov, features = _tracks(n_tracks=120)
+    labels = rng.integers(2, size=120)[track]
+    with pytest.raises(ValueError, match=r"120 of 120 lineages are on both sides of the split, such as 0"):
+        linear_probe(features, labels, fov, track, test=np.arange(len(track)) % 2 == 0)
+    assert abs(linear_probe(features, labels, fov, track, test=fov == 0).value - 0.5) < 0.25
+
+
+def test_groups_that_share_a_lineage_are_refused():
+    _, track, _, features = _tracks()
+    with pytest.raises(ValueError, match="lineages are in several groups"):
+        linear_probe(features, track % 2, np.arange(len(track)) % 5, track)
+
+
+def _scale_that_differs_between_the_sides(seed=0):
+    """Feature 0 tells the label on both sides; a few held-out outliers make its overall scale a thousand times larger.
+
+    Feature 1 hints at the label among the training cells and at the opposite among the held-out ones: a scaler that has
+    seen the held-out cells leaves only this one to learn from.
+    """
+    rng = np.random.default_rng(seed)
+    labels, held_out = np.tile([0, 1], 100), np.repeat([False, True], 100)
+    sign = 2.0 * labels - 1
+    features = np.stack([sign, np.where(held_out, -sign, sign)], axis=1) + [0.1, 1.5] * rng.normal(size=(200, 2))
+    features[[196, 199], 0] = [-1e4, 1e4]
+    return features, labels, held_out
+
+
+def test_the_scaler_of_a_held_out_probe_has_seen_training_cells_only():
+    features, labels, held_out = _scale_that_differs_between_the_sides()
+    own = linear_probe(features, labels, np.arange(200), np.arange(200), test=held_out)
+    assert own.value > 0.9
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
+    assert linear_probe(scaled, labels, np.arange(200), np.arange(200), test=held_out).value > 0.9  # it scales itself
+    centre, spread = features[~held_out].mean(axis=0), features[~held_out].std(axis=0)
+    model = LogisticRegression(max_iter=2000).fit((features[~held_out] - centre) / spread, labels[~held_out])
+    predicted = model.predict((features[held_out] - centre) / spread)
+    assert own.value == pytest.approx(np.mean([np.mean(predicted[labels[held_out] == k] == k) for k in (0, 1)]))
+    leaky = LogisticRegression(max_iter=2000).fit(scaled[~held_out], labels[~held_out])
+    assert np.mean(leaky.predict(scaled[held_out]) == labels[held_out]) < 0.4
+
+
+def test_the_scaler_of_each_fold_has_seen_its_training_cells_only():
+    features, labels, held_out = _scale_that_differs_between_the_sides()
+    groups = np.where(held_out, 0, 1)  # two folds: each side once trains and once is told
+    own = linear_probe(features, labels, groups, np.arange(200))
+    right = np.zeros(200, dtype=bool)
+    for test in (held_out, ~held_out):
+        centre, spread = features[~test].mean(axis=0), features[~test].std(axis=0)
+        model = LogisticRegression(max_iter=2000).fit((features[~test] - centre) / spread, labels[~test])
+        right[test] = model.predict((features[test] - centre) / spread) == labels[test]
+    assert own.value == pytest.approx(np.mean([right[labels == k].mean() for k in (0, 1)]))
+    assert right[held_out].mean() > 0.9
+
+
+MISSING = ["", "  ", "nan", "None", "<NA>", None, np.nan, pd.NA]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+def test_cells_without_a_label_are_no_class(missing):
+    rng, track, fov, features = _tracks()
+    state = rng.integers(2, size=60)
+    labels = np.array(["healthy", "infected"], dtype=object)[state[track]]
+    features[:, 0] += 6 * state[track]
+    unlabelled = rng.random(len(track)) < 1 / 3
+    labels[unlabelled] = missing
+    found = linear_probe(features, labels, fov, track)
+    kept = ~unlabelled
+    alone = linear_probe(features[kept], labels[kept].astype(str), fov[kept], track[kept])
+    assert (found.value, found.low, found.high, found.chance) == (alone.value, alone.low, alone.high, 0.5)
+    assert found.n_cells == kept.sum()
+    assert f"{unlabelled.sum()} cells without a label left out" in found.note
+
+
+def test_a_class_that_only_the_held_out_cells_have_is_named():
+    _, track, fov, features = _tracks()
+    labels = np.where(fov == 0, np.where(track % 4 == 0, "new", "a"), np.where(track % 2 == 0, "a", "b"))
+    found = linear_probe(features, labels, fov, track, test=fov == 0)
+    assert found.chance == 0.5
+    assert "'new' is only among the held-out cells" in found.note
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_a_probe_depends_neither_on_the_order_of_cells_nor_on_the_names_of_classes(seed):
+    rng, track, fov, features = _tracks(n_tracks=24, n_frames=4, seed=seed)
+    labels = rng.integers(2, size=24)[track]
+    order = rng.permutation(len(track))
+    first = linear_probe(features, labels, fov, track, test=fov < 2)
+    other = linear_probe(
+        features[order], np.array(["x", "y"])[labels[order]], fov[order], track[order], test=fov[order] < 2
+    )
+    if np.isnan(first.value):
+        assert np.isnan(other.value)
+    else:
+        assert first.value == pytest.approx(other.value, abs=0.02)
