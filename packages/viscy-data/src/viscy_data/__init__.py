@@ -22,6 +22,7 @@ _MODULES = {
     "viscy_data.norm_meta": ["NormStatistics", "collate_norm_meta", "read_norm_meta"],
     "viscy_data.patches": ["PatchReader", "clamp_centers", "patch_start"],
     "viscy_data.sampler": ["BatchPlan", "FlexibleBatchSampler"],
+    "viscy_data.select": ["select_fovs"],
     "viscy_data.stores": ["FovInfo", "FovKey", "PlateWriter", "read_attributes", "read_plate", "update_attributes"],
     "viscy_data.tracks": ["find_tracks", "read_tracks", "write_tracks"],
     "viscy_data.triplet": ["TripletDataModule", "TripletDataset"],

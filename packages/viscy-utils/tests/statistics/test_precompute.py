@@ -133,7 +133,7 @@ def test_existing_output_is_kept(write, images, tmp_path):
     [
         ({"channel_names": ["DAPI"]}, InputError, r"DAPI\s+expected some of 'Phase', 'GFP'"),
         ({"channel_names": ["Phase", "GFP"]}, ValueError, "same length"),
-        ({"include_wells": ["C/1"]}, InputError, "no FOV left"),
+        ({"include_wells": ["C/1"]}, InputError, "include_wells\n  found    .C/1"),
         ({"divisors": [(1, 5, 9)]}, InputError, "1, 5, 9"),
         ({"subtrahends": ["median"]}, InputError, "median"),
         ({"subtrahends": [101]}, InputError, "subtrahends\\s+found\\s+101"),

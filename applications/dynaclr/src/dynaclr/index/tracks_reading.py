@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +15,9 @@ import numpy as np
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.tracks_table import FovTracks, TracksTable
 from dynaclr.lineage import LineageCycleError
-from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, InputErrors, MissingInputError, raise_all
-from viscy_data.stores import FovInfo, canonical_fov_name
+from viscy_data.select import select_fovs
+from viscy_data.stores import FovInfo
 from viscy_data.tracks import find_tracks, read_tracks
 
 __all__ = ["TrackSource", "TrackSources", "find_sources", "read_table"]
@@ -63,15 +63,10 @@ def find_sources(
         experiment without any table, nothing left.
     """
     all_fovs = [fov for fovs in registry.fovs.values() for fov in fovs]
-    wells = _check_known("include_wells", include_wells, [fov.well for fov in all_fovs])
-    excluded = _check_known("exclude_fovs", exclude_fovs, [fov.name for fov in all_fovs])
+    wanted = {fov.key for fov in select_fovs(all_fovs, include_wells, exclude_fovs)}
     found, missing, errors = [], [], []
     for number, config in enumerate(registry.experiments):
-        chosen = [
-            fov
-            for fov in registry.fovs[config.name]
-            if (include_wells is None or fov.well in wells) and fov.name not in excluded
-        ]
+        chosen = [fov for fov in registry.fovs[config.name] if fov.key in wanted]
         if not chosen:
             warnings.warn(f"include_wells and exclude_fovs leave no FOV of experiment {config.name!r}", stacklevel=3)
         try:
@@ -270,18 +265,6 @@ def _find_tables(experiment: str, tracks_path: str, fovs: Sequence[FovInfo]) -> 
             fix="give the folder that holds row/column/fov folders",
         )
     return paths
-
-
-def _check_known(field: str, asked: Sequence[str] | None, known: Iterable[str]) -> set[str]:
-    if isinstance(asked, str):
-        raise InputError(field, found=f"the text {asked!r}", expected="a list", fix=f"write [{asked}]")
-    names = {canonical_fov_name(name) for name in asked or ()}
-    known = set(known)
-    raise_all(
-        InputError(field, found=repr(name), expected=near_matches(name, sorted(known)), fix="correct the name")
-        for name in sorted(names - known)
-    )
-    return names
 
 
 def _warn_of_strangers(experiment: str, tracks_path: Path, fovs: Sequence[FovInfo]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.progress import Progress
 
 from viscy_data.errors import InputError
+from viscy_data.select import fovs_named
 from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes
 from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
 from viscy_utils.statistics.summaries import get_val_stats
@@ -99,7 +100,8 @@ def generate_normalization_metadata(
     channels = _channel_names(fovs, store, channel_ids)
     if grid_spacing < 1 or num_workers < 1:
         raise ValueError(f"grid_spacing and num_workers must be positive, got {grid_spacing} and {num_workers}")
-    counted = _select(fovs, store, dataset_fovs)
+    pooled = set(fovs if dataset_fovs is None else fovs_named(fovs, dataset_fovs, where=store, field="dataset_fovs"))
+    counted = [fov in pooled for fov in fovs]
     with ThreadPoolExecutor(num_workers) as pool, Progress(transient=True) as progress:
         task = progress.add_task("normalisation statistics", total=len(fovs) * len(channels))
 
@@ -128,17 +130,6 @@ def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Seque
     if wrong:
         raise InputError(store, field="channel_ids", found=str(wrong), expected=f"0 to {len(names) - 1}")
     return [names[i] for i in ids]
-
-
-def _select(fovs: Sequence[FovInfo], store: str, names: Sequence[str] | None) -> list[bool]:
-    """Tell for each FOV whether it counts for the dataset."""
-    if names is None:
-        return [True] * len(fovs)
-    wanted = {name.strip("/") for name in names}
-    unknown = wanted.difference(*({fov.name, fov.well} for fov in fovs))
-    if unknown:
-        raise InputError(store, field="dataset_fovs", found=", ".join(sorted(unknown)), expected="FOVs or wells of it")
-    return [bool(wanted & {fov.name, fov.well}) for fov in fovs]
 
 
 def _statistics(channel: str, store: str, samples: Sequence[FovSample], counted: Sequence[bool]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from viscy_data.errors import InputError
+from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo, read_plate
 
 __all__ = ["normalize_image", "precompute_array"]
@@ -161,12 +162,7 @@ def _select(
     include_wells: Sequence[str] | None,
     exclude_fovs: Sequence[str] | None,
 ) -> list[FovInfo]:
-    left_out = {name.strip("/") for name in exclude_fovs or ()}
-    fovs = [
-        fov
-        for fov in read_plate(data_path, array_key=array_key)
-        if fov.name not in left_out and (include_wells is None or fov.well in include_wells)
-    ]
+    fovs = select_fovs(read_plate(data_path, array_key=array_key), include_wells, exclude_fovs, where=str(data_path))
     if not fovs:
         raise InputError(str(data_path), field="include_wells, exclude_fovs", found="no FOV left")
     for fov in fovs:
