@@ -1,0 +1,143 @@
+"""Write files and folders beside their place and rename them: what has its name is whole.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> target = Path(tempfile.mkdtemp()) / "report.txt"
+>>> with replacing(target) as temporary:
+...     n_characters = temporary.write_text("done")
+>>> target.read_text()
+'done'
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["refuse_existing", "replacing"]
+
+_REMEDY = "remove it or choose another path"
+
+
+@contextmanager
+def replacing(path: str | Path, overwrite: bool = False, *, remedy: str = _REMEDY) -> Iterator[Path]:
+    """Yield a place for a file or folder that gets its name when the block ends; if the block fails, nothing changes.
+
+    Several processes may write one target: exactly one whole result stands, and without ``overwrite`` the others raise.
+
+    Parameters
+    ----------
+    path : str or Path
+        The target; folders above it are made.
+    overwrite : bool, default False
+        Replace what is there, once the block has ended. A replaced file passes its permissions on.
+    remedy : str, optional
+        What the error about an existing target advises.
+
+    Yields
+    ------
+    Path
+        A hidden name beside the target, with its suffix, at which nothing is yet. The block makes a file or folder of
+        it; permissions are those that the block gives, hence those of the umask.
+
+    Raises
+    ------
+    FileExistsError
+        If something is at ``path`` and ``overwrite`` is False, at the start of the block or at its end.
+    FileNotFoundError
+        If the block has written nothing.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite, remedy=remedy)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        if not os.path.lexists(temporary):
+            raise FileNotFoundError(f"nothing was written to {temporary}, which was to become {path}")
+        if temporary.is_file():
+            _to_disk(temporary)
+        if overwrite:
+            _replace(temporary, path)
+        else:
+            _place(temporary, path, remedy)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def refuse_existing(path: str | Path, overwrite: bool = False, *, remedy: str = _REMEDY) -> None:
+    """Refuse a target that exists, before anything is computed for it.
+
+    Raises
+    ------
+    FileExistsError
+        With the path and the remedy, unless ``overwrite`` is set.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{path} exists; {remedy}")
+
+
+def _beside(path: Path) -> Path:
+    """Name that no other process or call has, on the file system of the target."""
+    return path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+
+
+def _to_disk(file: Path) -> None:
+    """Have the content on disk before the name: otherwise a power cut may leave an empty file of that name."""
+    with open(file, "rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+def _place(temporary: Path, path: Path, remedy: str) -> None:
+    """Rename to a free name, in one step that fails where another process has taken it."""
+    try:
+        if temporary.is_dir():
+            os.rename(temporary, path)  # fails on everything but an empty folder
+            return
+        try:
+            os.link(temporary, path)  # unlike a rename, fails on an existing file
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            os.replace(temporary, path)
+        else:
+            os.unlink(temporary)
+    except OSError:
+        refuse_existing(path, remedy=remedy)
+        raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename over whatever is there; a folder is moved aside first, as none can be renamed over."""
+    if temporary.is_file() and not path.is_dir():
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+        return
+    while True:
+        old = _beside(path)
+        with suppress(FileNotFoundError):  # nothing there, or another process has just moved it aside
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+            return
+        except OSError:
+            if not os.path.lexists(path):
+                with suppress(FileNotFoundError):
+                    os.rename(old, path)
+                raise
+        finally:
+            _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

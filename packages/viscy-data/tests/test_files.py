@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from viscy_data.files import refuse_existing, replacing
+
+
+def write(place: Path, kind: str, text: str) -> None:
+    if kind == "folder":
+        place.mkdir()
+        (place / "a.txt").write_text(text)
+        (place / "b.txt").write_text(text)
+    else:
+        place.write_text(text)
+
+
+def content(place: Path) -> str:
+    if place.is_file():
+        return place.read_text()
+    a, b = (place / "a.txt").read_text(), (place / "b.txt").read_text()
+    assert a == b
+    return a
+
+
+@pytest.fixture(params=["file", "folder"])
+def kind(request):
+    return request.param
+
+
+def test_the_target_appears_at_the_end_of_the_block(tmp_path, kind):
+    target = tmp_path / "new" / "target.csv"
+    with replacing(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.name.startswith(".")
+        assert temporary.suffix == ".csv"
+        assert not temporary.exists()
+        write(temporary, kind, "new")
+        assert not target.exists()
+    assert content(target) == "new"
+    assert os.listdir(target.parent) == ["target.csv"]
+
+
+def test_no_two_calls_share_a_place(tmp_path):
+    with replacing(tmp_path / "x", overwrite=True) as one, replacing(tmp_path / "x", overwrite=True) as two:
+        assert one != two
+        one.touch()
+        two.touch()
+
+
+def write_half(target, kind, error):
+    with replacing(target, overwrite=True) as temporary:
+        write(temporary, kind, "half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_block_that_fails_changes_nothing(tmp_path, kind, error):
+    target = tmp_path / "target"
+    write(target, kind, "old")
+    with pytest.raises(error):
+        write_half(target, kind, error)
+    assert content(target) == "old"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_an_existing_target_is_refused_before_the_block(tmp_path, kind):
+    target = tmp_path / "target"
+    write(target, kind, "old")
+    message = f"{target} exists; remove it or choose another path"
+    with pytest.raises(FileExistsError) as caught, replacing(target):
+        pytest.fail("the block ran")
+    assert str(caught.value) == message
+    with pytest.raises(FileExistsError, match="exists; set overwrite"):
+        refuse_existing(target, remedy="set overwrite")
+    refuse_existing(target, overwrite=True)
+    assert content(target) == "old"
+
+
+def write_late(target, kind):
+    with replacing(target) as temporary:
+        write(temporary, kind, "late")
+        write(target, kind, "first")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_target_that_appears_meanwhile_is_kept(tmp_path, kind, links, monkeypatch):
+    target = tmp_path / "target"
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    with pytest.raises(FileExistsError, match="target exists; remove it"):
+        write_late(target, kind)
+    assert content(target) == "first"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_file_systems_without_hard_links_serve_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", _no_links)
+    with replacing(tmp_path / "target") as temporary:
+        temporary.write_text("new")
+    assert content(tmp_path / "target") == "new"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def _no_links(source, target):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("before", [None, "file", "folder"])
+def test_overwriting_replaces_whatever_is_there(tmp_path, kind, before):
+    target = tmp_path / "target"
+    if before:
+        write(target, before, "old")
+    with replacing(target, overwrite=True) as temporary:
+        write(temporary, kind, "new")
+    assert content(target) == "new"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatch):
+    target, rename = tmp_path / "target", os.rename
+    write(target, "folder", "old")
+
+    def fail_to_place(source, destination):
+        if Path(destination) == target and content(Path(source)) == "new":
+            raise PermissionError(13, "no")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", fail_to_place)
+    with pytest.raises(PermissionError), replacing(target, overwrite=True) as temporary:
+        write(temporary, "folder", "new")
+    assert content(target) == "old"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    for overwrite in (True, False):
+        with pytest.raises(FileNotFoundError), replacing(tmp_path / "target", overwrite):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
+def test_permissions_follow_the_umask_or_the_file_replaced(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        for kind in ("file", "folder"):
+            with replacing(tmp_path / kind) as temporary:
+                write(temporary, kind, "new")
+        (tmp_path / "shared").touch()
+        (tmp_path / "shared").chmod(0o664)
+        with replacing(tmp_path / "shared", overwrite=True) as temporary:
+            temporary.write_text("new")
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "folder": 0o750, "shared": 0o664}
+
+
+_WRITER = """
+import sys, time
+from pathlib import Path
+from viscy_data.files import replacing
+
+target, kind, name, overwrite, rounds = sys.argv[1:]
+target = Path(target)
+(target.parent / f"{name}.ready").touch()
+while not (target.parent / "go").exists():
+    time.sleep(0.001)
+for _ in range(int(rounds)):
+    with replacing(target, overwrite == "overwrite") as temporary:
+        if kind == "folder":
+            temporary.mkdir()
+        for part in ("a.txt", "b.txt") if kind == "folder" else ("",):
+            (temporary / part if part else temporary).write_text(name)
+"""
+
+
+def write_in_two_processes(target: Path, kind: str, overwrite: str, rounds: int) -> list[tuple[subprocess.Popen, str]]:
+    names = ("one", "two")
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, target, kind, name, overwrite, str(rounds)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    while not all((target.parent / f"{name}.ready").exists() for name in names):
+        assert all(writer.poll() is None for writer in writers)
+        time.sleep(0.001)
+    (target.parent / "go").touch()
+    return [(writer, writer.communicate()[1]) for writer in writers]
+
+
+def test_two_processes_that_overwrite_leave_one_whole_result(tmp_path, kind):
+    done = write_in_two_processes(tmp_path / "target", kind, "overwrite", rounds=100)
+    assert [writer.returncode for writer, _ in done] == [0, 0], [said for _, said in done]
+    assert content(tmp_path / "target") in ("one", "two")
+    assert sorted(os.listdir(tmp_path)) == ["go", "one.ready", "target", "two.ready"]
+
+
+def test_of_two_processes_one_writes_and_the_other_hears_of_it(tmp_path, kind):
+    done = write_in_two_processes(tmp_path / "target", kind, "refuse", rounds=1)
+    (winner, _), (loser, said) = sorted(done, key=lambda pair: pair[0].returncode)
+    assert (winner.returncode, loser.returncode) == (0, 1)
+    assert f"FileExistsError: {tmp_path / 'target'} exists" in said
+    assert content(tmp_path / "target") == winner.args[5]
+    assert sorted(os.listdir(tmp_path)) == ["go", "one.ready", "target", "two.ready"]
