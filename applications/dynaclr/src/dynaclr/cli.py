@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from viscy_utils.cli import SUBCOMMANDS, share_cores
+from viscy_utils.cli import SUBCOMMANDS, Subcommand, share_cores
 from viscy_utils.cli import main as lightning_main
 
 __all__ = ["CONTEXT_SETTINGS", "LazyCommand", "LightningCommand", "main"]
@@ -18,17 +18,22 @@ __all__ = ["CONTEXT_SETTINGS", "LazyCommand", "LightningCommand", "main"]
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 OWN_COMMANDS = {
-    "demo": ("dynaclr.commands.demo:demo", "simulate experiments, train, predict and report, in a few minutes"),
-    "build-index": ("dynaclr.commands.build_index:build_index", "save the table of cells of an experiments YAML"),
-    "inspect-batches": (
-        "dynaclr.commands.inspect_batches:inspect_batches",
+    "demo": Subcommand(
+        "simulate experiments, train, predict and report, in a few minutes", runs="dynaclr.commands.demo:demo"
+    ),
+    "build-index": Subcommand(
+        "save the table of cells of an experiments YAML", runs="dynaclr.commands.build_index:build_index"
+    ),
+    "inspect-batches": Subcommand(
         "show what a config puts into its batches, before training",
+        runs="dynaclr.commands.inspect_batches:inspect_batches",
     ),
-    "compare-losses": (
-        "dynaclr.commands.compare_losses:compare_losses",
-        "train variants of a config alike and judge them",
+    "compare-losses": Subcommand(
+        "train variants of a config alike and judge them", runs="dynaclr.commands.compare_losses:compare_losses"
     ),
-    "evaluate": ("dynaclr.commands.evaluate:evaluate", "probe, mixing and smoothness of written embeddings"),
+    "evaluate": Subcommand(
+        "probe, mixing and smoothness of written embeddings", runs="dynaclr.commands.evaluate:evaluate"
+    ),
 }
 
 
@@ -91,12 +96,15 @@ class LightningCommand(click.Command):
         lightning_main([self.name, *ctx.args], prog="dynaclr")
 
 
+def _command(name: str, subcommand: Subcommand) -> click.Command:
+    if subcommand.is_lightning:
+        return LightningCommand(name, subcommand.help)
+    return LazyCommand(name, subcommand.runs, help=subcommand.help, short_help=subcommand.help)
+
+
 @click.group(
     context_settings=CONTEXT_SETTINGS,
-    commands=[
-        *(LightningCommand(name, text) for name, text in SUBCOMMANDS.items()),
-        *(LazyCommand(name, path, help=text, short_help=text) for name, (path, text) in OWN_COMMANDS.items()),
-    ],
+    commands=[_command(name, subcommand) for name, subcommand in {**SUBCOMMANDS, **OWN_COMMANDS}.items()],
 )
 def cli() -> None:
     """Contrastive learning of cell dynamics across time-lapse experiments."""

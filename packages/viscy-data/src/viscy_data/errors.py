@@ -6,9 +6,13 @@ short paragraph and exits with code 2; library users read its attributes instead
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["InputError", "InputErrors", "MissingInputError", "raise_all"]
+__all__ = ["InputError", "InputErrors", "MissingInputError", "is_input_error", "raise_all", "reading_input"]
+
+# What classes refuse arguments with, and what a missing extra raises.
+_REFUSALS = (ValueError, TypeError, ImportError)
 
 
 class InputError(ValueError):
@@ -67,3 +71,37 @@ def raise_all(errors: Iterable[InputError]) -> None:
         raise found[0]
     if found:
         raise InputErrors(found)
+
+
+@contextmanager
+def reading_input(stage: str) -> Iterator[None]:
+    """Mark what is refused inside as the fault of the input.
+
+    For the few places where values of the user are handed to classes that know nothing of :class:`InputError`, such as
+    torch's or the user's own. Elsewhere a bare ValueError is a bug, and is reported as one.
+
+    Parameters
+    ----------
+    stage : str
+        What is being done, such as "building the loss"; kept in the attribute ``input_stage`` of the error.
+
+    Examples
+    --------
+    >>> try:
+    ...     with reading_input("building the loss"):
+    ...         raise TypeError("margin must be a number")
+    ... except TypeError as err:
+    ...     print(is_input_error(err))
+    True
+    """
+    try:
+        yield
+    except _REFUSALS as err:
+        if not isinstance(err, InputError):
+            err.input_stage = stage
+        raise
+
+
+def is_input_error(error: BaseException) -> bool:
+    """Tell whether what the user gave is at fault: an :class:`InputError`, or one from :func:`reading_input`."""
+    return isinstance(error, InputError) or hasattr(error, "input_stage")

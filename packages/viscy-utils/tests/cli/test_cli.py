@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, reading_input
 from viscy_utils.cli import SUBCOMMANDS, format_help, main
 from viscy_utils.cli.config_errors import parser_error
 from viscy_utils.cli.errors import report_errors
@@ -23,9 +23,35 @@ from viscy_utils.cli.lightning_cli import ConfigSaver
 BORING = "lightning.pytorch.demos.boring_classes"
 
 
-class BadSetup(BoringDataModule):
+class BadData(BoringDataModule):
     def setup(self, stage):
-        raise ValueError("patch of 64 pixels in an image of 32")
+        raise InputError("plate.zarr", field="yx_patch_size", found="64 pixels in an image of 32")
+
+
+class BadCode(BoringDataModule):
+    """A bug in each of the hooks that Lightning calls before the first step."""
+
+    hook, error = "setup", KeyError("well_id")
+
+    def prepare_data(self):
+        self.break_in("prepare_data")
+
+    def setup(self, stage):
+        self.break_in("setup")
+
+    def train_dataloader(self):
+        self.break_in("train_dataloader")
+        return super().train_dataloader()
+
+    def break_in(self, hook):
+        if hook == self.hook:
+            raise self.error
+
+
+class BadArgument(BoringDataModule):
+    def __init__(self, share: float = 2.0):
+        super().__init__()
+        raise ValueError(f"share must be at most 1, got {share}")
 
 
 class BadStep(BoringModel):
@@ -70,6 +96,14 @@ def fail(args, capsys, code=2):
     assert "Traceback" not in message
     assert len(message.splitlines()) <= 6
     return message
+
+
+def refused_in(stage, error):
+    try:
+        with reading_input(stage):
+            raise error
+    except type(error) as err:
+        return err
 
 
 boring = pytest.mark.filterwarnings(
@@ -192,16 +226,49 @@ def test_missing_sections_and_broken_yaml_are_named(write, tmp_path, capsys):
 
 
 @boring
-def test_values_refused_at_set_up_are_input_and_those_in_a_step_are_not(write, capsys, monkeypatch):
+def test_bad_input_found_at_set_up_is_told_from_a_bug_in_a_step(write, capsys, monkeypatch):
     import lightning.pytorch.demos.boring_classes as demos
 
     with monkeypatch.context() as patch:
-        patch.setattr(demos, "BoringDataModule", BadSetup)
-        assert "patch of 64 pixels in an image of 32" in fail(["fit", "-c", write()], capsys)
+        patch.setattr(demos, "BoringDataModule", BadData)
+        assert "64 pixels in an image of 32" in fail(["fit", "-c", write()], capsys)
     monkeypatch.setattr(demos, "BoringModel", BadStep)
     message = fail(["fit", "-c", write()], capsys, code=1)
     assert "shapes differ (ValueError)" in message
     assert "VISCY_DEBUG=1" in message
+
+
+@boring
+@pytest.mark.parametrize("hook", ["prepare_data", "setup", "train_dataloader"])
+@pytest.mark.parametrize("error", [KeyError("well_id"), ValueError("operands differ"), AttributeError("no fovs")])
+def test_a_bug_before_the_first_step_is_no_bad_input(write, capsys, monkeypatch, hook, error):
+    import lightning.pytorch.demos.boring_classes as demos
+
+    monkeypatch.setattr(demos, "BoringDataModule", BadCode)
+    monkeypatch.setattr(BadCode, "hook", hook)
+    monkeypatch.setattr(BadCode, "error", error)
+    message = fail(["fit", "-c", write()], capsys, code=1)
+    assert f"({type(error).__name__})" in message
+    assert "VISCY_DEBUG=1" in message
+
+
+def test_an_argument_that_a_class_refuses_is_bad_input(write, capsys, monkeypatch):
+    import lightning.pytorch.demos.boring_classes as demos
+
+    monkeypatch.setattr(demos, "BoringDataModule", BadArgument)
+    message = fail(["fit", "-c", write()], capsys)
+    assert message == "viscy: error: share must be at most 1, got 2.0 (ValueError)\n"
+
+
+def test_a_bug_in_a_constructor_is_no_bad_input(write, capsys, monkeypatch):
+    import lightning.pytorch.demos.boring_classes as demos
+
+    class BadConstructor(BoringDataModule):
+        def __init__(self):
+            raise KeyError("well_id")
+
+    monkeypatch.setattr(demos, "BoringDataModule", BadConstructor)
+    assert "well_id (KeyError)" in fail(["fit", "-c", write()], capsys, code=1)
 
 
 def test_the_log_level_is_checked(write, capsys, monkeypatch):
@@ -243,6 +310,8 @@ def test_settings_of_the_configuration_win_over_those_of_a_checkpoint(write, cap
         (FileExistsError("out.zarr exists"), 2),
         (ValueError("nan"), 1),
         (KeyError("ch_0"), 1),
+        (refused_in("building the model", TypeError("no argument 'width'")), 2),
+        (refused_in("building the model", KeyError("ch_0")), 1),
         (KeyboardInterrupt(), 130),
     ],
 )

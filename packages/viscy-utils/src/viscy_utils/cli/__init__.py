@@ -12,29 +12,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_utils.cli.errors import report_errors
+from viscy_utils.cli.subcommands import SUBCOMMANDS, Subcommand, format_help, name_in
 
 if TYPE_CHECKING:
     from viscy_utils.cli.lightning_cli import VisCyCLI
 
-__all__ = ["SUBCOMMANDS", "VisCyCLI", "format_help", "main", "share_cores"]
-
-SUBCOMMANDS: Mapping[str, str] = {
-    "fit": "train a model",
-    "validate": "run one validation epoch",
-    "test": "run one test epoch",
-    "predict": "run a model over data and write what its callbacks write",
-    "preprocess": "compute the normalisation statistics of a store",
-    "export": "write a model to ONNX",
-    "precompute": "write normalised channels as a stack of numpy arrays",
-    "convert_to_anndata": "convert embeddings of the old xarray layout to AnnData",
-}
-"""Subcommands that run through Lightning, each with one line of help."""
+__all__ = ["SUBCOMMANDS", "Subcommand", "VisCyCLI", "format_help", "main", "share_cores"]
 
 
 def __getattr__(name: str) -> Any:
@@ -43,28 +31,6 @@ def __getattr__(name: str) -> Any:
 
         return VisCyCLI
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def format_help(prog: str = "viscy", subcommands: Mapping[str, str] = SUBCOMMANDS) -> str:
-    """Format the page that ``--help`` prints.
-
-    Parameters
-    ----------
-    prog : str, default "viscy"
-        Name of the command.
-    subcommands : mapping of str to str
-        One line of help per subcommand.
-
-    Returns
-    -------
-    str
-        Text ending in a newline.
-    """
-    width = max(map(len, subcommands)) + 2
-    rows = [f"  {name:<{width}}{text}" for name, text in subcommands.items()]
-    head = f"usage: {prog} [-h] [--version] SUBCOMMAND [-c CONFIG] [--key value ...]"
-    more = f"Options of a subcommand: {prog} SUBCOMMAND --help. Tracebacks: VISCY_DEBUG=1. Logging: VISCY_LOG_LEVEL."
-    return "\n".join([head, "", "subcommands:", *rows, "", more, ""])
 
 
 def share_cores() -> None:
@@ -115,7 +81,7 @@ def main(args: list[str] | None = None, prog: str = "viscy") -> None:
 
 def _check_subcommand(args: list[str], prog: str) -> None:
     """Reject a misspelt subcommand before anything heavy is imported."""
-    if any(argument in SUBCOMMANDS for argument in args) or args[0].startswith("-"):
+    if name_in(args) or args[0].startswith("-"):
         return
     near = near_matches(args[0], SUBCOMMANDS, otherwise=f"see {prog} --help")
     raise InputError(f"{prog} {args[0]}", found=f"no subcommand {args[0]!r}", fix=near)

@@ -17,12 +17,13 @@ from itertools import takewhile
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 
-__all__ = ["condensed", "parser_error"]
+__all__ = ["condensed", "first_cause", "parser_error"]
 
 _NOISE = re.compile(r"Does not validate against|Subtypes:|Errors:$|Given value|Expected an? <class 'NoneType'>")
 _EXPECTED = re.compile(r"Expected an? (.+?)\.?(?: Got value: (.*))?$")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"Problem with given class_path '[\w.]+':$")
+_UNION = re.compile(r"Does not validate against any of the Union subtypes")
 _MAX_FOUND = 400
 
 
@@ -45,6 +46,24 @@ def condensed(where: str, keys: Iterable[str]) -> Iterator[None]:
         yield
     except ArgumentError as err:
         raise parser_error(str(err), where, keys) from err
+
+
+@contextmanager
+def first_cause() -> Iterator[None]:
+    """Raise what a class raised while it was built, instead of the alternatives that the parser tried beside it.
+
+    Where a type is a union, with None for instance, jsonargparse builds the class while it looks for the alternative
+    that fits, and words whatever happens, bugs included, as a value that fits none.
+    """
+    try:
+        yield
+    except ValueError as err:
+        cause: BaseException = err
+        while _UNION.match(str(cause)) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if cause is err:
+            raise
+        raise cause from None
 
 
 def parser_error(message: str, where: str, keys: Iterable[str] = ()) -> InputError:

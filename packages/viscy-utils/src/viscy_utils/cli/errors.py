@@ -12,17 +12,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, is_input_error
 
 __all__ = ["exit_code_of", "report_errors"]
 
-# Errors of these kinds are the user's when they are raised below one of the functions that read the configuration,
-# build its classes or set up its data. Lightning gives the hooks their names.
-_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError)
-_INPUT_STAGES = frozenset(
-    {"parse_arguments", "instantiate_classes", "prepare_data", "setup", "preprocess", "export", "precompute"}
-    | {"convert_to_anndata", "train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"}
-)
+# Files that the user names and that are, or are not, there.
+_PATH_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 @contextmanager
@@ -65,26 +60,17 @@ def exit_code_of(error: BaseException) -> int:
     Parameters
     ----------
     error : BaseException
-        Raised and caught: the functions it passed through count.
 
     Returns
     -------
     int
-        2 for errors about input and for values refused while the configuration is parsed, its classes are built or
-        its data is set up; else 1.
+        2 for an error about input (:func:`viscy_data.errors.is_input_error`), for files that are missing or in the way,
+        and for settings that Lightning refuses; else 1.
     """
-    if isinstance(error, InputError | FileNotFoundError | FileExistsError | NotADirectoryError):
+    if is_input_error(error) or isinstance(error, _PATH_ERRORS):
         return 2
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's; not imported here, it takes seconds
-        return 2
-    if isinstance(error, _VALUE_ERRORS) and _INPUT_STAGES.intersection(_functions(error)):
-        return 2
-    return 1
-
-
-def _functions(error: BaseException) -> Iterator[str]:
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        yield frame.f_code.co_name
+    # Lightning's; not imported here, it takes seconds
+    return 2 if type(error).__name__ == "MisconfigurationException" else 1
 
 
 def _describe(error: Exception, code: int) -> str:

@@ -16,17 +16,15 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from viscy_data.errors import InputError, MissingInputError
-from viscy_utils.cli import SUBCOMMANDS
-from viscy_utils.cli.config_errors import condensed
+from viscy_data.errors import InputError, MissingInputError, reading_input
+from viscy_utils.cli.config_errors import condensed, first_cause
+from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 from viscy_utils.runs.trainer import VisCyTrainer
 
 __all__ = ["ConfigSaver", "VisCyCLI", "run"]
 
 _logger = logging.getLogger(__name__)
 
-_WITHOUT_MODEL = ("preprocess", "precompute", "convert_to_anndata")
-_WITHOUT_DATA = (*_WITHOUT_MODEL, "export")
 _LOGGERS = ("lightning", "viscy_data", "viscy_losses", "viscy_models", "viscy_transforms", "viscy_utils", "dynaclr")
 
 
@@ -51,9 +49,8 @@ class VisCyCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Name the subcommands, each with the arguments of its trainer method that the configuration leaves out."""
-        return LightningCLI.subcommands() | {
-            name: {"model"} for name in ("preprocess", "export", "precompute", "convert_to_anndata")
-        }
+        known = LightningCLI.subcommands()
+        return {name: known.get(name, {"model"}) for name in SUBCOMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Log to TensorBoard, one folder per start, unless the configuration says otherwise."""
@@ -71,6 +68,11 @@ class VisCyCLI(LightningCLI):
         """
         with condensed(_config_files(args), _KnownKeys(self._subcommand_parsers, args)):
             self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        """Build model, data module and trainer; what their classes refuse is bad input."""
+        with reading_input("building the classes of the configuration"), first_cause():
+            super().instantiate_classes()
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Predict without collecting the predictions in memory: callbacks write them."""
@@ -111,14 +113,14 @@ def run(args: list[str], prog: str = "viscy") -> VisCyCLI:
     """
     _set_log_level(os.environ.get("VISCY_LOG_LEVEL", "INFO"))
     torch.set_float32_matmul_precision("high")
-    subcommand = next((argument for argument in args if argument in SUBCOMMANDS), "fit")
+    subcommand = SUBCOMMANDS[name_in(args) or "fit"]
     parsers = {name: {"exit_on_error": False, "prog": f"{prog} {name}"} for name in SUBCOMMANDS}
     return VisCyCLI(
         model_class=LightningModule,
-        datamodule_class=None if subcommand in _WITHOUT_DATA else LightningDataModule,
+        datamodule_class=LightningDataModule if subcommand.needs_data else None,
         trainer_class=VisCyTrainer,
         seed_everything_default=42,
-        subclass_mode_model=subcommand not in _WITHOUT_MODEL,
+        subclass_mode_model=subcommand.needs_model,
         subclass_mode_data=True,
         save_config_callback=ConfigSaver,
         parser_kwargs={"exit_on_error": False, "prog": prog, **parsers},
@@ -130,7 +132,7 @@ class _KnownKeys:
     """Dotted keys of the subcommand in use, listed only when a message needs them."""
 
     def __init__(self, parsers: dict[str, LightningArgumentParser], args: Sequence[str]) -> None:
-        self._parser = next((parsers[argument] for argument in args if argument in parsers), None)
+        self._parser = parsers.get(name_in(args) or "")
 
     def __iter__(self) -> Iterator[str]:
         if self._parser is not None:

@@ -37,10 +37,8 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
         Without onnx and onnxscript.
     FileExistsError
         If the file exists.
-    ValueError
-        If the model has no example input.
     InputError
-        If the checkpoint is missing, is none, or does not fit the model.
+        If the model has no example input, or the checkpoint is missing, is none, or does not fit the model.
     """
     try:
         import onnx  # noqa: F401
@@ -51,7 +49,8 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     if export_path.exists():
         raise FileExistsError(f"{export_path} exists; choose another export_path")
     if not isinstance(model.example_input_array, Tensor):
-        raise ValueError(f"{type(model).__name__} needs a tensor example_input_array to be exported")
+        where = f"{type(model).__name__} needs a tensor example_input_array to be exported"
+        raise InputError(where, found=type(model.example_input_array).__name__, expected="a tensor (B, C, Z, Y, X)")
     if ckpt_path is not None:
         _load_weights(model, Path(ckpt_path))
     model = model.eval().cpu()

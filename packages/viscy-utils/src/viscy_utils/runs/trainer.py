@@ -67,7 +67,9 @@ class VisCyTrainer(Trainer):
             sidecar_path=sidecar_path,
         )
 
-    def export(self, model: LightningModule, export_path: Path, ckpt_path: Path, format: str = "onnx") -> None:
+    def export(
+        self, model: LightningModule, export_path: Path, ckpt_path: Path, format: Literal["onnx", "ONNX"] = "onnx"
+    ) -> None:
         """Write a model to ONNX.
 
         Parameters

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import Progress
 
-from viscy_data.errors import InputError
+from viscy_data.checks import Option, check_options, is_count
+from viscy_data.errors import InputError, raise_all
 from viscy_data.select import fovs_named
 from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes
 from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
@@ -98,8 +99,9 @@ def generate_normalization_metadata(
     fovs = read_plate(zarr_dir)
     store = fovs[0].store if fovs else str(zarr_dir)
     channels = _channel_names(fovs, store, channel_ids)
-    if grid_spacing < 1 or num_workers < 1:
-        raise ValueError(f"grid_spacing and num_workers must be positive, got {grid_spacing} and {num_workers}")
+    counts = {"block_size (grid_spacing)": grid_spacing, "num_workers": num_workers}
+    options = [Option(name, n, is_count(n, 1), "a positive whole number") for name, n in counts.items()]
+    raise_all(check_options("preprocess", options))
     pooled = set(fovs if dataset_fovs is None else fovs_named(fovs, dataset_fovs, where=store, field="dataset_fovs"))
     counted = [fov in pooled for fov in fovs]
     with ThreadPoolExecutor(num_workers) as pool, Progress(transient=True) as progress:

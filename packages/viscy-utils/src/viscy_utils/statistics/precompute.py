@@ -96,7 +96,9 @@ def precompute_array(
     if output_path.exists():
         raise FileExistsError(f"{output_path} exists; choose another output_path")
     if not len(channel_names) == len(subtrahends) == len(divisors):
-        raise ValueError("channel_names, subtrahends and divisors must have the same length")
+        found = f"{len(channel_names)}, {len(subtrahends)} and {len(divisors)} entries"
+        field = "channel_names, subtrahends, divisors"
+        raise InputError("precompute", field=field, found=found, expected="lists of the same length")
     statistics = list(zip(subtrahends, divisors, strict=True))
     for pair in statistics:
         _check(*pair)

@@ -1,0 +1,89 @@
+"""The subcommands: one table of what they do, what they need and where they run.
+
+An application that has commands of its own keeps a second table of the same kind; nothing here is imported before a
+subcommand is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
+
+_TRAINER = "viscy_utils.runs.trainer:VisCyTrainer"
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """What the command line knows of a subcommand before it runs.
+
+    Parameters
+    ----------
+    help : str
+        One line.
+    needs_model, needs_data : bool, default False
+        Whether its configuration has the block ``model`` or ``data``.
+    runs : str, optional
+        ``"module:name"`` of what runs: the trainer, whose method has the name of the subcommand, or a click command.
+    """
+
+    help: str
+    needs_model: bool = False
+    needs_data: bool = False
+    runs: str = _TRAINER
+
+    @property
+    def is_lightning(self) -> bool:
+        """Whether a method of the trainer runs, with the arguments of Lightning's command line."""
+        return self.runs == _TRAINER
+
+
+SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "fit": Subcommand("train a model", needs_model=True, needs_data=True),
+    "validate": Subcommand("run one validation epoch", needs_model=True, needs_data=True),
+    "test": Subcommand("run one test epoch", needs_model=True, needs_data=True),
+    "predict": Subcommand("run a model over data and write its embeddings", needs_model=True, needs_data=True),
+    "preprocess": Subcommand("compute the normalisation statistics of a store"),
+    "export": Subcommand("write a model to ONNX", needs_model=True),
+    "precompute": Subcommand("write normalised channels as a stack of numpy arrays"),
+    "convert_to_anndata": Subcommand("convert embeddings of the old xarray layout to AnnData"),
+}
+"""Subcommands that run through Lightning."""
+
+
+def name_in(arguments: Sequence[str], subcommands: Mapping[str, Subcommand] = SUBCOMMANDS) -> str | None:
+    """Find the subcommand among arguments; values of options that come before it do not count.
+
+    Examples
+    --------
+    >>> name_in(["-c", "fit", "predict", "--config", "fit"])
+    'predict'
+    """
+    before = ""
+    for argument in arguments:
+        if argument in subcommands and before not in ("-c", "--config"):
+            return argument
+        before = argument
+    return None
+
+
+def format_help(prog: str = "viscy", subcommands: Mapping[str, Subcommand] = SUBCOMMANDS) -> str:
+    """Format the page that ``--help`` prints.
+
+    Parameters
+    ----------
+    prog : str, default "viscy"
+        Name of the command.
+    subcommands : mapping of str to Subcommand
+
+    Returns
+    -------
+    str
+        Text ending in a newline.
+    """
+    width = max(map(len, subcommands)) + 2
+    rows = [f"  {name:<{width}}{subcommand.help}" for name, subcommand in subcommands.items()]
+    head = f"usage: {prog} [-h] [--version] SUBCOMMAND [-c CONFIG] [--key value ...]"
+    more = f"Options of a subcommand: {prog} SUBCOMMAND --help. Tracebacks: VISCY_DEBUG=1. Logging: VISCY_LOG_LEVEL."
+    return "\n".join([head, "", "subcommands:", *rows, "", more, ""])
