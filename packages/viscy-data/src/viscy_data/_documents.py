@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 from viscy_data._optional import require
+from viscy_data.files import replacing
 
 __all__ = ["Documents", "open_documents", "write_json"]
 
@@ -63,20 +62,5 @@ def open_documents(root: str) -> Documents:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write beside the place and rename, so that no reader ever sees half a document."""
     text = json.dumps(document, indent=2, allow_nan=False)
-    # The mode of a temporary file is private; a store is usually shared.
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -7,7 +7,6 @@ as floats, empty cells for "no parent") is brought to one form here, and what ca
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from viscy_data._optional import require
 from viscy_data.errors import InputError, MissingInputError, raise_all
+from viscy_data.files import replacing
 from viscy_data.stores import canonical_fov_name
 
 if TYPE_CHECKING:
@@ -129,14 +129,10 @@ def write_tracks(table: pd.DataFrame, path: str | Path, *, overwrite: bool = Fal
     path = Path(path)
     if missing := [name for name in _REQUIRED if name not in table.columns]:
         raise ValueError(f"tracking table lacks {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     known = [name for name in INDEX_COLUMNS if name in table.columns]
     others = [name for name in table.columns if name not in known]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    table[known + others].to_csv(partial, index=False)
-    partial.replace(path)
+    with replacing(path, overwrite, remedy="pass overwrite=True to replace it") as temporary:
+        table[known + others].to_csv(temporary, index=False)
 
 
 def _read_csv(path: Path) -> pa.Table:

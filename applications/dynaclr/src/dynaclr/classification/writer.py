@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from viscy_data.files import refuse_existing, replacing
 from viscy_data.typing import INDEX_COLUMNS
 
 __all__ = ["ClassificationPredictionWriter"]
@@ -37,9 +38,8 @@ class ClassificationPredictionWriter(BasePredictionWriter):
 
     def __init__(self, output_path: Path, *, overwrite: bool = False) -> None:
         super().__init__("epoch")
-        self.output_path = Path(output_path)
-        if self.output_path.exists() and not overwrite:
-            raise FileExistsError(f"{self.output_path} exists; choose another output_path or set overwrite: true")
+        self.output_path, self.overwrite = Path(output_path), overwrite
+        refuse_existing(self.output_path, overwrite, remedy="choose another output_path or set overwrite: true")
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence, batch_indices: Sequence | None
@@ -60,13 +60,14 @@ class ClassificationPredictionWriter(BasePredictionWriter):
 
     def _merge(self, parts: Sequence[Path]) -> None:
         parts = [part for part in parts if part.exists()]
-        if len(parts) > 1:
-            merged = pd.concat([pd.read_csv(part) for part in parts], ignore_index=True)
-            merged.to_csv(parts[0], index=False)
-        for part in parts[1:]:
+        if not parts:
+            return
+        # As text, so that every number and name stays as it was written.
+        tables = [pd.read_csv(part, dtype=str, keep_default_na=False) for part in parts]
+        with replacing(self.output_path, self.overwrite) as temporary:
+            pd.concat(tables, ignore_index=True).to_csv(temporary, index=False)
+        for part in parts:
             part.unlink()
-        for part in parts[:1]:
-            part.replace(self.output_path)
 
 
 def _flat(predictions: Sequence) -> list[Mapping[str, Any]]:

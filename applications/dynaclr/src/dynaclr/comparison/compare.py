@@ -18,6 +18,7 @@ from dynaclr.comparison.report import Row, criteria_table, make_rows, terminal_t
 from dynaclr.comparison.runs import VariantRun, merge_config, prepare_config, train_variant, wandb_available
 from dynaclr.comparison.variants import Variant, read_variants
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.files import replacing
 
 __all__ = ["compare_losses"]
 
@@ -88,8 +89,8 @@ def compare_losses(
                 progress.console.print(f"{name} crashed, see {output_dir / name / 'train.log'}", markup=False)
             rows = make_rows(runs)
             write_reports(rows, output_dir, settings)
-            draw_curves(runs).savefig(output_dir / ".curves.png.new", dpi=110, format="png")
-            (output_dir / ".curves.png.new").replace(output_dir / "curves.png")
+            with replacing(output_dir / "curves.png", overwrite=True) as temporary:
+                draw_curves(runs).savefig(temporary, dpi=110)
     console.print(terminal_table(rows))
     console.print(criteria_table(rows))
     return rows

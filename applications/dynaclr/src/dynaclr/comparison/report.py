@@ -19,6 +19,7 @@ from dynaclr.comparison.runs import VariantRun
 from dynaclr.comparison.verdict import Criterion, judge, worst_level
 from dynaclr.engine.vae.latent import COLLAPSED_NATS
 from dynaclr.imbalance import ClassFigures
+from viscy_data.files import replacing
 
 __all__ = ["Row", "criteria_table", "make_rows", "terminal_table", "write_reports"]
 
@@ -213,6 +214,5 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf8")
-    temporary.replace(path)
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf8")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +22,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.tracks_reading import TrackSources
 from dynaclr.index.tracks_table import LeftOut, TracksTable
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.files import replacing
 from viscy_data.stores import canonical_fov_name
 
 __all__ = ["SCHEMA_VERSION", "IndexRecord", "read_index_file", "write_index_file"]
@@ -123,22 +122,11 @@ def write_index_file(
     FileExistsError
         If there is a file and ``overwrite`` is False.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite to replace it")
     columns = {name: pa.array(table.columns[name]) for name in table.columns}
     columns |= {_TRACK: pa.array(table.track_index), _ANCHOR: pa.array(is_anchor)}
     metadata = {_RECORD: json.dumps(dataclasses.asdict(record)).encode(), _TRACKS: _pack_tracks(table)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
+    with replacing(path, overwrite, remedy="pass overwrite to replace it") as temporary:
         pq.write_table(pa.table(columns, metadata=metadata), temporary, compression="zstd")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def read_index_file(
@@ -247,9 +235,3 @@ def _sorted(names: Sequence[str] | None) -> list[str] | None:
 def _size_and_time(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

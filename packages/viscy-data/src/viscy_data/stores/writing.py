@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +9,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from viscy_data.files import refuse_existing, replacing
 from viscy_data.stores.names import canonical_fov_name, canonical_store
 
 __all__ = ["PlateWriter"]
@@ -55,19 +54,22 @@ class PlateWriter:
         array_key: str = "0",
     ) -> None:
         self.path = Path(canonical_store(path))
-        self._refuse_existing()
+        refuse_existing(self.path)
         self._channel_names, self._version, self._array_key = list(channel_names), version, array_key
         self._chunks = tuple(chunks) if chunks is not None else None
         self._shards_ratio = _shards_ratio(version, self._chunks, shards)
-        self._partial = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
+        self._replacing = replacing(self.path)
         self._plate: Any = None
 
     def __enter__(self) -> Self:
         from iohub.ngff import open_ome_zarr
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._plate = open_ome_zarr(
-            self._partial, layout="hcs", mode="w-", channel_names=self._channel_names, version=self._version
+            self._replacing.__enter__(),
+            layout="hcs",
+            mode="w-",
+            channel_names=self._channel_names,
+            version=self._version,
         )
         return self
 
@@ -102,15 +104,7 @@ class PlateWriter:
     ) -> None:
         self._plate.close()
         self._plate = None
-        if kind is None:
-            self._refuse_existing()
-            self._partial.rename(self.path)
-        else:
-            shutil.rmtree(self._partial)
-
-    def _refuse_existing(self) -> None:
-        if self.path.exists():
-            raise FileExistsError(f"{self.path} exists; remove it or choose another path")
+        self._replacing.__exit__(kind, error, trace)
 
 
 def _shards_ratio(version: str, chunks: tuple[int, ...] | None, shards: Iterable[int] | None) -> tuple[int, ...] | None:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from viscy_data.files import refuse_existing
 from viscy_data.stores import PlateWriter
 from viscy_data.synthetic.writer import tracks_csv, write_experiments_file
 from viscy_data.tracks import write_tracks
@@ -73,8 +74,7 @@ def write_track_tables(
         raise ValueError(f"{n_observations} observations are too few for {n_experiments} experiments")
     root = Path(root)
     target = root / "experiments.yml"
-    if target.exists():
-        raise FileExistsError(f"{target} exists; remove it or choose another folder")
+    refuse_existing(target)
     root.mkdir(parents=True, exist_ok=True)
     sizes = np.full(n_fovs, n_observations // n_fovs) + (np.arange(n_fovs) < n_observations % n_fovs)
     entries = []

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import yaml
 
+from viscy_data.files import refuse_existing, replacing
 from viscy_data.stores import PlateWriter
 from viscy_data.synthetic.population import TRACK_COLUMNS, simulate_tracks
 from viscy_data.synthetic.rendering import render_fov
@@ -79,7 +76,8 @@ def write_experiment(
     """
     if sharded and version == "0.4":
         raise ValueError("sharded stores need version 0.5: Zarr v2 has no shards")
-    with _new_folder(Path(root) / spec.name) as folder:
+    with replacing(Path(root) / spec.name) as folder:
+        folder.mkdir()
         truths = []
         layout = _layout(spec, chunks, sharded)
         with PlateWriter(folder / "images.zarr", spec.channel_names, version=version, **layout) as plate:
@@ -124,8 +122,7 @@ def write_experiments(specs: Sequence[ExperimentSpec], root: str | Path, **optio
     if len(set(names)) != len(names):
         raise ValueError(f"experiments must have different names, got {names}")
     target = Path(root) / "experiments.yml"
-    if target.exists():
-        raise FileExistsError(f"{target} exists; remove it or choose another folder")
+    refuse_existing(target)
     for spec in specs:
         write_experiment(spec, root, **options)
     return write_experiments_file([_entry(spec) for spec in specs], target)
@@ -133,9 +130,8 @@ def write_experiments(specs: Sequence[ExperimentSpec], root: str | Path, **optio
 
 def write_experiments_file(entries: Sequence[Mapping[str, Any]], target: Path) -> Path:
     """Write entries with the fields of an experiment config under the key ``experiments``."""
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    partial.write_text(yaml.safe_dump({"experiments": [dict(entry) for entry in entries]}, sort_keys=False))
-    partial.rename(target)
+    with replacing(target) as temporary:
+        temporary.write_text(yaml.safe_dump({"experiments": [dict(entry) for entry in entries]}, sort_keys=False))
     return target
 
 
@@ -166,19 +162,3 @@ def _layout(spec: ExperimentSpec, chunks: Sequence[int] | None, sharded: bool) -
         return {"chunks": cut}
     shards = tuple(-(-size // chunk) * chunk for chunk, size in zip(cut, image, strict=True))
     return {"chunks": cut, "shards": (shards[0], cut[1], *shards[2:])}
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside ``folder`` that is renamed at the end, and removed if the block fails."""
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another place")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise

@@ -18,6 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from viscy_data.errors import InputError
+from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.prediction_manifest import prediction_manifest
 from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
 from viscy_utils.embeddings.reductions import add_reductions
@@ -27,7 +28,6 @@ from viscy_utils.embeddings.store import (
     import_anndata,
     observation_table,
     read_embedding_dataset,
-    replace_store,
     write_anndata,
 )
 
@@ -39,6 +39,7 @@ __all__ = ["EmbeddingWriter", "get_available_index_columns", "read_embedding_dat
 _logger = logging.getLogger(__name__)
 
 _INTERVALS = ("batch", "epoch", "batch_and_epoch")
+_REMEDY = "choose another output_path or set overwrite: true"
 
 
 def write_embedding_dataset(
@@ -74,11 +75,9 @@ def write_embedding_dataset(
         If the store exists and ``overwrite`` is False.
     """
     output_path = Path(output_path)
-    _refuse_existing(output_path, overwrite)
     obsm = {} if projections is None else {"X_projections": projections}
-    temporary = output_path.with_name(f".{output_path.name}.new")
-    write_anndata(build_anndata(features, observation_table(index_df), obsm), temporary)
-    replace_store(temporary, output_path)
+    with replacing(output_path, overwrite, remedy=_REMEDY) as temporary:
+        write_anndata(build_anndata(features, observation_table(index_df), obsm), temporary)
     add_reductions(output_path, {"pca": pca_kwargs, "umap": umap_kwargs, "phate": phate_kwargs})
 
 
@@ -141,7 +140,7 @@ class EmbeddingWriter(BasePredictionWriter):
         if stage != "predict":
             return
         import_anndata()
-        _refuse_existing(self.output_path, self.overwrite)
+        refuse_existing(self.output_path, self.overwrite, remedy=_REMEDY)
         self._parts = PredictionParts(self.output_path, trainer.global_rank)
         manifest = prediction_manifest(trainer, pl_module)
         if not self.overwrite:
@@ -196,7 +195,7 @@ class EmbeddingWriter(BasePredictionWriter):
         self._flush()
         trainer.strategy.barrier("every rank has written its parts")
         if trainer.is_global_zero:
-            n_rows = self._parts.merge()
+            n_rows = self._parts.merge(self.overwrite)
             _logger.info("wrote %d embeddings to %s", n_rows, self.output_path)
             add_reductions(self.output_path, self._reductions)
         trainer.strategy.barrier("the parts are merged")
@@ -221,11 +220,6 @@ class EmbeddingWriter(BasePredictionWriter):
 
 class _Untracked:
     on_batch = on_epoch = False
-
-
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another output_path or set overwrite: true")
 
 
 def _skip(trainer: Trainer, n_rows: int, path: Path) -> None:

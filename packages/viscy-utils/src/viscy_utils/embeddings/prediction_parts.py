@@ -7,7 +7,6 @@ stores with the rows ``first`` to ``last`` (excluded) of that rank. Nothing else
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import zarr
 
 from viscy_data.errors import InputError
+from viscy_data.files import replacing
 from viscy_utils.embeddings.store import (
     SAMPLE_COLUMN,
     add_array,
@@ -26,7 +26,6 @@ from viscy_utils.embeddings.store import (
     import_anndata,
     observation_table,
     parts_path_of,
-    replace_store,
     write_anndata,
 )
 
@@ -117,9 +116,8 @@ class PredictionParts:
     def create(self, manifest: Mapping[str, Any]) -> None:
         """Make the folder, or keep the one there is."""
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".manifest.{os.getpid()}"
-        temporary.write_text(json.dumps(dict(manifest), indent=1))
-        temporary.replace(self.path / "manifest.json")
+        with replacing(self.path / "manifest.json", overwrite=True) as temporary:
+            temporary.write_text(json.dumps(dict(manifest), indent=1))
 
     def remove(self) -> None:
         """Delete all parts."""
@@ -144,10 +142,15 @@ class PredictionParts:
         name = f"{first:012d}-{first + len(rows):012d}.zarr"
         write_anndata(build_anndata(rows.features, obs, obsm), self._own / name)
 
-    def merge(self) -> int:
+    def merge(self, overwrite: bool = False) -> int:
         """Merge the parts of all ranks into the output, in the order of the dataset, and delete them.
 
         Features are copied in blocks: memory does not grow with their number; the table of observations is held.
+
+        Parameters
+        ----------
+        overwrite : bool, default False
+            Replace an existing output.
 
         Returns
         -------
@@ -158,14 +161,14 @@ class PredictionParts:
         ------
         InputError
             If there is no part.
+        FileExistsError
+            If there is an output and ``overwrite`` is False; the parts stay.
         """
         stores = sorted(self.path.glob("rank*/[0-9]*.zarr"))
         if not stores:
             raise InputError(str(self.path), found="no rows", fix="check what the prediction runs over")
-        temporary = self.output_path.with_name(f".{self.output_path.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        n_rows = _merge(stores, temporary)
-        replace_store(temporary, self.output_path)
+        with replacing(self.output_path, overwrite) as temporary:
+            n_rows = _merge(stores, temporary)
         self.remove()
         return n_rows
 

@@ -7,8 +7,6 @@ unique names such as ``plate1/A/1/0/12/3`` (experiment, FOV, track, time).
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import zarr
 
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.files import replacing
 from viscy_data.typing import INDEX_COLUMNS
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ __all__ = [
     "observation_table",
     "parts_path_of",
     "read_embedding_dataset",
-    "replace_store",
     "write_anndata",
 ]
 
@@ -122,17 +120,11 @@ def write_anndata(adata: ad.AnnData, path: str | Path) -> None:
     FileExistsError
         If ``path`` exists.
     """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)
-    # Format 2 is what readers of these stores expect; AnnData has only a setting for it, which is going away.
-    group = zarr.open_group(temporary, mode="w", zarr_format=2)
-    import_anndata().io.write_elem(group, "/", adata)
-    zarr.consolidate_metadata(group.store, zarr_format=2)
-    temporary.rename(path)
+    with replacing(path) as temporary:
+        # Format 2 is what readers of these stores expect; AnnData has only a setting for it, which is going away.
+        group = zarr.open_group(temporary, mode="w", zarr_format=2)
+        import_anndata().io.write_elem(group, "/", adata)
+        zarr.consolidate_metadata(group.store, zarr_format=2)
 
 
 @contextmanager
@@ -148,18 +140,6 @@ def add_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Arra
     array = group.create_array(name, shape=shape, dtype="float32", chunks=(rows, max(shape[1], 1)), overwrite=True)
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     return array
-
-
-def replace_store(complete: Path, path: Path) -> None:
-    """Give a complete store its name; one of that name disappears only once the new one is in place."""
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    if path.exists():
-        path.rename(old)
-    complete.rename(path)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink(missing_ok=True)
 
 
 def get_available_index_columns(dataset: xr.Dataset, dataset_path: str | None = None) -> list[str]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.store import (
     build_anndata,
     get_available_index_columns,
     import_anndata,
     observation_table,
     read_embedding_dataset,
-    replace_store,
     write_anndata,
 )
 
@@ -59,8 +59,7 @@ def convert(
 
     import_anndata()
     output_path = Path(output_path)
-    if output_path.exists() and not overwrite:
-        raise FileExistsError(f"{output_path} exists; choose another path or set overwrite: true")
+    refuse_existing(output_path, overwrite, remedy="choose another path or set overwrite: true")
     dataset = read_embedding_dataset(embeddings_ds) if isinstance(embeddings_ds, str | Path) else embeddings_ds
     columns = get_available_index_columns(dataset)
     index = pd.DataFrame({name: np.asarray(dataset[name].values) for name in columns})
@@ -71,9 +70,8 @@ def convert(
         if names:
             obsm[key] = np.stack([np.asarray(dataset[name].values) for name in names], axis=1)
     adata = build_anndata(np.asarray(dataset["features"].values), observation_table(index), obsm)
-    temporary = output_path.with_name(f".{output_path.name}.new")
-    write_anndata(adata, temporary)
-    replace_store(temporary, output_path)
+    with replacing(output_path, overwrite) as temporary:
+        write_anndata(adata, temporary)
     return adata if return_anndata else None
 
 

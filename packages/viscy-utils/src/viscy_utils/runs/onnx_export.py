@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.files import refuse_existing, replacing
 
 __all__ = ["export_onnx"]
 
@@ -46,8 +47,7 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     except ImportError as err:
         raise ImportError("export to ONNX: pip install 'viscy-utils[export]'") from err
     export_path = Path(export_path)
-    if export_path.exists():
-        raise FileExistsError(f"{export_path} exists; choose another export_path")
+    refuse_existing(export_path, remedy="choose another export_path")
     if not isinstance(model.example_input_array, Tensor):
         where = f"{type(model).__name__} needs a tensor example_input_array to be exported"
         raise InputError(where, found=type(model.example_input_array).__name__, expected="a tensor (B, C, Z, Y, X)")
@@ -73,8 +73,8 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
         dynamo=True,
         verbose=False,
     )
-    export_path.parent.mkdir(parents=True, exist_ok=True)
-    program.save(str(export_path))
+    with replacing(export_path) as temporary:
+        program.save(str(temporary), external_data=False)  # weights in the file: a second one would not be renamed
     _logger.info("wrote %s", export_path)
 
 

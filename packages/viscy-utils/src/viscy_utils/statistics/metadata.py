@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from viscy_data.checks import Option, check_options, is_count
 from viscy_data.errors import InputError, raise_all
+from viscy_data.files import replacing
 from viscy_data.select import fovs_named
 from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes
 from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
@@ -213,6 +214,5 @@ def _write_sidecar(path: Path, entries: dict[str | None, dict[str, Any]]) -> Non
     for name, channels in entries.items():
         if name is not None:
             content["fovs"][name] = content["fovs"].get(name, {}) | channels
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
-    temporary.replace(path)
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from viscy_data.errors import InputError
+from viscy_data.files import refuse_existing, replacing
 from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo, read_plate
 
@@ -93,8 +92,7 @@ def precompute_array(
         or pixels are not finite or not within float16 once normalised.
     """
     output_path = Path(output_path)
-    if output_path.exists():
-        raise FileExistsError(f"{output_path} exists; choose another output_path")
+    refuse_existing(output_path, remedy="choose another output_path")
     if not len(channel_names) == len(subtrahends) == len(divisors):
         found = f"{len(channel_names)}, {len(subtrahends)} and {len(divisors)} entries"
         field = "channel_names, subtrahends, divisors"
@@ -103,10 +101,8 @@ def precompute_array(
     for pair in statistics:
         _check(*pair)
     fovs = _select(data_path, channel_names, image_array_key, include_wells, exclude_fovs)
-    temporary = output_path.with_name(f".{output_path.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing(output_path) as temporary:
+        temporary.mkdir()
         for well in dict.fromkeys(fov.well for fov in fovs):
             members = {i: fov for i, fov in enumerate(fovs) if fov.well == well}
             channels = [
@@ -120,10 +116,6 @@ def precompute_array(
         chunks = ((1,) * len(fovs), *((n,) for n in (time, len(channel_names), *zyx)))
         with open(temporary / "info", "wb") as file:  # the layout of dask.array.to_npy_stack
             pickle.dump({"chunks": chunks, "dtype": np.dtype(np.float16), "axis": 0}, file)
-        temporary.rename(output_path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _check(subtrahend: Subtrahend, divisor: Divisor) -> None:
