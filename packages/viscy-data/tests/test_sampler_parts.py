@@ -34,6 +34,27 @@ def test_every_element_comes_first_equally_often(size):
         assert ((counts - expected) ** 2 / expected).sum() < size + 6 * np.sqrt(2 * size)
 
 
+@pytest.mark.parametrize("size", [3, 4, 7, 8, 20, 49, 63])
+def test_every_pair_is_equally_likely_in_small_permutations(size):
+    """Chi-square over all ordered pairs of two places, for fixed keys; a uniform one stays below 5 deviations."""
+    keys = np.array([hash_key(k) for k in range(60_000)], dtype=np.uint64)
+    one, other = (permute(np.full(len(keys), index), size, keys) for index in (size // 3, size - 1))
+    counts = np.bincount(one * size + other, minlength=size**2).reshape(size, size)
+    assert not counts.diagonal().any()
+    expected, freedom = len(keys) / (size * (size - 1)), size * (size - 1) - 1
+    chi_square = ((counts[~np.eye(size, dtype=bool)] - expected) ** 2 / expected).sum()
+    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_pairs_of_larger_permutations_come_close_to_equally_likely():
+    size, n = 150, 120_000
+    keys = np.random.default_rng(0).integers(0, 2**64, n, dtype=np.uint64)
+    one, other = (permute(np.full(n, index), size, keys) for index in (50, 51))
+    counts = np.bincount(one * size + other, minlength=size**2).reshape(size, size)[~np.eye(size, dtype=bool)]
+    # The variance beyond that of counting is that of the probabilities: within 7 % of each other.
+    assert counts.var() - counts.mean() < 0.005 * counts.mean() ** 2
+
+
 def test_neighbours_are_torn_apart():
     """Consecutive elements of a large permutation look independent: no correlation, all regions hit."""
     x = permute(np.arange(20000), 1_000_000, hash_key(5))
@@ -53,6 +74,16 @@ def test_an_endless_sequence_runs_through_all_before_it_repeats(size, reach, key
     window = min(reach, size)
     for first in range(len(index) - window):
         assert len(set(found[first : first + window].tolist())) == window
+
+
+@pytest.mark.parametrize("cycle", [1, 5])
+def test_pairs_of_later_cycles_are_equally_likely(cycle):
+    n, size = 40_000, 12
+    keys = np.random.default_rng(1).integers(0, 2**64, n, dtype=np.uint64)
+    place = (np.full(n, cycle * size + at) for at in (2, 3))
+    one, other = (cyclic_element(at, np.full(n, size), keys, np.full(n, 4)) for at in place)
+    counts = np.bincount(one * size + other, minlength=size**2).reshape(size, size)[~np.eye(size, dtype=bool)]
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 131 + 5 * np.sqrt(2 * 131)
 
 
 def test_later_cycles_have_another_order():
