@@ -1,16 +1,28 @@
 """The arithmetic under the sampler: permutations without a list, and whole counts from shares."""
 
+import doctest
+import importlib
+import pkgutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import viscy_data.sampler
 from viscy_data.sampler.epoch import Epoch, floor_sum
 from viscy_data.sampler.groups import AnchorGroups
 from viscy_data.sampler.permutation import cyclic_element, hash_key, permute
 from viscy_data.sampler.rounding import PERIOD, rotating_counts, whole_part
 
 pd = pytest.importorskip("pandas")
+
+MODULES = [f"viscy_data.sampler.{module.name}" for module in pkgutil.iter_modules(viscy_data.sampler.__path__)]
+
+
+@pytest.mark.parametrize("name", [*MODULES, "viscy_data.lookup"])
+def test_examples_beside_the_arithmetic_are_true(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 @settings(deadline=None, max_examples=150)
@@ -146,11 +158,13 @@ def test_many_distinct_times_are_sorted_too():
     assert np.array_equal(groups.order, expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 40), st.integers(0, 100), st.integers(0, 100))
 def test_floor_sums_are_those_of_the_loop(n, modulus, slope, offset):
     assert floor_sum(n, modulus, slope, offset) == sum((slope * i + offset) // modulus for i in range(n))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 200), st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), st.integers(0, 5))
 def test_batches_of_an_epoch_are_numbered_within_their_experiments(n_batches, weights, seed):
     shares = np.array(weights) / sum(weights)
