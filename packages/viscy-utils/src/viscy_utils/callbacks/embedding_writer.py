@@ -21,13 +21,12 @@ from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.prediction_manifest import prediction_manifest
 from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
+from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
 from viscy_utils.embeddings.reductions import add_reductions
 from viscy_utils.embeddings.store import (
     build_anndata,
-    get_available_index_columns,
     import_anndata,
     observation_table,
-    read_embedding_dataset,
     write_anndata,
 )
 

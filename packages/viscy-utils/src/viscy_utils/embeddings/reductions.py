@@ -1,4 +1,4 @@
-"""Low-dimensional views of embeddings that are stored beside them: PCA, UMAP, PHATE."""
+"""Low-dimensional views of embeddings: PCA, t-SNE, UMAP, PHATE, computed in one place and stored beside them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _logger = logging.getLogger(__name__)
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "pca": {"n_components": 8, "random_state": 42},
+    "tsne": {"n_components": 2, "perplexity": 30.0, "init": "pca", "random_state": 42},
     "umap": {"n_components": 2, "n_neighbors": 15, "random_state": 42},
     "phate": {"n_components": 2, "knn": 5, "decay": 40, "random_state": 42, "verbose": 0},
 }
@@ -29,7 +30,7 @@ def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]
 
     Parameters
     ----------
-    method : {"pca", "umap", "phate"}
+    method : {"pca", "tsne", "umap", "phate"}
         Needs the extra ``eval``.
     features : ndarray, shape (N, F)
         One row per observation.
@@ -54,6 +55,8 @@ def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]
     options = {**_DEFAULTS[method], **kwargs}
     if method in _NEIGHBOURS:
         options[_NEIGHBOURS[method]] = min(options[_NEIGHBOURS[method]], n_rows - 1)
+    elif method == "tsne":
+        options["perplexity"] = min(options["perplexity"], (n_rows - 1) / 3)
     elif isinstance(options["n_components"], int):
         options["n_components"] = min(options["n_components"], n_rows, n_features)
     try:
@@ -71,6 +74,10 @@ def _fit(method: str, features: np.ndarray, options: dict[str, Any]) -> np.ndarr
         from sklearn.decomposition import PCA
 
         return PCA(**options).fit_transform(features)
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        return TSNE(**options).fit_transform(features)
     if method == "umap":
         from umap import UMAP
 

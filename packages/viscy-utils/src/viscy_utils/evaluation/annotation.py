@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from viscy_data.files import refuse_existing, replacing
+from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
 from viscy_utils.embeddings.store import (
     build_anndata,
-    get_available_index_columns,
     import_anndata,
     observation_table,
-    read_embedding_dataset,
     write_anndata,
 )
 
