@@ -18,12 +18,22 @@ from viscy_data.errors import InputError
 
 
 @pytest.fixture
-def config(encoded_experiments, tmp_path):
+def experiments(encoded_experiments):
+    return encoded_experiments()
+
+
+@pytest.fixture
+def encoding(experiments):
+    return experiments.encoding
+
+
+@pytest.fixture
+def config(experiments, tmp_path):
     """Return a factory of configs as for fit."""
 
     def make(name="fit.yml", **options):
         settings = {
-            "experiments_yaml": str(encoded_experiments().yaml),
+            "experiments_yaml": str(experiments.yaml),
             "z_range": [1, 3],
             "yx_patch_size": [8, 12],
             "final_yx_patch_size": [6, 8],
@@ -83,6 +93,35 @@ def test_drawn_pairs_are_those_that_their_titles_name(config):
         for names, title in zip(pairs.channels, pairs.titles, strict=True)
     )
     assert not np.array_equal(pairs.anchor, pairs.positive)
+
+
+def test_captions_and_marks_are_those_of_the_cells_whose_pixels_are_drawn(config, encoding):
+    """Every pixel says where it comes from: the marked ones must come from where the cells were."""
+    data = load_data_module([config()])
+    data.setup("fit")
+    pairs = example_pairs(data, 24)
+    cells = data.train_dataset.index.tracks
+    n_marked = 0
+    for number, title in enumerate(pairs.titles):
+        experiment, _, fov, track = re.fullmatch(r"(\w+), (\w+)\n(\S+), track (\d+)", title).groups()
+        hours, unit = re.fullmatch(
+            r"(\S+) (min|h|s) (?:after infection|into the recording)", pairs.captions[number][0]
+        ).groups()
+        own = cells[(cells["experiment"] == experiment) & (cells["fov_name"] == fov)]
+        for role, images in enumerate((pairs.anchor, pairs.positive)):
+            y, x = np.floor(pairs.places[number, role] + 0.5).astype(int)
+            if not (0 <= y < 6 and 0 <= x < 8):
+                continue  # a cell at the border
+            origin = encoding.decode(images[number, 0, y, x])
+            row = own[own["t"] == origin.t]
+            place = np.floor(row[["y", "x"]].to_numpy() + 0.5)
+            assert [origin.y, origin.x] in place.tolist()
+            if role == 0:
+                assert int(track) in row["track_id"].to_list()
+                expected = row["hours_post_infection"].iloc[0]
+                assert float(hours) * {"s": 1 / 3600, "min": 1 / 60, "h": 1}[unit] == pytest.approx(expected, rel=0.05)
+            n_marked += 1
+    assert n_marked > 10
 
 
 def test_a_later_config_changes_single_keys(config, tmp_path):

@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure, SubFigure
+import pandas as pd
+from matplotlib.figure import Figure
 
 from dynaclr.datamodule import MultiExperimentDataModule
+from dynaclr.dataset import MultiExperimentTripletDataset
+from viscy_data.files import replacing
+from viscy_data.patches import patch_start
+from viscy_utils.evaluation.image_tiles import Block, Tile, contrast_limits, draw_blocks
+from viscy_utils.reports.numbers import duration
 
-__all__ = ["PairImages", "draw_pairs", "example_pairs", "pair_grid_size", "write_pairs"]
+__all__ = ["PAIRS_HEADLINE", "PairImages", "example_pairs", "pair_blocks", "write_pairs"]
+
+PAIRS_HEADLINE = "Anchors (left) and their positives (right); + is where the cell is"
 
 
 class PairImages(NamedTuple):
@@ -21,15 +29,24 @@ class PairImages(NamedTuple):
     anchor, positive : ndarray of float32, shape (N, C, Y, X)
         The middle slices.
     titles : list of str
-        Experiment, condition and tau in hours of each pair.
+        Experiment, condition, FOV and track of each pair.
+    captions : list of (str, str)
+        Hour of the anchor, and how much later the positive is.
     channels : list of list of str
         Per pair the name of the channel at each position.
+    places : ndarray of float, shape (N, 2, 2)
+        Y and X of the cell in the patch of the anchor and of the positive, in pixels.
+    um_per_px : list of float
+        Of each pair; 0 where the store does not say.
     """
 
     anchor: np.ndarray
     positive: np.ndarray
     titles: list[str]
+    captions: list[tuple[str, str]]
     channels: list[list[str]]
+    places: np.ndarray
+    um_per_px: list[float]
 
 
 def example_pairs(data: MultiExperimentDataModule, n_pairs: int = 24) -> PairImages:
@@ -42,64 +59,80 @@ def example_pairs(data: MultiExperimentDataModule, n_pairs: int = 24) -> PairIma
     n_pairs : int, default 24
         Spread evenly over experiments and their conditions.
     """
-    dataset, sampler = data.train_dataset, data.train_sampler()
-    positions = np.concatenate([sampler.batch(number) for number in range(min(sampler.n_batches, 64))])
-    rows = dataset.index.anchor_rows[positions]
-    # The first of every experiment and condition, then the second, ...
-    groups = dataset.index.tracks.iloc[rows].groupby(["experiment", "condition"], observed=True)
-    chosen = np.argsort(groups.cumcount().to_numpy(), kind="stable")[:n_pairs]
-    chosen = positions[chosen[np.argsort(groups.ngroup().to_numpy()[chosen], kind="stable")]].tolist()
+    dataset = data.train_dataset
+    chosen = _spread(data, n_pairs)
     pairs, batch = dataset.pairs(chosen), data.pipeline(dataset[chosen], training=False)
     middle = batch["anchor"].shape[2] // 2
     rows, registry = dataset.index.tracks.iloc[pairs.anchors], dataset.index.registry
     hours = {config.name: config.interval_minutes / 60 for config in registry.experiments}
+    starts = {config.name: config.start_hpi for config in registry.experiments}
+    unit = {name: "after infection" if start else "into the recording" for name, start in starts.items()}
+    places = [_places(dataset, each, batch["anchor"].shape[-2:]) for each in (pairs.anchors, pairs.positives)]
     return PairImages(
         batch["anchor"][:, :, middle].numpy(),
         batch["positive"][:, :, middle].numpy(),
+        [f"{row.experiment}, {row.condition}\n{row.fov_name}, track {row.track_id}" for row in rows.itertuples()],
         [
-            f"{row.experiment}\n{row.condition}, {tau * hours[row.experiment]:.3g} h"
+            (
+                f"{duration(row.hours_post_infection)} {unit[row.experiment]}",
+                f"{duration(tau * hours[row.experiment])} later",
+            )
             for row, tau in zip(rows.itertuples(), pairs.tau, strict=True)
         ],
         [[name or "absent" for name in registry.source_names[experiment]] for experiment in rows["experiment"]],
+        np.stack(places, axis=1),
+        _pixel_sizes(dataset, pairs.anchors),
     )
 
 
-def pair_grid_size(pairs: PairImages, n_columns: int = 6) -> tuple[float, float]:
-    """Width and height in inches that suit a grid of pairs."""
-    n_pairs, n_channels = pairs.anchor.shape[:2]
-    n_columns = min(n_columns, n_pairs)
-    return 2.4 * n_columns, (1.2 * n_channels + 0.55) * -(-n_pairs // n_columns)
+def _spread(data: MultiExperimentDataModule, n_pairs: int) -> list[int]:
+    """Choose positions among the anchors: the first of every experiment and condition, then the second, ..."""
+    dataset, sampler = data.train_dataset, data.train_sampler()
+    positions = np.concatenate([sampler.batch(number) for number in range(min(sampler.n_batches, 64))])
+    rows = dataset.index.anchor_rows[positions]
+    groups = dataset.index.tracks.iloc[rows].groupby(["experiment", "condition"], observed=True)
+    chosen = np.argsort(groups.cumcount().to_numpy(), kind="stable")[:n_pairs]
+    return positions[chosen[np.argsort(groups.ngroup().to_numpy()[chosen], kind="stable")]].tolist()
 
 
-def draw_pairs(figure: Figure | SubFigure, pairs: PairImages, n_columns: int = 6) -> None:
-    """Draw a grid of pairs: per pair one row per channel, the anchor left and the positive right.
+def _places(dataset: MultiExperimentTripletDataset, rows: np.ndarray, final_size: tuple[int, int]) -> np.ndarray:
+    """Say where the cells are in their patches, shape (N, 2)."""
+    cells: pd.DataFrame = dataset.index.tracks.iloc[rows]
+    places = []
+    for axis, read, final in zip("yx", dataset.size[1:], final_size, strict=True):
+        start = patch_start(cells[f"{axis}_clamp"].to_numpy(), read) + read // 2 - final // 2
+        places.append(cells[axis].to_numpy() - start)
+    return np.stack(places, axis=1)
 
-    Parameters
-    ----------
-    figure : matplotlib Figure or SubFigure
-        Drawn into.
-    pairs : PairImages
-    n_columns : int, default 6
-        Pairs beside each other.
-    """
-    n_pairs, n_channels = pairs.anchor.shape[:2]
-    n_columns = min(n_columns, n_pairs)
-    frames = figure.subfigures(-(-n_pairs // n_columns), n_columns, squeeze=False)
-    for number, frame in enumerate(frames.flat[:n_pairs]):
-        frame.suptitle(pairs.titles[number], fontsize=7)
-        axes = frame.subplots(n_channels, 2, squeeze=False)
-        for channel in range(n_channels):
+
+def _pixel_sizes(dataset: MultiExperimentTripletDataset, rows: np.ndarray) -> list[float]:
+    """Micrometres per pixel, 0 where the store has the scale 1 of stores that say nothing."""
+    scales = [dataset.index.positions[fov].scale[-1] for fov in dataset.index.fov_index[rows]]
+    return [0.0 if scale == 1 else float(scale) for scale in scales]
+
+
+def pair_blocks(pairs: PairImages) -> list[Block]:
+    """Lay pairs out: one block per pair, one row per channel, the anchor left and the positive right."""
+    blocks = []
+    for number, title in enumerate(pairs.titles):
+        rows = []
+        for channel in range(pairs.anchor.shape[1]):
             both = np.stack([pairs.anchor[number, channel], pairs.positive[number, channel]])
-            low, high = np.percentile(both, (0.5, 99.5))  # one scale, so that brightness can be compared
-            for axis, image in zip(axes[channel], both, strict=True):
-                axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
-                axis.set(xticks=[], yticks=[])
-            axes[channel, 0].set_ylabel(pairs.channels[number][channel], fontsize=6)
+            limits = contrast_limits(both)  # one scale, so that brightness can be compared
+            captions = ("", "") if channel else pairs.captions[number]
+            rows.append(
+                [
+                    Tile(both[role], captions[role], limits=limits, place=tuple(pairs.places[number, role]))
+                    for role in (0, 1)
+                ]
+            )
+        rows[0][0] = rows[0][0]._replace(um_per_px=pairs.um_per_px[number])
+        blocks.append(Block(rows, pairs.channels[number], title))
+    return blocks
 
 
 def write_pairs(pairs: PairImages, path: str | Path) -> None:
     """Write a page of pairs as a PNG file; an existing one is replaced."""
-    figure = Figure(figsize=pair_grid_size(pairs), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    draw_pairs(figure, pairs)
-    figure.savefig(path, dpi=120)
+    figure = draw_blocks(pair_blocks(pairs), PAIRS_HEADLINE, Figure())
+    with replacing(path, overwrite=True) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

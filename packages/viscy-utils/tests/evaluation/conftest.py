@@ -2,5 +2,5 @@
 
 from importlib.util import find_spec
 
-_NEED_EVAL = ["test_probe.py", "test_smoothness.py"]
+_NEED_EVAL = ["test_embedding_pictures.py", "test_probe.py", "test_smoothness.py"]
 collect_ignore = [] if find_spec("sklearn") else _NEED_EVAL

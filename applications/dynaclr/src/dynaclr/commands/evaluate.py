@@ -1,4 +1,4 @@
-"""`dynaclr evaluate`: the figures of written embeddings, side by side."""
+"""`dynaclr evaluate`: the metrics of written embeddings, side by side."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def evaluate(
 ) -> None:
     """Probe a label, the mixing of experiments and the smoothness in time of embeddings.
 
-    Writes report.json and report.png into the output folder and prints the table.
+    Cells without a label are left out and counted. Writes report.json, report.csv, report.md and report.png into the
+    output folder and prints the table.
     """
     from dynaclr.evaluation.report import evaluate_embeddings
 

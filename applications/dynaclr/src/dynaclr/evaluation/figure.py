@@ -6,25 +6,38 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from dynaclr.pair_page import PairImages, draw_pairs, pair_grid_size
+from dynaclr.pair_page import PAIRS_HEADLINE, PairImages, pair_blocks
+from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.embedding_pictures import draw_embeddings
+from viscy_utils.evaluation.image_tiles import draw_blocks, page_size
 
 __all__ = ["draw_report"]
 
-_WIDTH = 13.0  # inches
+_WIDTH = 15.0  # inches
+_N_PAIRS_BESIDE = 4
 
 
-def draw_report(embedded: Sequence[Embedded], label: str, pairs: PairImages | None = None, *, seed: int = 0) -> Figure:
+def draw_report(
+    embedded: Sequence[Embedded],
+    comparisons: Sequence[Comparison],
+    label: str,
+    pairs: PairImages | None = None,
+    *,
+    held_out: Sequence[str] = (),
+    seed: int = 0,
+) -> Figure:
     """Draw embeddings, and below them pairs of cells that were pulled together, if given."""
-    heights = [3.6 * len(embedded)]
+    heights = [3.8 * len(embedded)]
     if pairs is not None:
-        width, height = pair_grid_size(pairs)
+        blocks = pair_blocks(pairs)
+        n_columns = min(_N_PAIRS_BESIDE, len(blocks))
+        width, height = page_size(blocks, PAIRS_HEADLINE, n_columns)
         heights.append(height * _WIDTH / width)
-    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    draw_embeddings(parts[0], embedded, label, seed=seed)
+    figure.set_layout_engine("constrained")
+    draw_embeddings(parts[0], embedded, comparisons, label, held_out=held_out, seed=seed)
     if pairs is not None:
-        parts[1].suptitle("Anchors (left) and their positives (right)", fontsize="medium")
-        draw_pairs(parts[1], pairs)
+        draw_blocks(blocks, PAIRS_HEADLINE, parts[1], n_columns)
     return figure

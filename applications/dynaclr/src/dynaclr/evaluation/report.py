@@ -1,10 +1,8 @@
-"""Embeddings side by side: probe, mixing and smoothness in one table, and one figure to look at."""
+"""The report on embeddings side by side: a table, a picture, and the numbers in files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +12,23 @@ from dynaclr.config import load_data_module
 from dynaclr.evaluation.figure import draw_report
 from dynaclr.evaluation.pixels import pixel_pca
 from dynaclr.pair_page import PairImages
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
-from viscy_utils.evaluation.comparison import Comparison, compare, comparison_table
-from viscy_utils.evaluation.embedded import Embedded, add_labels, read_embedded
+from viscy_data.files import refuse_existing, replacing
+from viscy_utils.evaluation.comparison import (
+    Comparison,
+    compare,
+    comparison_records,
+    comparison_table,
+)
+from viscy_utils.evaluation.embedded import Embedded, read_embedded
+from viscy_utils.evaluation.labels import add_labels, only_labelled
+from viscy_utils.reports.files import json_text, write_text
+from viscy_utils.reports.tables import ReportTable, csv_text
 
 __all__ = ["Comparison", "compare", "comparison_table", "evaluate_embeddings"]
+
+_FILES = ("report.json", "report.csv", "report.md", "report.png")
 
 
 def evaluate_embeddings(
@@ -33,7 +43,10 @@ def evaluate_embeddings(
     overwrite: bool = False,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Read embeddings, compute their figures, print the table, write ``report.json`` and ``report.png``.
+    """Read embeddings, compute their metrics, print the table, write ``report.{json,csv,md,png}``.
+
+    Cells without a label are left out; how many and why is in the notes below the table and in ``left_out``
+    of the JSON.
 
     Parameters
     ----------
@@ -63,42 +76,88 @@ def evaluate_embeddings(
     FileExistsError
         If there is a report and ``overwrite`` is not set.
     """
-    targets = {name: output_dir / name for name in ("report.json", "report.png")}
-    existing = [str(path) for path in targets.values() if path.exists()]
-    if existing and not overwrite:
-        raise FileExistsError(f"{', '.join(existing)} exists: choose another folder or set overwrite")
-    embedded = [read_embedded(name, path) for name, path in embeddings.items()]
-    if pixel_configs:
-        data = load_data_module(pixel_configs)
-        embedded += [pixel_pca(data, seed=seed, raw=raw) for raw in (True, False)]
-    if labels:
-        table = pd.concat([pd.read_csv(path) for path in labels], ignore_index=True)
-        source = ", ".join(map(str, labels))
-        embedded = [add_labels(each, table, label, source=source) for each in embedded]
-    _check(embedded, label, test_experiments)
+    targets = {name: output_dir / name for name in _FILES}
+    for path in targets.values():
+        refuse_existing(path, overwrite, remedy="choose another folder, or replace it with --overwrite")
+    embedded = _read(embeddings, label, pixel_configs, labels, test_experiments, seed)
     comparisons = compare(embedded, label, test_experiments=test_experiments, seed=seed)
-    Console().print(comparison_table(comparisons, label))
-    output_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([asdict(row) for row in comparisons], indent=2).replace("NaN", "null")
-    targets["report.json"].write_text(text + "\n", encoding="utf8")
-    draw_report(embedded, label, pairs, seed=seed).savefig(targets["report.png"], dpi=120)
+    table, notes = comparison_table(comparisons, label), list(_notes(comparisons))
+    console = Console()
+    console.print(table.terminal())
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    write_text(targets["report.json"], json_text(comparisons))
+    write_text(targets["report.csv"], csv_text(comparison_records(comparisons)))
+    write_text(targets["report.md"], _page(table, notes))
+    picture = draw_report(embedded, comparisons, label, pairs, held_out=test_experiments, seed=seed)
+    with replacing(targets["report.png"], overwrite=True) as temporary:
+        picture.savefig(temporary, dpi=120, format="png")
     return comparisons
 
 
-def _check(embedded: Sequence[Embedded], label: str, test_experiments: Sequence[str]) -> None:
-    """Find a label or an experiment that is not there before anything is computed."""
-    for each in embedded:
-        if label not in each.obs:
-            raise InputError(
-                each.name,
-                field="label",
-                found=label,
-                expected=f"one of {', '.join(map(str, each.obs.columns))}",
-                fix="name a column of obs, or give a table with --labels",
-            )
-        known = set(each.obs["experiment"].astype(str))
-        unknown = [name for name in test_experiments if name not in known]
-        if unknown:
-            raise InputError(
-                each.name, field="test_experiments", found=", ".join(unknown), expected=f"of {', '.join(sorted(known))}"
-            )
+def _read(
+    embeddings: Mapping[str, str | Path],
+    label: str,
+    pixel_configs: Sequence[Path],
+    labels: Sequence[Path],
+    test_experiments: Sequence[str],
+    seed: int,
+) -> list[Embedded]:
+    """Read all cells that have a label, and find what does not fit before anything is computed."""
+    embedded = [read_embedded(name, path) for name, path in embeddings.items()]
+    table = pd.concat([_read_labels(path) for path in labels], ignore_index=True) if labels else None
+    source = ", ".join(map(str, labels))
+
+    def labelled(each: Embedded) -> Embedded:
+        if table is not None:
+            each = add_labels(each, table, label, source=source)
+        _check(each, label, test_experiments)
+        return only_labelled(each, label)
+
+    embedded = [labelled(each) for each in embedded]
+    if pixel_configs:
+        data = load_data_module(pixel_configs)
+        embedded += [labelled(pixel_pca(data, seed=seed, raw=raw)) for raw in (True, False)]
+    return embedded
+
+
+def _read_labels(path: Path) -> pd.DataFrame:
+    # Only nothing is missing: "NA" or "None" may name a class in somebody's table, which then is said to be left out.
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
+        raise InputError(str(path), found=f"no table ({err})", expected="a CSV file of labels") from err
+
+
+def _check(embedded: Embedded, label: str, test_experiments: Sequence[str]) -> None:
+    """Find a label or an experiment that is not there."""
+    if label not in embedded.obs:
+        raise InputError(
+            embedded.name,
+            field="label",
+            found=label,
+            expected=near_matches(label, embedded.obs.columns),
+            fix="name a column of obs, or give a table with --labels",
+        )
+    known = sorted(set(embedded.obs["experiment"]))
+    unknown = [name for name in test_experiments if name not in known]
+    if unknown:
+        raise InputError(
+            embedded.name,
+            field="test_experiments",
+            found=", ".join(unknown),
+            expected=f"of {', '.join(known)}",
+        )
+
+
+def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Say what was left out of each embedding; once where it is the same for all."""
+    notes = {row.name: [*map(str, row.left_out), *row.notes] for row in comparisons}
+    shared = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
+    yield from shared
+    for name, own in notes.items():
+        yield from (f"{name}: {note}" for note in own if note not in shared)
+
+
+def _page(table: ReportTable, notes: Sequence[str]) -> str:
+    return "\n".join([table.markdown(), *(f"- {note}" for note in notes)]) + "\n"

@@ -13,7 +13,6 @@ from typing import Any
 
 _HOMES = {
     "PairLosses": "pair_losses",
-    "PairMasks": "masks",
     "Relation": "masks",
     "Relations": "masks",
     "StackedViews": "masks",
@@ -33,7 +32,6 @@ _HOMES = {
     "full_precision": "similarity",
     "gather_rows": "gather",
     "gather_views": "gather",
-    "group_masks": "masks",
     "group_relations": "masks",
     "hard_negative_concentration": "mining",
     "hard_negative_weights": "mining",
@@ -65,7 +63,6 @@ _HOMES = {
 
 __all__ = [
     "PairLosses",
-    "PairMasks",
     "Relation",
     "Relations",
     "StackedViews",
@@ -85,7 +82,6 @@ __all__ = [
     "full_precision",
     "gather_rows",
     "gather_views",
-    "group_masks",
     "group_relations",
     "hard_negative_concentration",
     "hard_negative_weights",

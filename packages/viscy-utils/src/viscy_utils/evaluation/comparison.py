@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.embedded import Embedded, LeftOut
 from viscy_utils.evaluation.probe import Score, experiment_separability, linear_probe
 from viscy_utils.evaluation.smoothness import temporal_smoothness
+from viscy_utils.reports.tables import ReportTable
 
-__all__ = ["Comparison", "compare", "comparison_table"]
+__all__ = ["Comparison", "best_of", "compare", "comparison_records", "comparison_table"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures of one embedding.
+    """The metrics of one embedding.
 
     Attributes
     ----------
@@ -30,7 +31,11 @@ class Comparison:
     smoothness : float
         Distance of adjacent frames over distance of random pairs, lower is smoother.
     n_cells : int
-        How many rows the figures are from.
+        How many rows the metrics are from.
+    left_out : tuple of LeftOut
+        Cells that were not judged, and why.
+    notes : tuple of str
+        What else was noticed.
     """
 
     name: str
@@ -38,6 +43,8 @@ class Comparison:
     separability: Score
     smoothness: float
     n_cells: int
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def compare(
@@ -48,12 +55,12 @@ def compare(
     max_cells: int = 20_000,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Compute the figures of several embeddings of the same experiments.
+    """Compute the metrics of several embeddings of the same experiments.
 
     Parameters
     ----------
     embedded : sequence of Embedded
-        The embeddings to compare.
+        The embeddings to compare, of labelled cells (`viscy_utils.evaluation.labels.only_labelled`).
     label : str
         Column of ``obs`` to probe.
     test_experiments : sequence of str, optional
@@ -63,10 +70,10 @@ def compare(
     seed : int, default 0
         Of the draws.
     """
-    return [_figures(each, label, test_experiments, max_cells, seed) for each in embedded]
+    return [_metrics(each, label, test_experiments, max_cells, seed) for each in embedded]
 
 
-def _figures(all_cells: Embedded, label: str, test_experiments: Sequence[str], max_cells: int, seed: int) -> Comparison:
+def _metrics(all_cells: Embedded, label: str, test_experiments: Sequence[str], max_cells: int, seed: int) -> Comparison:
     cells = all_cells.sample(max_cells, seed)
     features, fovs, lineages = cells.features, cells.fovs, cells.lineages
     experiments = cells.obs["experiment"].to_numpy().astype(str)
@@ -77,22 +84,72 @@ def _figures(all_cells: Embedded, label: str, test_experiments: Sequence[str], m
         experiment_separability(features, experiments, fovs, lineages, seed=seed),
         temporal_smoothness(all_cells.features, all_cells.tracks, all_cells.obs["t"].to_numpy(), seed=seed),
         len(features),
+        cells.left_out,
+        cells.notes,
     )
 
 
-def comparison_table(comparisons: Sequence[Comparison], label: str) -> Table:
-    """Lay the figures out for the terminal, with chance level and interval beside each."""
-    table = Table(title="Embeddings side by side (95 % intervals over lineages)")
-    table.add_column("embedding")
-    table.add_column(f"probe of {label}\nbalanced accuracy, higher is better")
-    table.add_column("experiment told from neighbours\nbalanced accuracy, lower is better")
-    table.add_column("smoothness\nadjacent / random, lower is smoother")
+def best_of(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Name the best embedding of each metric.
+
+    Smoothness is only worth something in an embedding that carries the label: one whose probe is at chance is never
+    the smoothest. With a single embedding there is no best.
+
+    Returns
+    -------
+    dict of str to str
+        Among ``probe``, ``separability``, ``smoothness``.
+    """
+    if len(comparisons) < 2:
+        return {}
+    scored = [row for row in comparisons if not np.isnan(row.probe.value)]
+    told = [row for row in comparisons if not np.isnan(row.separability.value)]
+    smooth = [row for row in scored if row.probe.is_informative and not np.isnan(row.smoothness)]
+    found = {
+        "probe": max(scored, key=lambda row: row.probe.value, default=None),
+        "separability": min(told, key=lambda row: row.separability.value, default=None),
+        "smoothness": min(smooth, key=lambda row: row.smoothness, default=None),
+    }
+    return {metric: row.name for metric, row in found.items() if row is not None}
+
+
+def comparison_table(comparisons: Sequence[Comparison], label: str) -> ReportTable:
+    """Lay the metrics out, with chance level and interval beside each."""
+    best = best_of(comparisons)
+    rows = []
     for row in comparisons:
-        table.add_row(row.name, _cell(row.probe), _cell(row.separability), f"{row.smoothness:.3f}")
-    return table
+        ends = {metric: " (best)" if best.get(metric) == row.name else "" for metric in best}
+        smoothness = "not computed" if np.isnan(row.smoothness) else f"{row.smoothness:.3f}{ends.get('smoothness', '')}"
+        if not row.probe.is_informative and not np.isnan(row.probe.value):
+            smoothness += "\nthe probe is at chance"
+        probe, separability = (
+            _cell(score, ends.get(metric, ""))
+            for metric, score in (("probe", row.probe), ("separability", row.separability))
+        )
+        rows.append((row.name, probe, separability, smoothness))
+    heads = (
+        "embedding",
+        f"probe of {label}\nbalanced accuracy, higher is better",
+        "experiment told from neighbours\nbalanced accuracy, lower is better",
+        "smoothness\nadjacent / random, lower is smoother",
+    )
+    return ReportTable("Embeddings side by side (95 % intervals over lineages)", heads, rows)
 
 
-def _cell(score: Score) -> str:
+def _cell(score: Score, end: str) -> str:
     if np.isnan(score.value):
         return f"not computed: {score.note}"
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}], chance {score.chance:.2f}\n{score.note}"
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}], chance {score.chance:.2f}{end}\n{score.note}"
+
+
+def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return one flat record per embedding, for CSV."""
+    records = []
+    for row in comparisons:
+        record: dict[str, Any] = {"name": row.name, "n_cells": row.n_cells}
+        for metric, score in (("probe", row.probe), ("separability", row.separability)):
+            record |= {metric: score.value, f"{metric}_low": score.low, f"{metric}_high": score.high}
+            record |= {f"{metric}_chance": score.chance}
+        n_left_out = sum(each.n_cells for each in row.left_out)
+        records.append(record | {"smoothness": row.smoothness, "n_left_out": n_left_out})
+    return records

@@ -1,19 +1,45 @@
-"""Features of cells with what is known about each: the common input of every figure."""
+"""Features of cells with what is known about each: the common input of every measure and picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from viscy_data.errors import InputError, MissingInputError
+from viscy_data.errors import InputError
+from viscy_utils.embeddings.reading import read_embeddings
 
-__all__ = ["Embedded", "add_labels", "read_embedded"]
+__all__ = ["CELL", "Embedded", "LeftOut", "canonical_cells", "read_embedded"]
 
 CELL = ["experiment", "fov_name", "track_id", "t"]
 """Columns that identify a cell in a frame."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Cells that a report does not judge.
+
+    Attributes
+    ----------
+    reason : str
+        In words.
+    n_cells : int
+        How many.
+    examples : tuple of str
+        The first of them, as experiment/FOV/track/t.
+    """
+
+    reason: str
+    n_cells: int
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        such = f", such as {', '.join(self.examples)}" if self.examples else ""
+        return f"{self.n_cells} left out: {self.reason}{such}"
 
 
 @dataclass(frozen=True)
@@ -23,62 +49,91 @@ class Embedded:
     Attributes
     ----------
     name : str
-        What made the features, as it appears in tables and figures.
+        What made the features, as it appears in tables and pictures.
     features : ndarray of float32, shape (N, F)
         One row per cell and frame.
     obs : pandas.DataFrame
         N rows with at least ``experiment, fov_name, track_id, t``.
+    left_out : tuple of LeftOut
+        Cells that are not among the rows any more, by reason.
+    notes : tuple of str
+        What else a reader must know.
+    origin : mapping
+        What the store says of where its rows come from; empty when it says nothing.
     """
 
     name: str
     features: np.ndarray
     obs: pd.DataFrame
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fovs(self) -> np.ndarray:
         """FOV per row, unique across experiments, int64."""
-        return self.obs.groupby(["experiment", "fov_name"], observed=True).ngroup().to_numpy()
+        return _numbers(self.obs, ["experiment", "fov_name"])
 
     @property
     def tracks(self) -> np.ndarray:
         """Track per row, unique across FOVs, int64."""
-        return self.obs.groupby(["experiment", "fov_name", "track_id"], observed=True).ngroup().to_numpy()
+        return _numbers(self.obs, ["experiment", "fov_name", "track_id"])
 
     @property
     def lineages(self) -> np.ndarray:
-        """Lineage per row where the embeddings carry it, else the track, int64."""
+        """Lineage per row where the embeddings carry it, else the track; unique across FOVs, int64."""
         if "lineage_id" not in self.obs:
             return self.tracks
-        return self.obs.groupby("lineage_id", observed=True).ngroup().to_numpy()
+        lineage = self.obs["lineage_id"].astype(object)
+        own = "track " + self.obs["track_id"].astype(str)
+        named = self.obs.assign(lineage_id=lineage.where(lineage.notna(), own).astype(str))
+        return _numbers(named, ["experiment", "fov_name", "lineage_id"])
 
     def sample(self, n_cells: int, seed: int) -> Embedded:
         """Return at most ``n_cells`` rows, drawn evenly at random and kept in order."""
         if len(self.obs) <= n_cells:
             return self
         rows = np.sort(np.random.default_rng(seed).choice(len(self.obs), n_cells, replace=False))
-        return Embedded(self.name, self.features[rows], self.obs.iloc[rows])
+        return replace(self, features=self.features[rows], obs=self.obs.iloc[rows])
+
+    def without(self, rows: np.ndarray, reason: str) -> Embedded:
+        """Leave rows out, and remember how many and why.
+
+        Parameters
+        ----------
+        rows : ndarray of bool, shape (N,)
+            Those to leave out.
+        reason : str
+            In words.
+        """
+        if not rows.any():
+            return self
+        names = self.obs[rows].head(3)[CELL].astype(str).agg("/".join, axis=1)
+        record = LeftOut(reason, int(rows.sum()), tuple(names))
+        kept = self.obs[~rows].reset_index(drop=True)
+        return replace(self, features=self.features[~rows], obs=kept, left_out=(*self.left_out, record))
+
+
+def _numbers(obs: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    return obs.groupby(columns, observed=True, dropna=False).ngroup().to_numpy()
 
 
 def read_embedded(name: str, path: str | Path) -> Embedded:
-    """Read features that ``dynaclr predict`` has written.
+    """Read features that ``predict`` has written; rows with features that are not finite are left out.
 
     Parameters
     ----------
     name : str
-        Name for tables and figures.
+        Name for tables and pictures.
     path : str or Path
         AnnData zarr store.
 
     Raises
     ------
     InputError
-        If the store is missing or lacks a column that identifies cells.
+        If the store is missing, something else, without finite rows, or lacks a column that identifies cells.
     """
-    import anndata
-
-    if not Path(path).exists():
-        raise MissingInputError(str(path), found="no such store", fix="write it with `dynaclr predict`")
-    table = anndata.read_zarr(path)
+    table = read_embeddings(path)
     missing = [column for column in CELL if column not in table.obs]
     if missing:
         raise InputError(
@@ -86,39 +141,19 @@ def read_embedded(name: str, path: str | Path) -> Embedded:
             field="obs",
             found=f"no column {', '.join(missing)}",
             expected=f"the columns {', '.join(CELL)}",
-            fix="write the embeddings with MultiExperimentDataModule",
+            fix="predict with a data module that records them, such as MultiExperimentDataModule",
         )
-    return Embedded(name, np.asarray(table.X, dtype=np.float32), table.obs.reset_index(drop=True))
+    obs = canonical_cells(table.obs.reset_index(drop=True))
+    features = np.asarray(table.X, dtype=np.float32)
+    read = Embedded(name, features, obs, origin=dict(table.uns)).without(
+        ~np.isfinite(features).all(axis=1), "features that are not finite"
+    )
+    if not len(read.obs):
+        raise InputError(str(path), field="X", found=f"{len(obs)} rows, none of finite features", fix="predict again")
+    return read
 
 
-def add_labels(embedded: Embedded, labels: pd.DataFrame, column: str, *, source: str) -> Embedded:
-    """Attach a column of an annotation table to the cells; cells without an annotation are left out.
-
-    Parameters
-    ----------
-    embedded : Embedded
-        Cells to annotate.
-    labels : pandas.DataFrame
-        Columns ``experiment, fov_name, track_id, t`` and ``column``.
-    column : str
-        Name of the label.
-    source : str
-        Where the table comes from, for messages.
-
-    Raises
-    ------
-    InputError
-        If columns are missing, a cell is annotated twice, or no cell is annotated.
-    """
-    missing = [name for name in [*CELL, column] if name not in labels]
-    if missing:
-        raise InputError(source, field=", ".join(missing), found=f"columns {', '.join(labels)}", fix="add the columns")
-    if labels.duplicated(CELL).any():
-        raise InputError(source, found="cells that are annotated twice", fix=f"keep one row per {', '.join(CELL)}")
-    left = embedded.obs[CELL].astype({"experiment": str, "fov_name": str})
-    found = left.merge(labels[[*CELL, column]], on=CELL, how="left")[column].to_numpy()
-    rows = np.flatnonzero(~pd.isna(found))
-    if len(rows) == 0:
-        raise InputError(source, found="no annotation of any embedded cell", fix="compare experiment and FOV names")
-    obs = embedded.obs.iloc[rows].assign(**{column: found[rows]})
-    return Embedded(embedded.name, embedded.features[rows], obs.reset_index(drop=True))
+def canonical_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Write experiments and FOVs as text, FOVs without slashes at the ends."""
+    fovs = table["fov_name"].astype(str).str.strip().str.strip("/")
+    return table.assign(experiment=table["experiment"].astype(str), fov_name=fovs)

@@ -1,19 +1,22 @@
-"""Embeddings as pictures: the same points coloured by condition, by experiment and by time."""
+"""Embeddings as pictures: the same points coloured by label, by experiment and by time, each with its score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure, SubFigure
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import StandardScaler
 
+from viscy_utils.embeddings.reductions import reduce_features
+from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.probe import Score
+from viscy_utils.reports.panels import draw_classes, draw_numbers
 
-__all__ = ["draw_embeddings", "project"]
+__all__ = ["draw_embeddings", "label_owner", "project", "time_axis"]
+
+_TIME = "hours_post_infection"
 
 
 def project(features: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -31,19 +34,53 @@ def project(features: np.ndarray, seed: int = 0) -> np.ndarray:
     ndarray of float32, shape (N, 2)
         t-SNE (van der Maaten and Hinton 2008); of fewer than 5 rows the first two principal components.
     """
-    scaled = StandardScaler().fit_transform(features)
-    reduced = PCA(min(32, *scaled.shape), random_state=seed).fit_transform(scaled)
-    if len(scaled) < 5:
-        return reduced[:, :2]
+    if len(features) < 3:
+        return np.zeros((len(features), 2), np.float32)
+    reduced = reduce_features("pca", features, {"n_components": 32, "random_state": seed})
+    if len(features) < 5 or reduced.shape[1] < 3:
+        return np.pad(reduced, ((0, 0), (0, 1)))[:, :2]
     # As good to look at as UMAP, and it need not be compiled for a minute before the first picture.
-    perplexity = min(30, (len(scaled) - 1) / 3)
-    return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced)
+    return reduce_features("tsne", reduced, {"normalize_features": False, "random_state": seed})
+
+
+def label_owner(obs: pd.DataFrame, label: str) -> str:
+    """Say whether a label is of the wells (one for all cells of each), of the FOVs or of the cells.
+
+    Returns
+    -------
+    {"well", "FOV", "cell"}
+    """
+    wells = obs["fov_name"].str.split("/").str[:2].str.join("/")
+    for owner, place in (("well", wells), ("FOV", obs["fov_name"])):
+        if (obs[label].astype(str).groupby([obs["experiment"], place], observed=True).nunique() <= 1).all():
+            return owner
+    return "cell"
+
+
+def time_axis(obs: pd.DataFrame) -> tuple[str, np.ndarray] | None:
+    """Return what time the cells are coloured by, and its values; None when the embeddings carry none.
+
+    Hours are "hours post infection" where a recording says when the infection was, and otherwise just hours.
+    """
+    if _TIME not in obs:
+        return None
+    hours = pd.to_numeric(obs[_TIME], errors="coerce").to_numpy(dtype=float)
+    starts = hours[obs["t"].to_numpy() == 0]
+    named = bool(np.any(starts[np.isfinite(starts)] != 0)) if len(starts) else True
+    return ("hours post infection" if named else "hours"), hours
 
 
 def draw_embeddings(
-    figure: Figure | SubFigure, embedded: Sequence[Embedded], label: str, *, max_cells: int = 1000, seed: int = 0
+    figure: Figure | SubFigure,
+    embedded: Sequence[Embedded],
+    comparisons: Sequence[Comparison],
+    label: str,
+    *,
+    held_out: Sequence[str] = (),
+    max_cells: int = 1000,
+    seed: int = 0,
 ) -> None:
-    """Draw one row of panels per embedding: label, experiment, hours post infection.
+    """Draw one row of panels per embedding: label, experiment and, where it is known, time.
 
     Parameters
     ----------
@@ -51,29 +88,37 @@ def draw_embeddings(
         Drawn into.
     embedded : sequence of Embedded
         One row each; at most ``max_cells`` points are drawn.
+    comparisons : sequence of Comparison
+        What was found for each, for the titles.
     label : str
         Column of ``obs`` that colours the first panel.
+    held_out : sequence of str
+        Experiments that the probe was scored on; drawn as triangles.
     """
-    axes = figure.subplots(len(embedded), 3, squeeze=False)
-    for axis, title in zip(axes[0], (label, "experiment", "hours post infection"), strict=True):
-        axis.set_title(f"t-SNE, coloured by {title}")
-    for row, each in zip(axes, embedded, strict=True):
+    times = [time_axis(each.obs) for each in embedded]
+    axes = figure.subplots(len(embedded), 3 if any(times) else 2, squeeze=False)
+    for row, each, found, time in zip(axes, embedded, comparisons, times, strict=True):
         cells = each.sample(max_cells, seed)
-        points = project(cells.features, seed)
         # Points in random order: the last group must not cover the others.
-        order = np.random.default_rng(seed).permutation(len(points))
-        points, obs = points[order], cells.obs.iloc[order]
-        _categories(row[0], points, obs[label].astype(str).to_numpy())
-        _categories(row[1], points, obs["experiment"].astype(str).to_numpy())
-        dots = row[2].scatter(*points.T, c=obs["hours_post_infection"], s=4, linewidths=0, cmap="viridis")
-        figure.colorbar(dots, ax=row[2], label="hours")
-        row[0].set_ylabel(each.name)
+        order = np.random.default_rng(seed).permutation(len(cells.obs))
+        points, obs = project(cells.features, seed)[order], cells.obs.iloc[order]
+        owner = label_owner(each.obs, label)
+        draw_classes(row[0], points, obs[label].astype(str))
+        row[0].set_title(f"{label} of the {owner}: probe {_words(found.probe)}", fontsize="medium")
+        draw_classes(row[1], points, obs["experiment"].astype(str), tuple(held_out))
+        row[1].set_title(f"experiment: told from neighbours {_words(found.separability)}", fontsize="medium")
+        row[0].set_ylabel(f"{each.name}\nt-SNE, {len(points):,} of {len(each.obs):,} cells")
+        if time is not None:
+            draw_numbers(row[2], points, time_axis(obs)[1], "hours")
+            row[2].set_title(f"{time[0]}: smoothness {found.smoothness:.2f}", fontsize="medium")
+        elif any(times):
+            row[2].set_visible(False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
 
 
-def _categories(axis: Axes, points: np.ndarray, values: np.ndarray) -> None:
-    for number, value in enumerate(np.unique(values)):
-        chosen = values == value
-        axis.scatter(*points[chosen].T, s=4, linewidths=0, color=f"C{number}", label=value)
-    axis.legend(markerscale=3, fontsize="small", loc="upper right", framealpha=0.8)
+def _words(score: Score) -> str:
+    if np.isnan(score.value):
+        return f"not computed\n{score.note}"
+    interval = f"[{score.low:.2f}, {score.high:.2f}]"
+    return f"{score.value:.2f}\n{interval}, chance {score.chance:.2f}, n = {score.n_cells:,} cells"

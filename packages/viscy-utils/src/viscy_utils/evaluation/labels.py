@@ -1,13 +1,16 @@
-"""Labels of cells: which cells have none, and which columns are no labels."""
+"""Labels of cells: tables of them, which cells have none, and which columns are no labels."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from viscy_data.errors import InputError
+from viscy_utils.evaluation.embedded import CELL, Embedded, canonical_cells
 
-__all__ = ["MAX_CLASSES", "UNKNOWN", "check_classes", "is_missing", "is_unknown"]
+__all__ = ["MAX_CLASSES", "UNKNOWN", "add_labels", "check_classes", "is_missing", "is_unknown", "only_labelled"]
 
 UNKNOWN = "unknown"
 """What wells without a condition, and cells that an annotator could not tell, are called."""
@@ -65,3 +68,73 @@ def check_classes(labels: np.ndarray | pd.Series, column: str, *, where: str) ->
             expected="a column of classes",
             fix="choose another column, or make classes of it (pandas.cut) in a table for --labels",
         )
+
+
+def only_labelled(embedded: Embedded, column: str) -> Embedded:
+    """Leave out the cells without a label, and those whose label is ``unknown``.
+
+    Parameters
+    ----------
+    embedded : Embedded
+    column : str
+        Of ``obs``.
+
+    Raises
+    ------
+    InputError
+        If no cell has a label, or the column measures instead of naming classes.
+    """
+    check_classes(embedded.obs[column], column, where=embedded.name)
+    labelled = embedded.without(is_missing(embedded.obs[column]), f"no {column}")
+    labelled = labelled.without(is_unknown(labelled.obs[column]), f"{column} is {UNKNOWN!r}")
+    if not len(labelled.obs):
+        found = "; ".join(map(str, labelled.left_out))
+        raise InputError(embedded.name, field=f"label {column}", found=found, expected="cells with a label")
+    return labelled
+
+
+def add_labels(embedded: Embedded, labels: pd.DataFrame, column: str, *, source: str) -> Embedded:
+    """Attach a column of an annotation table to the cells; cells that the table does not name are left out.
+
+    Parameters
+    ----------
+    embedded : Embedded
+        Cells to annotate.
+    labels : pandas.DataFrame
+        Columns ``experiment, fov_name, track_id, t`` and ``column``. Slashes at the ends of FOVs do not matter.
+    column : str
+        Name of the label.
+    source : str
+        Where the table comes from, for messages.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, a cell is annotated twice, or no cell is annotated.
+    """
+    missing = [name for name in [*CELL, column] if name not in labels]
+    if missing:
+        raise InputError(source, field=", ".join(missing), found=f"columns {', '.join(labels)}", fix="add the columns")
+    labels = canonical_cells(labels)
+    if labels.duplicated(CELL).any():
+        raise InputError(source, found="cells that are annotated twice", fix=f"keep one row per {', '.join(CELL)}")
+    matched = embedded.obs[CELL].merge(labels[[*CELL, column]], on=CELL, how="left", indicator=True)
+    annotated = (matched["_merge"] == "both").to_numpy()
+    if not annotated.any():
+        raise InputError(
+            source,
+            found=f"{_first_cell(labels)} and others, no annotation of any embedded cell",
+            expected=f"cells such as {_first_cell(embedded.obs)} (experiment, FOV, track, t)",
+            fix="compare the names",
+        )
+    found = embedded.without(~annotated, f"not in {source}")
+    found = replace(found, obs=found.obs.assign(**{column: matched[column].to_numpy()[annotated]}))
+    unmatched = len(labels) - int(annotated.sum())
+    if unmatched:
+        note = f"{unmatched} of {len(labels)} rows of {source} name no embedded cell"
+        found = replace(found, notes=(*found.notes, note))
+    return found
+
+
+def _first_cell(table: pd.DataFrame) -> str:
+    return "/".join(str(table[name].iloc[0]) for name in CELL)
