@@ -216,6 +216,21 @@ def test_a_wrong_value_names_experiment_field_and_fix(make_experiment, changes, 
     assert f"experiment {config.name!r}" in str(caught.value)
 
 
+def test_two_channels_of_one_name_are_refused_only_where_the_name_is_asked_for(make_experiment):
+    config = make_experiment(channel_names=("GFP", "Phase", "GFP"), source_channel=["Phase"])
+    assert ExperimentRegistry([config]).channel_maps == {"first": {0: 1}}
+    message = r"'first', field {}\n  found    'GFP', the name of 2 channels"
+    with pytest.raises(InputError, match=message.format("source_channel")):
+        ExperimentRegistry([dataclasses.replace(config, source_channel=["Phase", "GFP"])])
+    with pytest.raises(InputError, match=message.format("training_channels")):
+        ExperimentRegistry([config], ["GFP"])
+
+
+def test_channel_names_that_yaml_reads_as_numbers_get_quotes(make_experiment):
+    with pytest.raises(InputError, match="put each in quotes"):
+        ExperimentRegistry([dataclasses.replace(make_experiment(), channel_names=[0, 1], source_channel=["0"])])
+
+
 def test_a_missing_store_names_the_experiment(make_experiment):
     config = dataclasses.replace(make_experiment(), data_path="/nowhere/plate.zarr")
     with pytest.raises(MissingInputError, match=r"experiment 'first', field data_path\n  found    /nowhere/plate.zarr"):

@@ -8,7 +8,7 @@ share), keeps all reads of a batch in flight at the same time, and lets tensorst
 >>> path = tempfile.mkdtemp() + "/plate.zarr"
 >>> with PlateWriter(path, ["Phase", "GFP"]) as plate:
 ...     plate.write("A/1/0", np.arange(2 * 2 * 64 * 64, dtype=np.uint16).reshape(2, 2, 1, 64, 64))
->>> reader = PatchReader([fov.key for fov in read_plate(path)])
+>>> reader = PatchReader(read_plate(path))
 >>> size = (1, 15, 15)
 >>> y, x = (patch_start(np.array([center]), length) for center, length in zip([20.9, 30.2], size[1:]))
 >>> zero = np.zeros(1, np.int64)
@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from viscy_data._documents import open_documents
 from viscy_data._optional import require
-from viscy_data.errors import InputError, MissingInputError
-from viscy_data.stores import FovKey
+from viscy_data.errors import InputError
+from viscy_data.stores import FovInfo, FovKey, read_fov
+from viscy_data.stores.arrays import begin_open, end_open
 
 if TYPE_CHECKING:
     import tensorstore as ts
@@ -104,10 +104,11 @@ class PatchReader:
 
     Parameters
     ----------
-    fovs : sequence of FovKey
-        The FOVs, to which the numbers given to :meth:`read` refer.
-    array_key : str, default "0"
-        Array of each FOV; five axes, TCZYX.
+    fovs : sequence of FovInfo or FovKey
+        The FOVs, to which the numbers given to :meth:`read` refer. The metadata of those given by their key are read
+        again when they are opened.
+    array_key : str, optional
+        Array of each FOV; by default the one that its metadata name. Axes in any order are read as TCZYX.
     cache_pool_bytes : int, default ``DEFAULT_CACHE_POOL_BYTES``
         Decoded chunks kept in memory; 0 keeps none. Stores must not change while a reader is in use.
     max_open : int, default 1024
@@ -115,6 +116,7 @@ class PatchReader:
 
     Attributes
     ----------
+    fovs : tuple of FovKey
     opens, reads_issued : int
         How many FOVs were opened, and boxes asked of tensorstore, so far.
     nonfinite : dict of FovKey to int
@@ -128,28 +130,28 @@ class PatchReader:
 
     def __init__(
         self,
-        fovs: Sequence[FovKey],
+        fovs: Sequence[FovInfo | FovKey],
         *,
-        array_key: str = "0",
+        array_key: str | None = None,
         cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
         max_open: int = 1024,
     ) -> None:
         require("tensorstore", extra="triplet")
         if cache_pool_bytes < 0 or max_open < 1:
             raise ValueError(f"cache_pool_bytes={cache_pool_bytes} must be >= 0 and max_open={max_open} >= 1")
-        self.fovs = tuple(FovKey(*key) for key in fovs)
+        self._given = tuple(fov if isinstance(fov, FovInfo) else FovKey(*fov) for fov in fovs)
         self.array_key, self.cache_pool_bytes, self.max_open = array_key, cache_pool_bytes, max_open
         self._start()
 
     def _start(self) -> None:
         self._process, self._context, self._lock = os.getpid(), None, Lock()
+        self.fovs = tuple(fov.key if isinstance(fov, FovInfo) else fov for fov in self._given)
         self._open: OrderedDict[FovKey, ts.TensorStore] = OrderedDict()
-        self._drivers: dict[str, str] = {}
         self.opens = self.reads_issued = 0
         self.nonfinite: Counter[FovKey] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("fovs", "array_key", "cache_pool_bytes", "max_open")}
+        return {name: getattr(self, name) for name in ("_given", "array_key", "cache_pool_bytes", "max_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -254,9 +256,10 @@ class PatchReader:
             raise ValueError(f"FOV numbers {numbers[0]} to {numbers[-1]}, but there are {len(self.fovs)} FOVs")
         with self._lock:
             wanted = {number: self.fovs[number] for number in numbers}
-            opening = {key: self._begin_open(key) for key in set(wanted.values()) if key not in self._open}
-            for key, future in opening.items():
-                self._open[key] = _end_open(key, self.array_key, future)
+            unopened = {key: number for number, key in wanted.items() if key not in self._open}
+            infos = [self._describe(number) for number in unopened.values()]
+            for fov, future in [(fov, self._begin_open(fov)) for fov in infos]:
+                self._open[fov.key] = _end_open(fov, future)
                 self.opens += 1
             for key in wanted.values():
                 self._open.move_to_end(key)
@@ -265,20 +268,18 @@ class PatchReader:
                 self._open.popitem(last=False)
         return arrays
 
-    def _begin_open(self, key: FovKey) -> Any:
-        tensorstore = require("tensorstore", extra="triplet")
+    def _describe(self, number: int) -> FovInfo:
+        """Return what is known of a FOV; the metadata of one that was given by its key are read."""
+        fov = self._given[number]
+        if isinstance(fov, FovInfo) and self.array_key in (None, fov.array_key):
+            return fov
+        return read_fov(self.fovs[number], array_key=self.array_key)
+
+    def _begin_open(self, fov: FovInfo) -> Any:
         if self._context is None:
+            tensorstore = require("tensorstore", extra="triplet")
             self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": self.cache_pool_bytes}})
-        if key.store not in self._drivers:
-            is_v3 = open_documents(key.store).read("zarr.json") is not None
-            self._drivers[key.store] = "zarr3" if is_v3 else "zarr"
-        path = f"{key.store}/{key.name}/{self.array_key}/"
-        spec = {
-            "driver": self._drivers[key.store],
-            "kvstore": path if "://" in path else {"driver": "file", "path": path},
-            "recheck_cached_data": "open",  # else every cached chunk costs a look at its file
-        }
-        return tensorstore.open(spec, open=True, read=True, context=self._context)
+        return begin_open(fov, self._context)
 
     def _check_bounds(
         self, extents: np.ndarray, rows: np.ndarray, channels: np.ndarray, size: tuple[int, int, int]
@@ -321,18 +322,9 @@ class _ChannelRun(NamedTuple):
     window: ts.IndexDomain
 
 
-def _end_open(key: FovKey, array_key: str, future: Any) -> _Array:
-    where = f"{key.store}, FOV {key.name}"
+def _end_open(fov: FovInfo, future: Any) -> _Array:
     tensorstore = require("tensorstore", extra="triplet")
-    try:
-        store = future.result()
-    except ValueError as err:
-        if "NOT_FOUND" in str(err):
-            raise MissingInputError(where, found=f"no array {array_key!r}", expected="an OME-Zarr array") from err
-        err.add_note(f"opening {where}")
-        raise
-    if len(store.shape) != 5:
-        raise InputError(where, found=f"an array of shape {tuple(store.shape)}", expected="five axes, TCZYX")
+    store = end_open(fov, future)
     kind = store.dtype.numpy_dtype.kind
     if store.dtype != tensorstore.float32:
         store = tensorstore.cast(store, tensorstore.float32)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter, read_attributes
+from viscy_data.testing import write_foreign_plate
 from viscy_utils.runs.trainer import VisCyTrainer
 from viscy_utils.statistics.metadata import generate_normalization_metadata, sidecar_path_of
 from viscy_utils.statistics.pixel_samples import sample_frame
@@ -178,3 +181,40 @@ def test_summary_statistics_of_a_known_sample():
 def test_processes_return_results_in_order():
     assert mp_wrapper(pow, [(2, 3), (3, 2)], 1) == [8, 9]
     assert [stats["mean"] for stats in mp_get_val_stats([[1.0, 3.0], [5.0]], 1)] == [2.0, 5.0]
+
+
+def test_two_channels_of_one_name_get_no_statistics_and_are_refused_where_asked_for(tmp_path, caplog):
+    movie = np.random.default_rng(0).random((1, 3, 1, 8, 8))
+    path = write_foreign_plate(tmp_path / "p.zarr", {"A/1/0": movie}, channel_names=["a", "b", "a"])
+    with caplog.at_level(logging.WARNING):
+        generate_normalization_metadata(path, grid_spacing=1)
+    assert "several channels are called 'a'" in caplog.text
+    stored = read_attributes(path, "A/1/0")["normalization"]
+    assert list(stored) == ["b"]
+    assert stored["b"]["fov_statistics"]["mean"] == pytest.approx(movie[:, 1].mean())
+    with pytest.raises(InputError, match="field channel_ids\n  found    2 channels of the name 'a'"):
+        generate_normalization_metadata(path, channel_ids=[2], grid_spacing=1)
+
+
+def test_statistics_are_in_consolidated_metadata_too(tmp_path):
+    movie = np.random.default_rng(0).random((1, 1, 1, 8, 8))
+    path = write_foreign_plate(tmp_path / "p.zarr", {"A/1/0": movie}, channel_names=["a"], version="0.4")
+    zarr.consolidate_metadata(path)
+    generate_normalization_metadata(path, grid_spacing=1)
+    for name in (None, "A/1/0"):
+        seen = zarr.open_group(path, mode="r", path=name, use_consolidated=name is None).attrs["normalization"]
+        assert seen == read_attributes(path, name)["normalization"]
+    by_plate = zarr.open_group(path, mode="r", use_consolidated=True)["A/1/0"].attrs["normalization"]
+    assert by_plate == read_attributes(path, "A/1/0")["normalization"]
+
+
+def test_a_truncated_chunk_is_named_by_store_fov_frame_and_channel(tmp_path):
+    movie = np.random.default_rng(0).random((3, 2, 1, 8, 8))
+    path = write_foreign_plate(
+        tmp_path / "p.zarr", {"A/1/0": movie}, channel_names=["a", "b"], chunks=(1, 1, 1, 8, 8), version="0.4"
+    )
+    [chunk] = (path / "A/1/0/0").rglob("2.1.0.0.0")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"p\.zarr, FOV A/1/0, frame 2, channel 'b'"):
+        generate_normalization_metadata(path, grid_spacing=1)
+    assert "normalization" not in read_attributes(path, "A/1/0")

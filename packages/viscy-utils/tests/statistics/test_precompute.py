@@ -131,7 +131,7 @@ def test_existing_output_is_kept(write, images, tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "error", "match"),
     [
-        ({"channel_names": ["DAPI"]}, InputError, r"DAPI\s+expected some of 'Phase', 'GFP'"),
+        ({"channel_names": ["DAPI"]}, InputError, r"'DAPI'\s+expected some of 'Phase', 'GFP'"),
         ({"channel_names": ["Phase", "GFP"]}, ValueError, "same length"),
         ({"include_wells": ["C/1"]}, InputError, "include_wells\n  found    .C/1"),
         ({"divisors": [(1, 5, 9)]}, InputError, "1, 5, 9"),

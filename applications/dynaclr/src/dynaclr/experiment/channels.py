@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from dynaclr.experiment.checks import repeated_channel
 from dynaclr.experiment.config import ExperimentConfig
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
@@ -84,16 +85,22 @@ def _by_name(
     if not sound or not names or len(set(names)) < len(names):
         expected = "shared, all, or a list of channel names, each once"
         return {}, [InputError("training_channels", found=repr(names), expected=expected)]
-    errors = [
-        InputError(
-            where(config.name),
-            field="channel_names",
-            found=f"no channel {name!r}, which training_channels asks for",
-            expected=near_matches(name, config.channel_names),
-            fix="correct the name, or set training_channels: all",
-        )
-        for config in experiments
-        for name in names
-        if name not in config.channel_names
-    ]
+    errors = []
+    for config in experiments:
+        for name in names:
+            count = config.channel_names.count(name)
+            if count == 0:
+                errors.append(_absent_channel(config, name, where(config.name)))
+            elif count > 1:
+                errors.append(repeated_channel(where(config.name), "training_channels", name, count))
     return {config.name: list(names) for config in experiments}, errors
+
+
+def _absent_channel(config: ExperimentConfig, name: str, where: str) -> InputError:
+    return InputError(
+        where,
+        field="channel_names",
+        found=f"no channel {name!r}, which training_channels asks for",
+        expected=near_matches(name, config.channel_names),
+        fix="correct the name, or set training_channels: all",
+    )

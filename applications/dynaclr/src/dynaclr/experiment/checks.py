@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynaclr.experiment.config import ExperimentConfig
-from viscy_data.checks import is_number, is_texts, near_matches
+from viscy_data.checks import is_names, is_number, is_texts, near_matches
 from viscy_data.errors import InputError, InputErrors, MissingInputError
 from viscy_data.stores import FovInfo, canonical_fov_name
 
-__all__ = ["check_config", "check_names", "check_plate", "within"]
+__all__ = ["check_config", "check_names", "check_plate", "repeated_channel", "within"]
 
 _TEXTS = ("organelle", "date")
 _PATHS = ("data_path", "tracks_path")
@@ -78,7 +78,7 @@ def check_config(config: ExperimentConfig, where: str) -> list[InputError]:
     for field in _LISTS:
         if not is_texts(getattr(config, field)):
             wrong(field, "a list of channel names", _as_list(getattr(config, field)))
-        elif not getattr(config, field) or len(set(getattr(config, field))) < len(getattr(config, field)):
+        elif not getattr(config, field) or (field == "source_channel" and not is_names(getattr(config, field))):
             wrong(field, "at least one channel, each once")
     if not any(err.field in _LISTS for err in errors):
         errors += _check_source_channel(config, where)
@@ -86,17 +86,30 @@ def check_config(config: ExperimentConfig, where: str) -> list[InputError]:
 
 
 def _check_source_channel(config: ExperimentConfig, where: str) -> list[InputError]:
-    return [
-        InputError(
-            where,
-            field="source_channel",
-            found=repr(channel),
-            expected=f"{near_matches(channel, config.channel_names)} (channel_names)",
-            fix="correct the name",
-        )
-        for channel in config.source_channel
-        if channel not in config.channel_names
-    ]
+    errors = []
+    for channel in config.source_channel:
+        count = config.channel_names.count(channel)
+        if count == 0:
+            expected = f"{near_matches(channel, config.channel_names)} (channel_names)"
+            errors.append(
+                InputError(
+                    where, field="source_channel", found=repr(channel), expected=expected, fix="correct the name"
+                )
+            )
+        elif count > 1:
+            errors.append(repeated_channel(where, "source_channel", channel, count))
+    return errors
+
+
+def repeated_channel(where: str, field: str, channel: str, count: int) -> InputError:
+    """Say that a name which is asked for belongs to several channels of the store."""
+    return InputError(
+        where,
+        field=field,
+        found=f"{channel!r}, the name of {count} channels (channel_names)",
+        expected="a name that one channel has",
+        fix="give the channels of the store different labels",
+    )
 
 
 def _check_condition_wells(condition_wells: Any, where: str) -> list[InputError]:
@@ -180,7 +193,9 @@ def _channel_fix(config: ExperimentConfig, fov: FovInfo) -> str:
 
 
 def _as_list(value: Any) -> str:
-    return f"write it as a list: [{value}]" if isinstance(value, str) else ""
+    if isinstance(value, str):
+        return f"write it as a list: [{value}]"
+    return "put each in quotes" if isinstance(value, list | tuple) else ""
 
 
 def _shown(value: Any) -> str:

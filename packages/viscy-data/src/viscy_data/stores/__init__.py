@@ -1,8 +1,8 @@
 """HCS OME-Zarr stores: what is in a plate, its attributes, and writing one.
 
-Reading takes the small JSON documents of the store and nothing else, so a plate of hundreds of FOVs is listed in
-milliseconds and no file stays open; OME-NGFF 0.4 (Zarr v2) and 0.5 (Zarr v3) look the same to the caller. Writing is
-left to iohub.
+Reading takes the small JSON documents of the store and one chunk to try its codec, so a plate of hundreds of FOVs is
+listed in milliseconds and no file stays open; OME-NGFF 0.4 (Zarr v2) and 0.5 (Zarr v3) and any order of axes look the
+same to the caller. Writing is left to iohub.
 
 >>> import tempfile, numpy as np
 >>> path = tempfile.mkdtemp() + "/plate.zarr"
@@ -15,8 +15,10 @@ left to iohub.
 
 from __future__ import annotations
 
+from viscy_data.stores.arrays import open_array, read_stack
+from viscy_data.stores.attributes import read_attributes, update_attributes, update_attributes_of
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
-from viscy_data.stores.reading import describe_position, read_attributes, read_plate, update_attributes
+from viscy_data.stores.reading import describe_position, read_fov, read_plate
 from viscy_data.stores.writing import PlateWriter
 
 __all__ = [
@@ -26,7 +28,11 @@ __all__ = [
     "canonical_fov_name",
     "canonical_store",
     "describe_position",
+    "open_array",
     "read_attributes",
+    "read_fov",
     "read_plate",
+    "read_stack",
     "update_attributes",
+    "update_attributes_of",
 ]

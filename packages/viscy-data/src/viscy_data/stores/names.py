@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
+from viscy_data.checks import near_matches
+from viscy_data.errors import InputError
+
 __all__ = ["FovInfo", "FovKey", "canonical_fov_name", "canonical_store"]
 
 
@@ -29,13 +32,19 @@ class FovInfo:
     key : FovKey
         Store and name.
     shape : tuple of int
-        (T, C, Z, Y, X).
+        (T, C, Z, Y, X), whatever the order in the store; 1 along an axis that the store does not have.
     dtype : str
         numpy name of the pixel type.
     channel_names : tuple of str
-        In the order of the channel axis.
+        In the order of the channel axis; a channel that the store does not name is called by its number.
     scale : tuple of float
         Size of one step along T, C, Z, Y, X in the units of the store; 1.0 where nothing is recorded.
+    axes : str, default "tczyx"
+        Axes of the stored array, in its order.
+    array_key : str, default "0"
+        Path of the array inside the FOV.
+    zarr_format : {2, 3}, optional
+        Of the store; looked up where it is needed by default.
     """
 
     key: FovKey
@@ -43,6 +52,9 @@ class FovInfo:
     dtype: str
     channel_names: tuple[str, ...]
     scale: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    axes: str = "tczyx"
+    array_key: str = "0"
+    zarr_format: int | None = None
 
     @property
     def store(self) -> str:
@@ -58,6 +70,34 @@ class FovInfo:
     def well(self) -> str:
         """Name of the well, such as ``A/1``."""
         return self.key.name.rpartition("/")[0]
+
+    @property
+    def where(self) -> str:
+        """Store and FOV, for messages."""
+        return f"{self.key.store}, FOV {self.key.name}"
+
+    def channel_index(self, name: str, field: str = "channel") -> int:
+        """Return the position of a channel in the store.
+
+        Raises
+        ------
+        InputError
+            If no channel, or more than one, has this name.
+        """
+        places = [number for number, own in enumerate(self.channel_names) if own == name]
+        if len(places) == 1:
+            return places[0]
+        if not places:
+            expected = f"some of {', '.join(map(repr, self.channel_names))}"
+            fix = near_matches(name, self.channel_names, otherwise="")
+            raise InputError(self.where, field=field, found=repr(name), expected=expected, fix=fix)
+        raise InputError(
+            self.where,
+            field=field,
+            found=f"{len(places)} channels of the name {name!r}, at positions {', '.join(map(str, places))}",
+            expected="a name that one channel has",
+            fix="give the channels different labels in the omero metadata of the store",
+        )
 
 
 def canonical_store(path: str | Path) -> str:

@@ -1,9 +1,12 @@
-"""List the FOVs of a plate, and read and change attributes."""
+"""List the FOVs of a plate."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -12,27 +15,35 @@ import numpy as np
 
 from viscy_data._documents import Documents, open_documents
 from viscy_data.errors import InputError, MissingInputError, raise_all
+from viscy_data.stores.attributes import read_group
+from viscy_data.stores.decoding import check_decodable
+from viscy_data.stores.multiscales import AXES, array_path, axes_of, channel_names_of, scale_of
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
 
 if TYPE_CHECKING:
     from iohub.ngff import Position
 
-__all__ = ["describe_position", "read_attributes", "read_plate", "update_attributes"]
+__all__ = ["describe_position", "read_fov", "read_plate"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 _READ_THREADS = 16  # hides the latency of network file systems; the work itself is tiny
+_SHOWN = 10
 
 
-def read_plate(path: str | Path, *, array_key: str = "0", workers: int | None = None) -> tuple[FovInfo, ...]:
+def read_plate(path: str | Path, *, array_key: str | None = None, workers: int | None = None) -> tuple[FovInfo, ...]:
     """List the FOVs of a plate.
+
+    Wells and FOVs that the metadata list and that are not on disk (a sparse plate) are left out, with a warning that
+    names and counts them; so are channels without a name said once. Where tensorstore is installed, one chunk of every
+    kind of array is decoded, so that a codec it lacks is found here and not in a worker hours later.
 
     Parameters
     ----------
     path : str or Path
         An HCS OME-Zarr store, version 0.4 or 0.5; a URL needs the extra ``triplet``.
-    array_key : str, default "0"
-        The array of each FOV to describe.
+    array_key : str, optional
+        The array of each FOV to describe; by default the first that its metadata list, which is the full resolution.
     workers : int, optional
         Threads that read metadata, 16 by default.
 
@@ -53,52 +64,34 @@ def read_plate(path: str | Path, *, array_key: str = "0", workers: int | None = 
     attributes = _plate_attributes(store, documents)
     wells = [canonical_fov_name(well["path"]) for well in attributes["plate"].get("wells", [])]
     with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="read_plate") as pool:
-        listed = [name for names in pool.map(lambda well: _fov_names(store, documents, well), wells) for name in names]
-        keys = sorted((FovKey(store, name) for name in listed), key=lambda key: key.name.split("/"))
+        names = list(pool.map(lambda well: _fov_names(store, documents, well), wells))
+        listed = [FovKey(store, name) for well in names if well is not None for name in well]
+        keys = sorted(listed, key=lambda key: key.name.split("/"))
         found = list(pool.map(_or_error(lambda key: _describe(documents, key, array_key)), keys))
     raise_all(entry for entry in found if isinstance(entry, InputError))
-    return tuple(found)
+    described = [entry for entry in found if entry is not None]
+    _report_absent(store, "wells", [well for well, own in zip(wells, names, strict=True) if own is None], len(wells))
+    absent = [key.name for key, entry in zip(keys, found, strict=True) if entry is None]
+    _report_absent(store, "FOVs", absent, len(keys))
+    _report_nameless(store, [entry.fov.name for entry in described if not entry.channels_named])
+    check_decodable([entry.fov for entry in described], [entry.encoding for entry in described])
+    return tuple(entry.fov for entry in described)
 
 
-def read_attributes(store: str | Path, fov: str | None = None) -> dict[str, Any]:
-    """Read the attributes of a plate, or of one of its FOVs.
-
-    Returns
-    -------
-    dict
-        Plain JSON values. OME metadata of version 0.5 stay under ``"ome"``.
-
-    Raises
-    ------
-    MissingInputError
-        If there is no such store or FOV.
-    """
-    root = canonical_store(store)
-    name = canonical_fov_name(fov or "")
-    group = _read_group(open_documents(root), name)
-    if group is None:
-        raise MissingInputError(f"{root}, FOV {name}" if name else root, found="no Zarr group")
-    return group.attributes
-
-
-def update_attributes(store: str | Path, fov: str | None, key: str, value: Any) -> None:
-    """Set one attribute of a plate (``fov=None``) or FOV and leave the others alone.
-
-    The document is replaced in one step. ``value`` is stored as JSON: plain finite numbers, strings, lists, dicts.
+def read_fov(key: FovKey, *, array_key: str | None = None) -> FovInfo:
+    """Describe one FOV, see :func:`read_plate`.
 
     Raises
     ------
     MissingInputError
-        If there is no such store or FOV.
+        If there is no such FOV.
+    InputError
+        If it cannot be used.
     """
-    root = canonical_store(store)
-    name = canonical_fov_name(fov or "")
-    documents = open_documents(root)
-    group = _read_group(documents, name)
-    if group is None:
-        raise MissingInputError(f"{root}, FOV {name}" if name else root, found="no Zarr group")
-    attributes = {**group.attributes, key: value}
-    documents.write(group.document_key, {**group.document, "attributes": attributes} if group.document else attributes)
+    described = _describe(open_documents(key.store), key, array_key)
+    if described is None:
+        raise MissingInputError(f"{key.store}, FOV {key.name}", found="no array, nor a Zarr group")
+    return described.fov
 
 
 def describe_position(position: Position) -> FovInfo:
@@ -113,45 +106,27 @@ def describe_position(position: Position) -> FovInfo:
     name = canonical_fov_name(group.path)
     if name.count("/") != 2:
         raise ValueError(f"position {group.name!r} is not part of an open plate; open the plate instead")
-    array = position["0"]
-    return FovInfo(
-        FovKey(canonical_store(str(group.store.root)), name),
-        tuple(array.shape),
-        np.dtype(array.dtype).name,
-        tuple(position.channel_names),
-        tuple(float(step) for step in position.scale),
-    )
+    return read_fov(FovKey(canonical_store(str(group.store.root)), name))
 
 
-class _Group(NamedTuple):
-    """Attributes of a group, and the document that holds them (the whole of it for Zarr v3)."""
+class _Array(NamedTuple):
+    """Metadata of an array; ``encoding`` is the text of what decides how its chunks are decoded."""
 
-    attributes: dict[str, Any]
-    document_key: str
-    document: dict[str, Any] | None
-
-    @property
-    def ome(self) -> dict[str, Any]:
-        return self.attributes.get("ome", self.attributes)
+    shape: tuple[int, ...]
+    dtype: str
+    encoding: str
 
 
-def _read_group(documents: Documents, name: str) -> _Group | None:
-    prefix = f"{name}/" if name else ""
-    document = documents.read(prefix + "zarr.json")
-    if document is not None:
-        return _Group(document.get("attributes", {}), prefix + "zarr.json", document)
-    attributes = documents.read(prefix + ".zattrs")
-    if attributes is None and documents.read(prefix + ".zgroup") is None:
-        return None
-    return _Group(attributes or {}, prefix + ".zattrs", None)
+class _Described(NamedTuple):
+    fov: FovInfo
+    channels_named: bool
+    encoding: str
 
 
 def _plate_attributes(store: str, documents: Documents) -> dict[str, Any]:
-    group = _read_group(documents, "")
+    group = read_group(documents, "")
     if group is None:
-        if "://" not in store and os.path.isdir(store):
-            raise InputError(store, found="a folder without Zarr metadata", expected="an HCS OME-Zarr store")
-        raise MissingInputError(store, found="nothing", expected="an HCS OME-Zarr store", fix="check the path")
+        raise _no_store(store)
     if "plate" in group.ome:
         return group.ome
     if "multiscales" in group.ome:
@@ -164,50 +139,85 @@ def _plate_attributes(store: str, documents: Documents) -> dict[str, Any]:
     raise InputError(store, found="a Zarr group without plate metadata", expected="an HCS OME-Zarr store")
 
 
-def _fov_names(store: str, documents: Documents, well: str) -> list[str]:
-    group = _read_group(documents, well)
-    if group is None or "well" not in group.ome:
+def _no_store(store: str) -> InputError:
+    expected = "an HCS OME-Zarr store"
+    if "://" not in store and os.path.isdir(store):
+        return InputError(store, found="a folder without Zarr metadata", expected=expected)
+    if "://" not in store and os.path.isfile(store):
+        zipped = zipfile.is_zipfile(store)
+        found, fix = ("a zipped store", "unpack it first") if zipped else ("a file", "give the folder of the store")
+        return InputError(store, found=found, expected=f"{expected}, which is a folder", fix=fix)
+    return MissingInputError(store, found="nothing", expected=expected, fix="check the path")
+
+
+def _fov_names(store: str, documents: Documents, well: str) -> list[str] | None:
+    """Return the FOVs that a well lists, None when it is not on disk."""
+    group = read_group(documents, well)
+    if group is None:
+        return None
+    if "well" not in group.ome:
         raise InputError(f"{store}, well {well}", found="no well metadata", expected="the wells that the plate lists")
     return [f"{well}/{canonical_fov_name(image['path'])}" for image in group.ome["well"].get("images", [])]
 
 
-def _describe(documents: Documents, key: FovKey, array_key: str) -> FovInfo:
+def _describe(documents: Documents, key: FovKey, array_key: str | None) -> _Described | None:
+    """Describe a FOV, None when it is not on disk."""
     where = f"{key.store}, FOV {key.name}"
-    group = _read_group(documents, key.name)
-    array = _read_array(documents, f"{key.name}/{array_key}")
-    if group is None or array is None:
-        raise InputError(where, found=f"no array {array_key!r}", expected="every FOV that the plate lists")
-    shape, dtype = array
-    if len(shape) != 5:
-        raise InputError(where, found=f"an array of shape {shape}", expected="five axes, TCZYX")
-    channels = tuple(str(channel.get("label", "")) for channel in group.ome.get("omero", {}).get("channels", ()))
-    if len(channels) != shape[1]:
-        raise InputError(
-            where,
-            found=f"{len(channels)} channel names for {shape[1]} channels",
-            expected="one label per channel in the omero metadata",
-        )
-    return FovInfo(key, shape, dtype, channels, _scale(group.ome, array_key))
+    group = read_group(documents, key.name)
+    if group is None:
+        return None
+    path = array_key if array_key is not None else array_path(group.ome)
+    array = _read_array(documents, f"{key.name}/{path}", where)
+    if array is None:
+        raise MissingInputError(where, found=f"no array {path!r}", expected="the pixels of the FOV")
+    axes = axes_of(group.ome, len(array.shape), where)
+    size = dict(zip(axes, array.shape, strict=True))
+    shape = tuple(size.get(axis, 1) for axis in AXES)
+    names, channels_named = channel_names_of(group.ome, shape[1], where)
+    scale = scale_of(group.ome, path, axes)
+    fov = FovInfo(key, shape, array.dtype, names, scale, axes, path, group.zarr_format)
+    return _Described(fov, channels_named, array.encoding)
 
 
-def _read_array(documents: Documents, name: str) -> tuple[tuple[int, ...], str] | None:
-    """Return shape and numpy dtype name of an array."""
+def _read_array(documents: Documents, name: str, where: str) -> _Array | None:
     if (document := documents.read(f"{name}/zarr.json")) is not None:
-        return tuple(document["shape"]), np.dtype(document["data_type"]).name
-    if (document := documents.read(f"{name}/.zarray")) is not None:
-        return tuple(document["shape"]), np.dtype(document["dtype"]).name
-    return None
+        kind, encoding = document.get("data_type"), document.get("codecs")
+    elif (document := documents.read(f"{name}/.zarray")) is not None:
+        kind, encoding = document.get("dtype"), [document.get("compressor"), document.get("filters")]
+    else:
+        return None
+    try:
+        dtype = np.dtype(kind)
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.kind not in "biuf":
+        raise InputError(where, field="data type", found=str(kind), expected="whole or real numbers")
+    return _Array(tuple(document["shape"]), dtype.name, json.dumps([kind, encoding], sort_keys=True))
 
 
-def _scale(ome: dict[str, Any], array_key: str) -> tuple[float, ...]:
-    scale = np.ones(5)
-    for image in ome.get("multiscales", [])[:1]:
-        datasets = [entry for entry in image.get("datasets", []) if entry.get("path") == array_key]
-        for node in [image, *datasets]:
-            for transform in node.get("coordinateTransformations") or []:
-                if transform.get("type") == "scale" and len(transform["scale"]) == 5:
-                    scale = scale * transform["scale"]
-    return tuple(float(step) for step in scale)
+def _report_absent(store: str, kind: str, absent: Sequence[str], n_listed: int) -> None:
+    if not absent:
+        return
+    counted = f"{len(absent)} of {n_listed} {kind} that the metadata list are not on disk"
+    if len(absent) == n_listed:
+        raise MissingInputError(store, found=counted, expected="at least one", fix="copy the store anew")
+    _warn(f"{store}: {counted} and are left out: {_listed(absent)}")
+
+
+def _report_nameless(store: str, fovs: Sequence[str]) -> None:
+    if fovs:
+        _warn(
+            f"{store}: {len(fovs)} FOVs have channels without a label, which are called by their number, "
+            f"'0', '1', ...: {_listed(fovs)}"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _or_error(function: Callable[[T], R]) -> Callable[[T], R | InputError]:

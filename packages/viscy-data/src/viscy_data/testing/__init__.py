@@ -3,6 +3,7 @@
 * ``viscy_data.testing.fixtures``: pytest fixtures with small experiments of known truth in every store format. In a
   test module or in the top ``conftest.py``: ``pytest_plugins = ["viscy_data.testing.fixtures"]``.
 * ``viscy_data.testing.encoding``: pixels that say where they come from, for tests of readers.
+* ``viscy_data.testing.foreign``: plates as other programs write them, with any order of axes and any codec.
 * ``viscy_data.testing.strategies``: random lineages, tracking tables and anchor tables for hypothesis.
 
 pytest and hypothesis are imported by these modules only, never by the package itself. Needs the extra ``triplet``.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from viscy_data.testing.encoding import Encoding, PixelOrigin, write_encoded_plate
     from viscy_data.testing.fixtures import PLATE_FORMATS, EncodedPlates, PlateFormat, SyntheticExperiments
+    from viscy_data.testing.foreign import write_foreign_plate
 
 __all__ = [
     "PLATE_FORMATS",
@@ -25,6 +27,7 @@ __all__ = [
     "PlateFormat",
     "SyntheticExperiments",
     "write_encoded_plate",
+    "write_foreign_plate",
 ]
 
 _MODULES = {
@@ -35,6 +38,7 @@ _MODULES = {
     "PlateFormat": "fixtures",
     "SyntheticExperiments": "fixtures",
     "write_encoded_plate": "encoding",
+    "write_foreign_plate": "foreign",
 }
 
 

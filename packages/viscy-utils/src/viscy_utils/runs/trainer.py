@@ -8,8 +8,6 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
-from viscy_data.checks import near_matches
-from viscy_data.errors import InputError
 from viscy_data.stores import read_plate
 from viscy_utils.statistics.pixel_samples import Sampling
 
@@ -96,7 +94,7 @@ class VisCyTrainer(Trainer):
         channel_names: list[str],
         subtrahends: list[Literal["mean"] | float],
         divisors: list[Literal["std"] | tuple[float, float]],
-        image_array_key: str = "0",
+        image_array_key: str | None = None,
         include_wells: list[str] | None = None,
         exclude_fovs: list[str] | None = None,
         model: LightningModule | None = None,
@@ -115,8 +113,8 @@ class VisCyTrainer(Trainer):
             Per channel ``mean`` or a percentile.
         divisors : list
             Per channel ``std`` or a pair of percentiles whose difference divides.
-        image_array_key : str, default "0"
-            Array of each FOV.
+        image_array_key : str, optional
+            Array of each FOV; by default the one that its metadata name first.
         include_wells, exclude_fovs : list of str, optional
             Wells to take (all by default), FOVs to leave out.
         model : LightningModule, optional
@@ -155,14 +153,4 @@ class VisCyTrainer(Trainer):
 
 def _channel_ids(data_path: Path, channel_names: Sequence[str]) -> list[int]:
     fovs = read_plate(data_path)
-    known = list(fovs[0].channel_names) if fovs else []
-    unknown = [name for name in channel_names if name not in known]
-    if unknown:
-        raise InputError(
-            str(data_path),
-            field="channel_names",
-            found=", ".join(map(repr, unknown)),
-            expected=f"some of {', '.join(map(repr, known))}",
-            fix=near_matches(unknown[0], known, otherwise=""),
-        )
-    return [known.index(name) for name in channel_names]
+    return [fovs[0].channel_index(name, "channel_names") for name in channel_names] if fovs else []

@@ -17,7 +17,7 @@ from viscy_data.checks import Option, check_options, is_count
 from viscy_data.errors import InputError, raise_all
 from viscy_data.files import replacing
 from viscy_data.select import fovs_named
-from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes
+from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes_of
 from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
 from viscy_utils.statistics.summaries import get_val_stats
 
@@ -128,11 +128,28 @@ def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Seque
     different = [fov.name for fov in fovs if fov.channel_names != names]
     if different:
         raise InputError(f"{store}, FOV {different[0]}", found="other channels than in the first FOV")
-    ids = range(len(names)) if channel_ids == -1 else np.atleast_1d(np.asarray(channel_ids)).tolist()
+    if channel_ids == -1:
+        return _unique_names(names, store)
+    ids = np.atleast_1d(np.asarray(channel_ids)).tolist()
     wrong = [i for i in ids if not 0 <= i < len(names)]
     if wrong:
         raise InputError(store, field="channel_ids", found=str(wrong), expected=f"0 to {len(names) - 1}")
+    for i in ids:
+        fovs[0].channel_index(names[i], "channel_ids")  # statistics are kept by name
     return [names[i] for i in ids]
+
+
+def _unique_names(names: Sequence[str], store: str) -> list[str]:
+    """Leave out names that several channels share: statistics are kept by name."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        _logger.warning(
+            "%s: several channels are called %s; they get no statistics until they have names of their own",
+            store, ", ".join(map(repr, repeated)),
+        )  # fmt: skip
+    if len(repeated) == len(set(names)):
+        raise InputError(store, field="channel_names", found=f"only {', '.join(map(repr, repeated))}, each repeatedly")
+    return [name for name in names if name not in repeated]
 
 
 def _statistics(channel: str, store: str, samples: Sequence[FovSample], counted: Sequence[bool]) -> dict[str, Any]:
@@ -187,9 +204,8 @@ def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], side
     if sidecar is not None:
         _write_sidecar(Path(sidecar), entries)
         return
-    for name, channels in entries.items():
-        kept = read_attributes(store, name).get(_FIELD, {})
-        update_attributes(store, name, _FIELD, {**kept, **channels})
+    kept = {name: read_attributes(store, name).get(_FIELD, {}) for name in entries}
+    update_attributes_of(store, _FIELD, {name: {**kept[name], **channels} for name, channels in entries.items()})
 
 
 def _entries(fovs: Sequence[FovInfo], statistics: dict[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:

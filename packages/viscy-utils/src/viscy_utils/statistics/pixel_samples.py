@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import zarr
 
-from viscy_data.stores import FovInfo
+from viscy_data.stores import FovInfo, open_array, read_stack
 
 __all__ = ["FovSample", "Sampling", "sample_fov", "sample_frame"]
 
@@ -38,9 +37,7 @@ class FovSample:
     mean: float
 
 
-def sample_fov(
-    fov: FovInfo, channel: str, grid_spacing: int, sampling: Sampling = "grid", array_key: str = "0"
-) -> FovSample:
+def sample_fov(fov: FovInfo, channel: str, grid_spacing: int, sampling: Sampling = "grid") -> FovSample:
     """Read all frames of one channel, one after the other, and keep a sample of each.
 
     Parameters
@@ -51,18 +48,16 @@ def sample_fov(
         Name of the channel in the store.
     grid_spacing, sampling
         See :func:`sample_frame`.
-    array_key : str, default "0"
-        Name of the array.
 
     Returns
     -------
     FovSample
     """
-    array = zarr.open_array(f"{fov.store}/{fov.name}/{array_key}", mode="r")
-    index = fov.channel_names.index(channel)
+    index = fov.channel_index(channel)
+    array = open_array(fov)
     frames, empty, n_nonfinite, means = {}, [], 0, []
     for t in range(fov.shape[0]):
-        stack = np.asarray(array[t, index])
+        stack = read_stack(fov, t, index, array)
         seed = zlib.crc32(f"{fov.name}:{channel}:{t}".encode())
         sample = sample_frame(stack, grid_spacing, sampling, seed).astype(np.float32)
         finite = sample[np.isfinite(sample)]

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
 from viscy_data.select import select_fovs
-from viscy_data.stores import FovInfo, read_plate
+from viscy_data.stores import FovInfo, open_array, read_plate, read_stack
 
 __all__ = ["normalize_image", "precompute_array"]
 
@@ -62,7 +61,7 @@ def precompute_array(
     channel_names: list[str],
     subtrahends: list[Subtrahend],
     divisors: list[Divisor],
-    image_array_key: str = "0",
+    image_array_key: str | None = None,
     include_wells: list[str] | None = None,
     exclude_fovs: list[str] | None = None,
 ) -> None:
@@ -78,8 +77,8 @@ def precompute_array(
         Channels to write, in this order.
     subtrahends, divisors : list
         One per channel, see :func:`normalize_image`; statistics are those of all FOVs of a well.
-    image_array_key : str, default "0"
-        Array of each FOV.
+    image_array_key : str, optional
+        Array of each FOV; by default the one that its metadata name first.
     include_wells, exclude_fovs : list of str, optional
         Wells to take (all by default), FOVs to leave out.
 
@@ -106,7 +105,7 @@ def precompute_array(
         for well in dict.fromkeys(fov.well for fov in fovs):
             members = {i: fov for i, fov in enumerate(fovs) if fov.well == well}
             channels = [
-                _normalized(list(members.values()), name, image_array_key, pair)
+                _normalized(list(members.values()), name, pair)
                 for name, pair in zip(channel_names, statistics, strict=True)
             ]
             for position, i in enumerate(members):
@@ -129,11 +128,9 @@ def _check(subtrahend: Subtrahend, divisor: Divisor) -> None:
         raise InputError("precompute", field="divisors", found=repr(divisor), expected=expected)
 
 
-def _normalized(
-    fovs: Sequence[FovInfo], channel: str, array_key: str, statistics: tuple[Subtrahend, Divisor]
-) -> NDArray:
+def _normalized(fovs: Sequence[FovInfo], channel: str, statistics: tuple[Subtrahend, Divisor]) -> NDArray:
     """Normalise one channel of all FOVs of a well, (FOV, T, Z, Y, X) float16."""
-    images = np.stack([_read(fov, channel, array_key) for fov in fovs])
+    images = np.stack([_read(fov, channel) for fov in fovs])
     for fov, image in zip(fovs, images, strict=True):
         if not np.isfinite(image).all():
             where = f"{fov.store}, FOV {fov.name}, channel {channel}"
@@ -152,7 +149,7 @@ def _normalized(
 def _select(
     data_path: Path,
     channel_names: Sequence[str],
-    array_key: str,
+    array_key: str | None,
     include_wells: Sequence[str] | None,
     exclude_fovs: Sequence[str] | None,
 ) -> list[FovInfo]:
@@ -160,15 +157,13 @@ def _select(
     if not fovs:
         raise InputError(str(data_path), field="include_wells, exclude_fovs", found="no FOV left")
     for fov in fovs:
-        missing = [name for name in channel_names if name not in fov.channel_names]
-        if missing:
-            expected = f"some of {', '.join(map(repr, fov.channel_names))}"
-            raise InputError(str(data_path), field="channel_names", found=", ".join(missing), expected=expected)
+        for name in channel_names:
+            fov.channel_index(name, "channel_names")
         if fov.shape != fovs[0].shape:
             raise InputError(f"{data_path}, FOV {fov.name}", found=str(fov.shape), expected=f"shape {fovs[0].shape}")
     return fovs
 
 
-def _read(fov: FovInfo, channel: str, array_key: str) -> NDArray:
-    array = zarr.open_array(f"{fov.store}/{fov.name}/{array_key}", mode="r")
-    return np.asarray(array[:, fov.channel_names.index(channel)])
+def _read(fov: FovInfo, channel: str) -> NDArray:
+    array, index = open_array(fov), fov.channel_index(channel, "channel_names")
+    return np.stack([read_stack(fov, t, index, array) for t in range(fov.shape[0])])

@@ -1,0 +1,120 @@
+"""The pixels of a FOV as a TCZYX array of tensorstore, whatever the order of axes in the store; nothing is copied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from viscy_data._documents import open_documents
+from viscy_data._optional import require
+from viscy_data.errors import InputError, MissingInputError
+from viscy_data.stores.multiscales import AXES
+from viscy_data.stores.names import FovInfo
+
+if TYPE_CHECKING:
+    import tensorstore as ts
+
+__all__ = ["begin_open", "end_open", "open_array", "read_stack"]
+
+
+def open_array(fov: FovInfo, context: ts.Context | None = None) -> ts.TensorStore:
+    """Open the pixels of a FOV.
+
+    Parameters
+    ----------
+    fov : FovInfo
+        As :func:`viscy_data.read_plate` gives it.
+    context : tensorstore.Context, optional
+        Cache pool and concurrency.
+
+    Returns
+    -------
+    tensorstore.TensorStore, shape (T, C, Z, Y, X)
+        A view in the stored dtype.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no such array.
+    InputError
+        If tensorstore cannot read it: an unknown codec, broken metadata.
+    """
+    return end_open(fov, begin_open(fov, context))
+
+
+def begin_open(fov: FovInfo, context: ts.Context | None = None) -> Any:
+    """Start to open a FOV and return the future for :func:`end_open`, so that many can be opened together."""
+    tensorstore = require("tensorstore", extra="triplet")
+    zarr_format = fov.zarr_format
+    if zarr_format is None:
+        zarr_format = 2 if open_documents(fov.store).read("zarr.json") is None else 3
+    path = f"{fov.store}/{fov.name}/{fov.array_key}/"
+    spec = {
+        "driver": "zarr3" if zarr_format == 3 else "zarr",
+        "kvstore": path if "://" in path else {"driver": "file", "path": path},
+        "recheck_cached_data": "open",  # else every cached chunk costs a look at its file
+    }
+    return tensorstore.open(spec, open=True, read=True, context=context)
+
+
+def end_open(fov: FovInfo, future: Any) -> ts.TensorStore:
+    """Wait for :func:`begin_open` and return the TCZYX view, see :func:`open_array`."""
+    try:
+        store = future.result()
+    except ValueError as err:
+        if "NOT_FOUND" in str(err):
+            expected = "an OME-Zarr array"
+            raise MissingInputError(fov.where, found=f"no array {fov.array_key!r}", expected=expected) from err
+        expected = "an array that tensorstore reads (codecs blosc, zstd, gzip, bz2, sharding; no filters)"
+        fix = "write the store anew with one of these"
+        raise InputError(fov.where, field=fov.array_key, found=reason(err), expected=expected, fix=fix) from err
+    if len(store.shape) != len(fov.axes):
+        found = f"an array of shape {tuple(store.shape)}"
+        raise InputError(fov.where, found=found, expected=f"axes {fov.axes.upper()}")
+    return store if fov.axes == AXES else _as_tczyx(store, fov.axes)
+
+
+def read_stack(fov: FovInfo, t: int, channel: int, array: ts.TensorStore | None = None) -> np.ndarray:
+    """Read one channel of one frame.
+
+    Parameters
+    ----------
+    fov : FovInfo
+    t, channel : int
+        Frame, and position of the channel.
+    array : tensorstore.TensorStore, optional
+        What :func:`open_array` gives, to read several stacks of one FOV.
+
+    Returns
+    -------
+    ndarray, shape (Z, Y, X)
+        In the stored dtype.
+
+    Raises
+    ------
+    InputError
+        Naming store, FOV, frame and channel if the pixels cannot be decoded, a truncated chunk for instance.
+    """
+    array = open_array(fov) if array is None else array
+    try:
+        return np.asarray(array[t, channel].read().result())
+    except ValueError as err:
+        raise InputError(
+            f"{fov.where}, frame {t}, channel {fov.channel_names[channel]!r}",
+            found=reason(err),
+            expected="chunks that can be decoded",
+            fix="copy or write this FOV anew, or leave it out",
+        ) from err
+
+
+def reason(err: ValueError) -> str:
+    """Shorten an error of tensorstore: without its prefix, its specification and its place in the source."""
+    text = str(err).split(" [tensorstore_spec=")[0].split(" [source locations=")[0]
+    return text.partition(": ")[2] if text.split(":")[0].isupper() else text
+
+
+def _as_tczyx(store: ts.TensorStore, axes: str) -> ts.TensorStore:
+    tensorstore = require("tensorstore", extra="triplet")
+    store = store.transpose([axes.index(axis) for axis in AXES if axis in axes])
+    return store[tuple(slice(None) if axis in axes else tensorstore.newaxis for axis in AXES)]
