@@ -1,5 +1,7 @@
 """Measure FlexibleBatchSampler: construction, first batch, one batch of 128, and memory per anchor, for all axes.
 
+The last rows limit lineages: of many, of which few meet in a batch; and of 128, of which each must come exactly once.
+
 Run ``python benchmarks/sampler.py`` (1 M and 10 M anchors) or ``python benchmarks/sampler.py --quick`` (100 k).
 """
 
@@ -10,6 +12,8 @@ import itertools
 import pickle
 import statistics
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,11 +36,30 @@ def make_anchors(n_anchors: int) -> pd.DataFrame:
             "experiment": names("a", "b", "c", "d"),
             "condition": names("infected", "uninfected"),
             "hours_post_infection": rng.integers(0, 48, n_anchors) * 0.5,
+            "many": rng.integers(0, n_anchors // 20, n_anchors, dtype=np.int32),
+            "few": rng.integers(0, BATCH_SIZE, n_anchors, dtype=np.int32),
         }
     )
 
 
-def measure(anchors: pd.DataFrame, options: dict[str, bool | float], n_batches: int) -> tuple[float, ...]:
+def combinations() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and options of all combinations of axes, and of the limits of lineages."""
+    for flags in itertools.product([False, True], repeat=len(AXES)):
+        aware, condition, temporal, leaky = flags
+        if leaky and not aware:
+            continue
+        options = {
+            "experiment_aware": aware,
+            "condition_balanced": condition,
+            "temporal_enrichment": temporal,
+            "leaky": 0.1 if leaky else 0.0,
+        }
+        yield " + ".join(name for name, flag in zip(AXES, flags, strict=True) if flag) or "plain", options
+    for column in ("many", "few"):
+        yield f"aware + condition + {column} lineages", {"lineage_column": column, "max_per_lineage": 1}
+
+
+def measure(anchors: pd.DataFrame, options: dict[str, Any], n_batches: int) -> tuple[float, ...]:
     """Seconds to construct, seconds to the first batch, median seconds of a batch, bytes per anchor."""
     begin = time.perf_counter()
     sampler = FlexibleBatchSampler(anchors, BATCH_SIZE, **options)
@@ -60,18 +83,8 @@ def main() -> None:
     print(f"{'anchors':>10}  {'axes':<34}{'construct':>11}{'first':>11}{'batch':>11}{'bytes/anchor':>14}")
     for n_anchors in [100_000] if arguments.quick else [1_000_000, 10_000_000]:
         anchors = make_anchors(n_anchors)
-        for flags in itertools.product([False, True], repeat=len(AXES)):
-            aware, condition, temporal, leaky = flags
-            if leaky and not aware:
-                continue
-            options = {
-                "experiment_aware": aware,
-                "condition_balanced": condition,
-                "temporal_enrichment": temporal,
-                "leaky": 0.1 if leaky else 0.0,
-            }
+        for axes, options in combinations():
             construct, first, batch, n_bytes = measure(anchors, options, arguments.batches)
-            axes = " + ".join(name for name, flag in zip(AXES, flags, strict=True) if flag) or "plain"
             print(
                 f"{n_anchors:>10}  {axes:<34}{construct * 1e3:>8.1f} ms{first * 1e3:>8.2f} ms{batch * 1e6:>8.1f} us"
                 f"{n_bytes:>14.2f}"

@@ -352,6 +352,93 @@ def test_too_few_lineages_are_counted():
     assert sampler.stats()["fallbacks"]["lineage_surplus"] == 10
 
 
+def test_a_limit_per_lineage_that_can_be_kept_is_kept():
+    """Each of 64 lineages must come exactly once into each batch of 64."""
+    table = pd.DataFrame({"experiment": "a", "lineage": np.arange(1280) % 64})
+    sampler = FlexibleBatchSampler(table, 64, condition_balanced=False, lineage_column="lineage", max_per_lineage=1)
+    for epoch in range(10):
+        for batch in epoch_of(sampler, epoch):
+            assert sorted(table["lineage"].iloc[batch]) == list(range(64))
+    assert set(sampler.stats()["fallbacks"].values()) == {0}
+
+
+def test_rows_without_a_lineage_do_not_count_as_one():
+    table = pd.DataFrame({"experiment": "a", "lineage": np.full(100, np.nan)})
+    sampler = FlexibleBatchSampler(table, 20, condition_balanced=False, lineage_column="lineage", max_per_lineage=1)
+    sampler.batch(0)
+    assert sampler.stats()["fallbacks"]["lineage_surplus"] == 0
+
+
+def most_within_the_limit(table, asked, limit):
+    """Most anchors that fit, by maximum flow, one unit at a time: strata -> (strata, lineage) -> lineages.
+
+    ``left[a][b]`` is what can still go from a to b.
+    """
+    left = {"source": {}, "sink": {}}
+    for stratum, count in asked.items():
+        rows = table[table["stratum"] == stratum]
+        uses = -(-count // len(rows))
+        left["source"][stratum] = count
+        left[stratum] = {name: n * uses for name, n in rows["lineage"].value_counts().items()}
+    for name in table["lineage"].unique():
+        left[name] = {"sink": limit, **dict.fromkeys(asked, 0)}
+    flow = 0
+    while True:
+        reached_from, waiting = {"source": None}, ["source"]
+        for node in waiting:
+            for target, capacity in left[node].items():
+                if capacity and target not in reached_from:
+                    reached_from[target] = node
+                    waiting.append(target)
+        if "sink" not in reached_from:
+            return flow
+        node, flow = "sink", flow + 1
+        while (before := reached_from[node]) is not None:
+            left[before][node] -= 1
+            left[node][before] = left[node].get(before, 0) + 1
+            node = before
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(4, 60),
+    n_lineages=st.integers(1, 12),
+    batch_size=st.integers(1, 24),
+    limit=st.integers(1, 4),
+    leaky=st.sampled_from([0.0, 0.4]),
+)
+def test_lineages_go_beyond_the_limit_only_where_no_filling_exists(seed, n, n_lineages, batch_size, limit, leaky):
+    """Lineages here run through all experiments and conditions, so that filling one part takes from another."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "experiment": rng.choice(["e0", "e1"], n),
+            "condition": rng.choice(["x", "y", "z"], n, p=[0.6, 0.3, 0.1]),
+            "lineage": np.minimum(rng.geometric(0.25, n), n_lineages),
+        }
+    )
+    options = {"batch_size": batch_size, "leaky": leaky, "seed": seed}
+    free = FlexibleBatchSampler(table, **options)
+    limited = FlexibleBatchSampler(table, **options, lineage_column="lineage", max_per_lineage=limit)
+    table["stratum"] = table["experiment"] + table["condition"]
+    surplus, repeats = 0, 0
+    for number in range(min(3, free.n_batches)):
+        rows = table.iloc[limited.batch(number)]
+        asked = table["stratum"].iloc[free.batch(number)].value_counts()
+        assert rows["stratum"].value_counts().to_dict() == asked.to_dict()
+        sizes = table["stratum"].value_counts()[asked.index]
+        most = -(-asked // sizes)
+        for stratum, part in rows.groupby("stratum"):
+            assert part.index.value_counts().max() <= most[stratum]
+        here = (rows["lineage"].value_counts() - limit).clip(lower=0).sum()
+        assert here == batch_size - most_within_the_limit(table, asked.to_dict(), limit)
+        surplus, repeats = surplus + here, repeats + rows.index.duplicated().sum()
+    fallbacks = limited.stats()["fallbacks"]
+    assert (fallbacks["lineage_surplus"], fallbacks["repeats"]) == (surplus, repeats)
+    assert [limited.batch(0).tolist()] == [pickle.loads(pickle.dumps(limited)).batch(0).tolist()]
+
+
 def test_neighbours_join_without_changing_the_composition():
     table = make_table(1000, 2)
     position = np.random.default_rng(1).normal(size=1000)

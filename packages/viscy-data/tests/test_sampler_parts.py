@@ -1,16 +1,28 @@
 """The arithmetic under the sampler: permutations without a list, and whole counts from shares."""
 
+import doctest
+import importlib
+import pkgutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import viscy_data.sampler
 from viscy_data.sampler.epoch import Epoch, floor_sum
 from viscy_data.sampler.groups import AnchorGroups
 from viscy_data.sampler.permutation import cyclic_element, hash_key, permute
 from viscy_data.sampler.rounding import PERIOD, rotating_counts, whole_part
 
 pd = pytest.importorskip("pandas")
+
+MODULES = [f"viscy_data.sampler.{module.name}" for module in pkgutil.iter_modules(viscy_data.sampler.__path__)]
+
+
+@pytest.mark.parametrize("name", [*MODULES, "viscy_data.lookup"])
+def test_examples_beside_the_arithmetic_are_true(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 @settings(deadline=None, max_examples=150)
@@ -34,6 +46,27 @@ def test_every_element_comes_first_equally_often(size):
         assert ((counts - expected) ** 2 / expected).sum() < size + 6 * np.sqrt(2 * size)
 
 
+@pytest.mark.parametrize("size", [3, 4, 7, 8, 20, 49, 63])
+def test_every_pair_is_equally_likely_in_small_permutations(size):
+    """Chi-square over all ordered pairs of two places, for fixed keys; a uniform one stays below 5 deviations."""
+    keys = np.array([hash_key(k) for k in range(60_000)], dtype=np.uint64)
+    one, other = (permute(np.full(len(keys), index), size, keys) for index in (size // 3, size - 1))
+    counts = np.bincount(one * size + other, minlength=size**2).reshape(size, size)
+    assert not counts.diagonal().any()
+    expected, freedom = len(keys) / (size * (size - 1)), size * (size - 1) - 1
+    chi_square = ((counts[~np.eye(size, dtype=bool)] - expected) ** 2 / expected).sum()
+    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_pairs_of_larger_permutations_come_close_to_equally_likely():
+    size, n = 150, 120_000
+    keys = np.random.default_rng(0).integers(0, 2**64, n, dtype=np.uint64)
+    one, other = (permute(np.full(n, index), size, keys) for index in (50, 51))
+    counts = np.bincount(one * size + other, minlength=size**2).reshape(size, size)[~np.eye(size, dtype=bool)]
+    # The variance beyond that of counting is that of the probabilities: within 7 % of each other.
+    assert counts.var() - counts.mean() < 0.005 * counts.mean() ** 2
+
+
 def test_neighbours_are_torn_apart():
     """Consecutive elements of a large permutation look independent: no correlation, all regions hit."""
     x = permute(np.arange(20000), 1_000_000, hash_key(5))
@@ -53,6 +86,16 @@ def test_an_endless_sequence_runs_through_all_before_it_repeats(size, reach, key
     window = min(reach, size)
     for first in range(len(index) - window):
         assert len(set(found[first : first + window].tolist())) == window
+
+
+@pytest.mark.parametrize("cycle", [1, 5])
+def test_pairs_of_later_cycles_are_equally_likely(cycle):
+    n, size = 40_000, 12
+    keys = np.random.default_rng(1).integers(0, 2**64, n, dtype=np.uint64)
+    place = (np.full(n, cycle * size + at) for at in (2, 3))
+    one, other = (cyclic_element(at, np.full(n, size), keys, np.full(n, 4)) for at in place)
+    counts = np.bincount(one * size + other, minlength=size**2).reshape(size, size)[~np.eye(size, dtype=bool)]
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 131 + 5 * np.sqrt(2 * 131)
 
 
 def test_later_cycles_have_another_order():
@@ -115,11 +158,13 @@ def test_many_distinct_times_are_sorted_too():
     assert np.array_equal(groups.order, expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(1, 40), st.integers(0, 100), st.integers(0, 100))
 def test_floor_sums_are_those_of_the_loop(n, modulus, slope, offset):
     assert floor_sum(n, modulus, slope, offset) == sum((slope * i + offset) // modulus for i in range(n))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 200), st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), st.integers(0, 5))
 def test_batches_of_an_epoch_are_numbered_within_their_experiments(n_batches, weights, seed):
     shares = np.array(weights) / sum(weights)

@@ -294,3 +294,28 @@ def test_the_package_names_all_losses():
     assert set(viscy_losses.__all__) <= set(dir(viscy_losses))
     with pytest.raises(AttributeError, match="no attribute 'SimCLR'"):
         viscy_losses.SimCLR  # noqa: B018
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("labels", [None, LABELS], ids=["alone", "relatives"])
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_no_loss_waits_for_the_device(name, labels, chunk_size):
+    """Tensors without values (meta) refuse every question about them, be it a value or how many there are."""
+    chunked = chunk_size is not None and isinstance(_create(name), ContrastiveLoss)
+    loss = _create(name, **({"chunk_size": chunk_size} if chunked else {})).to("meta")
+    anchor, positive = (view.detach().to("meta").requires_grad_() for view in _views())
+    value = loss.forward_pairs(anchor, positive, None if labels is None else labels.to("meta"))
+    value.backward()
+    assert value.device.type == anchor.grad.device.type == "meta"
+
+
+def test_supcon_masks_list_the_pairs_of_its_relation():
+    stacked = viscy_losses.functional.stack_views(*_views(), LABELS)
+    rows = slice(2, 9)
+    masks = viscy_losses.functional.group_masks(stacked)(rows)
+    relations = viscy_losses.functional.group_relations(stacked)(rows)
+    groups = LABELS.repeat(2).tolist()
+    expected = [(i, j) for i in range(7) for j in range(12) if groups[i + 2] == groups[j] and i + 2 != j]
+    assert list(zip(relations.query.tolist(), relations.positive.tolist(), strict=True)) == expected
+    assert masks.positives.nonzero().tolist() == [list(pair) for pair in expected]
+    assert torch.equal(masks.negatives, relations.negatives)

@@ -1,4 +1,4 @@
-"""NT-Xent with hard-negative concentration, on the functions of `viscy_losses`.
+"""NT-Xent with hard-negative concentration, with the reducers, distances and miners of pytorch-metric-learning.
 
 >>> loss = NTXentHCL(temperature=0.07, beta=0.5)
 >>> loss.forward_pairs(anchor, positive, lineage)  # doctest: +SKIP
@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
-from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.distances import BaseDistance, CosineSimilarity
 from pytorch_metric_learning.losses import NTXentLoss
 from pytorch_metric_learning.utils.common_functions import labels_or_indices_tuple_required
 from torch import Tensor
 
+from viscy_losses import HardNegativeLoss
 from viscy_losses import functional as F
 
 __all__ = ["NTXentHCL"]
@@ -66,17 +66,17 @@ class NTXentHCL(NTXentLoss):
         mask_lineage: bool = True,
         **kwargs: Any,
     ) -> None:
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature: found {temperature}, expected a number larger than 0")
-        F.hard_negative_concentration(beta, beta_scale, temperature)
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size: found {chunk_size}, expected None or at least 1")
         super().__init__(temperature=temperature, **kwargs)
-        self.beta = beta
-        self.beta_scale = beta_scale
-        self.chunk_size = chunk_size
-        self.gather_distributed = gather_distributed
-        self.mask_lineage = mask_lineage
+        self.beta, self.beta_scale, self.mask_lineage = beta, beta_scale, mask_lineage
+        self.chunk_size, self.gather_distributed = chunk_size, gather_distributed
+        self.hard_negatives = _OfDistance(
+            self.distance,
+            temperature,
+            beta,
+            beta_scale=beta_scale,
+            chunk_size=chunk_size,
+            gather_distributed=gather_distributed,
+        )
 
     def forward_pairs(self, anchor: Tensor, positive: Tensor, lineage: Tensor | None = None) -> Tensor:
         """Contrast the two views of each cell with those of all others.
@@ -93,11 +93,8 @@ class NTXentHCL(NTXentLoss):
         Tensor, shape ()
             Float32. With gathering, the mean over the processes is the loss of the whole batch.
         """
-        F.check_views(anchor, positive, lineage)
-        groups = lineage.to(anchor.device) if self.mask_lineage and lineage is not None else None
-        stacked = (F.gather_views if self.gather_distributed else F.stack_views)(anchor, positive, groups)
-        query = stacked.views if len(stacked.ids) == len(stacked.views) else stacked.views[stacked.ids]
-        pairs = self._contrast(query, stacked.views, F.view_relations(stacked))
+        stacked = self.hard_negatives.stack_views(anchor, positive, lineage if self.mask_lineage else None)
+        pairs = self.hard_negatives.pair_losses(stacked.queries, stacked.views, F.view_relations(stacked))
         # Processes may hold unequal shares of the batch; their plain mean is to be the mean over all cells.
         n_shares = F.world_size() if self.gather_distributed else 1
         pairs = pairs._replace(losses=pairs.losses * (n_shares * len(stacked.ids) / len(stacked.views)))
@@ -118,36 +115,34 @@ class NTXentHCL(NTXentLoss):
         labels_or_indices_tuple_required(labels, indices_tuple)
         if self.gather_distributed and F.world_size() > 1:
             raise ValueError("gather_distributed: labels of different processes cannot be compared; use forward_pairs")
-        F.check_finite(embeddings)
-        if ref_emb is not embeddings:
-            F.check_finite(ref_emb, "reference embeddings")
+        for name, rows in {"embeddings": embeddings, "reference embeddings": ref_emb}.items():
+            if rows.device.type == "cpu" and (name == "embeddings" or rows is not embeddings):
+                F.check_finite(rows, name)
         if indices_tuple is None:
             relation = F.label_relations(labels, None if ref_labels is labels else ref_labels)
         else:
             anchor, positive, *repelled, negative = indices_tuple
             relation = F.listed_relations((anchor, positive), (*(repelled or [anchor]), negative), len(ref_emb))
-        return self._loss_dict(self._contrast(embeddings, ref_emb, relation))
-
-    def _contrast(self, query: Tensor, reference: Tensor, relation: F.Relation) -> F.PairLosses:
-        return F.contrast(
-            query,
-            reference,
-            relation,
-            self.temperature,
-            F.hard_negative_concentration(self.beta, self.beta_scale, self.temperature),
-            chunk_size=self.chunk_size,
-            similarity=self._similarity,
-        )
-
-    def _similarity(self, query: Tensor, reference: Tensor) -> Tensor:
-        if type(self.distance) is CosineSimilarity and self.distance.power == 1:
-            return F.cosine_similarity(query, reference)
-        with torch.autocast(query.device.type, enabled=False):
-            matrix = self.distance(query.float(), reference.float())
-        return matrix if self.distance.is_inverted else -matrix
+        return self._loss_dict(self.hard_negatives.pair_losses(embeddings, ref_emb, relation))
 
     def _loss_dict(self, pairs: F.PairLosses) -> dict[str, Any]:
         if not len(pairs.losses):
             return self.zero_losses()
         indices = (pairs.query, pairs.positive)
         return {"loss": {"losses": pairs.losses, "indices": indices, "reduction_type": "pos_pair"}}
+
+
+class _OfDistance(HardNegativeLoss):
+    """The loss on any distance of pytorch-metric-learning."""
+
+    def __init__(self, distance: BaseDistance, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.distance = distance
+
+    def compute_similarity(self, query: Tensor, reference: Tensor) -> Tensor:
+        """Compute similarities divided by the temperature; of distances, their negative."""
+        if type(self.distance) is CosineSimilarity and self.distance.power == 1:
+            return super().compute_similarity(query, reference)
+        with F.full_precision(query):
+            matrix = self.distance(query.float(), reference.float())
+        return (matrix if self.distance.is_inverted else -matrix) / self.temperature

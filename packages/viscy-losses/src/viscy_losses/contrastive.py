@@ -103,15 +103,13 @@ class ContrastiveLoss(BaseLoss):
             ``"loss"``, shape ().
         """
         stacked = self.stack_views(anchor, positive, labels)
-        query = stacked.views if len(stacked.ids) == len(stacked.views) else stacked.views[stacked.ids]
-        losses = self.contrast(query, stacked.views, F.view_relations(stacked))
+        losses = self.contrast(stacked.queries, stacked.views, F.view_relations(stacked))
         return {"loss": self.batch_mean(losses, len(stacked.views))}
 
     def stack_views(self, anchor: Tensor, positive: Tensor, labels: Tensor | None = None) -> F.StackedViews:
         """Check two views of B cells and stack them: those of this process, or of all."""
         F.check_views(anchor, positive, labels)
-        groups = None if labels is None else labels.to(anchor.device)
-        return (F.gather_views if self.gather_distributed else F.stack_views)(anchor, positive, groups)
+        return (F.gather_views if self.gather_distributed else F.stack_views)(anchor, positive, labels)
 
     def contrast(self, query: Tensor, reference: Tensor, relation: F.Relation) -> Tensor:
         """Compute the loss of each of N queries, whole or in blocks."""
@@ -120,6 +118,16 @@ class ContrastiveLoss(BaseLoss):
             return (self.query_losses(self.compute_similarity(part, reference), relation(rows)),)
 
         return F.in_blocks(block, query, reference, self.chunk_size)[0]
+
+    def pair_losses(self, query: Tensor, reference: Tensor, relation: F.Relation) -> F.PairLosses:
+        """Compute the loss of each positive pair of N queries, for losses that have one term per pair."""
+
+        def block(rows: slice, part: Tensor, reference: Tensor) -> F.PairLosses:
+            relations = relation(rows)
+            losses = self.query_losses(self.compute_similarity(part, reference), relations)
+            return F.PairLosses(losses, relations.query + rows.start, relations.positive)
+
+        return F.PairLosses(*F.in_blocks(block, query, reference, self.chunk_size))
 
     def batch_mean(self, losses: Tensor, n_total: int) -> Tensor:
         """Average over the whole batch, of which this process may hold an unequal share of the losses."""

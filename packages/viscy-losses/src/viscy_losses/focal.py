@@ -85,6 +85,6 @@ class FocalLoss(BaseLoss):
         if self.class_weight is not None or self.reduction != "mean":
             raise ValueError("class_weight or reduction is set, but views of cells have no classes; leave it out")
         F.check_views(anchor, positive, labels)
-        stacked = F.stack_views(anchor, positive, None if labels is None else labels.to(anchor.device))
+        stacked = F.stack_views(anchor, positive, labels)
         pairs = F.contrast(stacked.views, stacked.views, F.view_relations(stacked), self.temperature)
         return F.focal_modulation(pairs.losses, self.gamma).mean()

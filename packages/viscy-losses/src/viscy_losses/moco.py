@@ -87,7 +87,7 @@ class MoCoLoss(ContrastiveLoss):
         if width != anchor.shape[1]:
             raise ValueError(f"embeddings: found {anchor.shape[1]} features, expected {width}, those of the queue")
         if labels is None:
-            labels = torch.full((len(anchor),), _UNLABELLED)
+            labels = torch.full((len(anchor),), _UNLABELLED, device=anchor.device)
         labels = labels.to(self.queue_labels)
         key = positive.detach()
         losses = self.contrast(anchor, torch.cat([F.widen(key), F.widen(self.queue)]), self._relation(labels))

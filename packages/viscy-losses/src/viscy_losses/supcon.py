@@ -35,7 +35,7 @@ class SupConLoss(ContrastiveLoss):
     def __init__(self, temperature: float = 0.1, **options: Any) -> None:
         super().__init__(temperature, **options)
 
-    def query_losses(self, logits: Tensor, relations: F.Relations) -> Tensor:
+    def query_losses(self, logits: Tensor, relations: F.PairMasks) -> Tensor:
         """Average over the positives of a query."""
         return F.supervised_info_nce(logits, relations)
 
@@ -54,5 +54,5 @@ class SupConLoss(ContrastiveLoss):
             ``"loss"``, shape ().
         """
         stacked = self.stack_views(anchor, positive, labels)
-        losses = self.contrast(stacked.views[stacked.ids], stacked.views, F.group_relations(stacked))
+        losses = self.contrast(stacked.queries, stacked.views, F.group_masks(stacked))
         return {"loss": self.batch_mean(losses, len(stacked.views))}

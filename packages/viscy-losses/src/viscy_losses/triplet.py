@@ -66,7 +66,7 @@ class TripletLoss(BaseLoss):
             triplets.
         """
         F.check_views(anchor, positive, labels)
-        stacked = F.stack_views(anchor, positive, None if labels is None else labels.to(anchor.device))
+        stacked = F.stack_views(anchor, positive, labels)
         relations = F.view_relations(stacked)(slice(0, len(stacked.views)))
         views = F.normalize(stacked.views) if self.normalize else F.widen(stacked.views)
         with F.full_precision(views):

@@ -1,4 +1,23 @@
-"""From a plan, sorted anchors and a batch number to a batch."""
+"""From a plan, sorted anchors and a batch number to a batch.
+
+Two experiments of six anchors, conditions x and y, batches of four of which a quarter leaks. Three anchors are of the
+batch's own experiment and one is of the other; each side is balanced, so that the odd anchor changes its condition from
+batch to batch:
+
+>>> import pandas as pd
+>>> table = pd.DataFrame({"e": ["a"] * 6 + ["b"] * 6, "c": ["x", "x", "x", "y", "y", "y"] * 2})
+>>> groups = AnchorGroups.from_table(table, "e", "c")
+>>> composer = BatchComposer(groups, BatchPlan(batch_size=4, leaky=0.25))
+>>> composer.sizes.tolist()  # own, leaked
+[[3], [1]]
+>>> epoch = Epoch(0, 0, 3, composer.experiment_shares)
+>>> for number in range(3):
+...     rows = table.iloc[groups.order[composer.compose(epoch, number).places]]
+...     print((rows["e"] + rows["c"]).tolist())
+['ax', 'ax', 'ay', 'by']
+['bx', 'by', 'by', 'ax']
+['bx', 'bx', 'by', 'ay']
+"""
 
 from __future__ import annotations
 
@@ -7,17 +26,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from viscy_data.sampler.constraints import include_neighbors, limit_lineages
+from viscy_data.sampler.constraints import include_neighbors
 from viscy_data.sampler.draw import Ints, Pools, Requests, draw, settle, whole_pools, windowed_pools
 from viscy_data.sampler.epoch import BATCH_SCOPE, Epoch
 from viscy_data.sampler.groups import AnchorGroups
+from viscy_data.sampler.lineages import LineageLimit
 from viscy_data.sampler.permutation import mix
 from viscy_data.sampler.plan import BatchPlan
 from viscy_data.sampler.rounding import RotatingCounts, whole_part
 
 __all__ = ["Batch", "BatchComposer"]
 
-_WINDOWS_KEPT = 4096  # a few kilobytes each
+_POOLS_KEPT = 4096  # a few kilobytes each
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +66,7 @@ class Batch:
 
 
 class BatchComposer:
-    """Compose any batch of any epoch; keeps no state.
+    """Compose any batch of any epoch; keeps nothing but what can be made again.
 
     Parameters
     ----------
@@ -74,11 +94,11 @@ class BatchComposer:
         self.condition_shares = plan.condition_shares(groups.conditions) if balanced else np.ones(1)
         self.sizes = plan.sizes(len(sizes))
         self._leaky = len(self.sizes) > 1
-        self._pools: dict[int, Pools] = {}
-        self._windowed: dict[tuple[float, int], Pools] = {}
+        self._pools: dict[tuple[float | None, int], Pools] = {}
         self._blocks = [(int(block[0, 0]), int(block[-1, 1])) for block in groups.edges]
         self._rotations = self._all_rotations(sizes)
-        self._lineage = None if lineage is None else lineage[groups.order]
+        limit = plan.max_per_lineage
+        self._limit = None if lineage is None or limit is None else LineageLimit(lineage[groups.order], limit)
         self._neighbors = neighbors
         self._n_neighbors = whole_part(plan.batch_size, plan.neighbor_fraction)
         if neighbors is not None:
@@ -112,11 +132,11 @@ class BatchComposer:
         neighbor, surplus = None, 0
         if self._neighbors is not None and self._n_neighbors:
             places, neighbor = self._near(places, request, pools, epoch.batch_key(number))
-        if self._lineage is not None and self.plan.max_per_lineage is not None:
+        if self._limit is not None:
             before = places
-            limit, key = self.plan.max_per_lineage, epoch.batch_key(number)
-            places, surplus = limit_lineages(places, request, pools, self._lineage, limit, key)
+            places, surplus = self._limit.apply(places, request, pools, epoch.batch_key(number))
             neighbor = None if neighbor is None else neighbor & (places == before)
+            repeated = len(places) - len(np.unique(places)) if repeated else 0
         parts = requests.counts.reshape(*self.sizes.shape, -1).sum(axis=2)
         n_neighbors = 0 if neighbor is None else int(neighbor.sum())
         return Batch(places, experiment, parts, moved, repeated, surplus, n_neighbors)
@@ -127,9 +147,7 @@ class BatchComposer:
         counts = rotation.counts(phase + earlier).ravel()
         first = (rotation.used(phase + earlier) - rotation.used(phase)).ravel()
         keys = epoch.keys(experiment, len(counts))
-        if experiment not in self._pools:
-            self._pools[experiment] = whole_pools(self.groups.edges, experiment, self._leaky)
-        return self._pools[experiment], Requests(counts, first, rotation.largest.ravel(), keys), 0
+        return self._pools_of(None, experiment), Requests(counts, first, rotation.largest.ravel(), keys), 0
 
     def _ask_window(
         self, epoch: Epoch, number: int, experiment: int, earlier: int, phase: int
@@ -137,21 +155,25 @@ class BatchComposer:
         """Draw from either side of the window around the time of a random anchor."""
         first, end = self._blocks[experiment]
         focal_time = self.groups.time_at(first + epoch.batch_key(number) % (end - first))
-        pools = self._pools_around(focal_time, experiment)
+        pools = self._pools_of(focal_time, experiment)
         asked = self._rotations[experiment].counts(phase + earlier)
         taken, moved = settle(asked, pools.sizes.reshape(asked.shape))
         counts = taken.ravel()
         keys = epoch.keys(BATCH_SCOPE + number, len(counts))
         return pools, Requests(counts, np.zeros_like(counts), counts, keys), moved
 
-    def _pools_around(self, focal_time: float, experiment: int) -> Pools:
-        """Pools of a window: there are as many as time points, and each serves many batches."""
-        pools = self._windowed.get((focal_time, experiment))
+    def _pools_of(self, focal_time: float | None, experiment: int) -> Pools:
+        """Pools of an experiment, around a time or whole: there are few, and each serves many batches."""
+        pools = self._pools.get((focal_time, experiment))
         if pools is None:
-            window = self.groups.window(focal_time, self.plan.temporal_window_hours)
-            pools = windowed_pools(self.groups.edges, window, experiment, self._leaky)
-            if len(self._windowed) < _WINDOWS_KEPT:
-                self._windowed[focal_time, experiment] = pools
+            edges = self.groups.edges
+            if focal_time is None:
+                pools = whole_pools(edges, experiment, self._leaky)
+            else:
+                window = self.groups.window(focal_time, self.plan.temporal_window_hours)
+                pools = windowed_pools(edges, window, experiment, self._leaky)
+            if len(self._pools) < _POOLS_KEPT:
+                self._pools[focal_time, experiment] = pools
         return pools
 
     def _near(self, places: Ints, request: Ints, pools: Pools, key: int) -> tuple[Ints, NDArray[np.bool_]]:

@@ -1,6 +1,6 @@
-"""Optional changes to a drawn batch: few anchors per lineage, and near neighbours as hard negatives.
+"""Near neighbours of anchors as hard negatives in a batch.
 
-Both keep every axis as it is: an anchor is only replaced by another one from the same pool.
+Every axis stays as it is: an anchor is only replaced by another one from the same pool.
 """
 
 from __future__ import annotations
@@ -8,58 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from viscy_data.sampler.draw import Ints, Pools
-from viscy_data.sampler.permutation import mix, uniform_below
+from viscy_data.sampler.draw import Ints
 
-__all__ = ["include_neighbors", "limit_lineages"]
-
-_ATTEMPTS = 16
-
-
-def limit_lineages(
-    places: Ints, request: Ints, pools: Pools, lineage: NDArray[np.integer], limit: int, key: int
-) -> tuple[Ints, int]:
-    """Draw anchors again while their lineage has more than ``limit`` in the batch.
-
-    Parameters
-    ----------
-    places, request : ndarray of int64, shape (B,)
-        The batch.
-    lineage : ndarray of int, shape (N,)
-        Lineage of each sorted place.
-    key : int
-        Key of the batch.
-
-    Returns
-    -------
-    tuple of (ndarray of int64, shape (B,), int)
-        The new batch, and how many anchors are still too many after 16 attempts.
-    """
-    places = places.copy()
-    slots = np.arange(len(places), dtype=np.uint64)
-    surplus = _surplus(places, lineage, limit, np.zeros(len(places), dtype=bool))
-    for attempt in range(_ATTEMPTS):
-        again = np.flatnonzero(surplus)
-        if again.size == 0:
-            break
-        keys = np.uint64(key) ^ mix(slots[again] + np.uint64((attempt + 1) << 32))
-        old = places[again]
-        places[again] = pools.locate(request[again], uniform_below(pools.sizes[request[again]], keys))
-        surplus = _surplus(places, lineage, limit, surplus)
-        places[again] = np.where(surplus[again], old, places[again])
-    _, counts = np.unique(lineage[places], return_counts=True)
-    return places, int(np.maximum(counts - limit, 0).sum())
-
-
-def _surplus(places: Ints, lineage: NDArray[np.integer], limit: int, last: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark anchors beyond the limit of their lineage, and repeats; those in ``last`` are the first to go."""
-    surplus = np.zeros(len(places), dtype=bool)
-    for values, allowed in ((lineage[places], limit), (places, 1)):
-        order = np.lexsort((last, values))
-        ordered = values[order]
-        first = np.searchsorted(ordered, ordered, side="left")
-        surplus[order] |= np.arange(len(places)) - first >= allowed
-    return surplus & last if last.any() else surplus
+__all__ = ["include_neighbors"]
 
 
 def include_neighbors(

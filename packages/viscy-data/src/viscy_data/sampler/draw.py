@@ -2,6 +2,17 @@
 
 A *request* is a number of anchors of one condition from one pool. There are two sides, the batch's own experiment and
 all others (the leak); under temporal enrichment each side has two, inside and outside the focal window.
+
+Sorted places 0 to 9, of which pool 0 is 2, 3, 4 and pool 1 is 0, 1 and 7, 8, 9. Two anchors of pool 0 and three of pool
+1, from the beginning of their sequences:
+
+>>> pools = Pools(np.array([[[2, 5]]]), np.array([[[0, 2], [7, 10]]]))
+>>> pools.sizes.tolist(), pools.locate(np.array([1, 1, 1]), np.array([0, 2, 4])).tolist()
+([3, 5], [0, 7, 9])
+>>> counts, none, keys = np.array([2, 3]), np.array([0, 0]), np.array([5, 6], dtype=np.uint64)
+>>> places, request, repeats = draw(pools, Requests(counts, none, counts, keys))
+>>> places.tolist(), request.tolist(), repeats
+([4, 2, 7, 8, 1], [0, 0, 1, 1, 1], 0)
 """
 
 from __future__ import annotations
@@ -100,6 +111,14 @@ def settle(asked: Ints, sizes: Ints) -> tuple[Ints, int]:
     """Fit what is asked inside and outside of the window to what there is.
 
     In this order: the same condition from the other part (balance before time), then repeats.
+
+    Of conditions x and y six and two are asked for inside of the window, two and one outside. There are only five x
+    inside, so the sixth comes from outside:
+
+    >>> asked, sizes = np.array([[[6, 2], [2, 1]]]), np.array([[[5, 9], [9, 1]]])
+    >>> take, moved = settle(asked, sizes)
+    >>> take.tolist(), moved
+    ([[[5, 2], [3, 1]]], 1)
 
     Parameters
     ----------

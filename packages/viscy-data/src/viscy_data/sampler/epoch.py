@@ -1,4 +1,13 @@
-"""What one epoch needs to know: which experiment each batch belongs to, and the keys of the epoch's permutations."""
+"""What one epoch needs to know: which experiment each batch belongs to, and the keys of the epoch's permutations.
+
+Six batches, two thirds of them of experiment 0: a ring of six fields, of which it owns four. Each batch lies five
+fields on from the one before: a step near the golden section of the ring, but without a common factor with its length.
+This gives the experiment of each batch, and how many batches of that experiment come before it:
+
+>>> epoch = Epoch(seed=0, epoch=0, n_batches=6, shares=np.array([2 / 3, 1 / 3]))
+>>> [epoch.place(number)[:2] for number in range(6)]
+[(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3)]
+"""
 
 from __future__ import annotations
 
@@ -77,6 +86,9 @@ def floor_sum(n: int, modulus: int, slope: int, offset: int) -> int:
 
     As Euclid's algorithm: what is left of the slope after whole steps counts lattice points under a line, and
     exchanging the axes makes it steep again (Graham, Knuth and Patashnik, Concrete Mathematics, 3.5).
+
+    >>> floor_sum(4, 10, 7, 0), 0 // 10 + 7 // 10 + 14 // 10 + 21 // 10
+    (3, 3)
     """
     total = 0
     while True:

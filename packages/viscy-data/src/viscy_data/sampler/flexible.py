@@ -352,7 +352,10 @@ def _lineage_codes(table: pd.DataFrame, column: str | None, limit: int | None) -
         raise ValueError(f"The anchors have no column {column!r}: {near_matches(column, table.columns)}")
     import pandas as pd
 
-    return pd.factorize(table[column])[0].astype(np.int32)
+    codes = pd.factorize(table[column])[0].astype(np.int64)
+    without = np.flatnonzero(codes < 0)
+    codes[without] = len(table) + np.arange(len(without))  # nothing is known of them: each a lineage of its own
+    return codes.astype(np.int32) if len(table) < 2**30 else codes
 
 
 def _neighbor_table(neighbors: ArrayLike | None, fraction: float, n_anchors: int) -> NDArray[np.integer] | None:

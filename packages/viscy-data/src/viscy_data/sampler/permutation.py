@@ -2,7 +2,13 @@
 
 A shuffled list of ten million anchors takes a second to make; element k of a keyed permutation takes none of the
 others. A Feistel network over a grid that just covers the domain gives a bijection for any size; the few cells of the
-grid beyond the domain are walked through. All functions are elementwise over arrays.
+grid beyond the domain are walked through. On small grids a network prefers some pairs of elements: domains smaller than
+4096 go through it twice, and those smaller than 64 are shuffled as a list. All functions are elementwise over arrays.
+
+>>> permute(range(5), 5, 42)  # a shuffled list
+array([4, 1, 2, 3, 0])
+>>> permute([0, 1, 2], 10_000_000, 42)  # three elements of one
+array([2002740, 1285525,  813675])
 """
 
 from __future__ import annotations
@@ -13,11 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["cyclic_element", "hash_key", "mix", "permute", "uniform_below"]
 
 _ROUNDS = 3
+_LISTED = 64  # below it, every pair of elements is exactly equally likely
+_ONCE = 4096  # from here on the pairs of one pass are close enough to equally likely
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _C1, _C2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32, _S33 = (np.uint64(shift) for shift in (30, 27, 31, 32, 33))
-# Larger than any domain, hence without a common factor with its size.
-_PRIMES = np.array([2147483659, 2147483713, 2147483777, 2147483783, 2147483869, 2147483887, 2147483929, 2147483951])
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -66,10 +72,37 @@ def permute(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int
     >>> sorted(permute(range(5), 5, 42).tolist())
     [0, 1, 2, 3, 4]
     """
-    x = np.atleast_1d(np.asarray(index, dtype=np.uint64))
-    size = np.broadcast_to(np.asarray(size, dtype=np.uint64), x.shape)
-    key = np.broadcast_to(np.asarray(key, dtype=np.uint64), x.shape)
-    # On a tiny grid the network alone prefers some cells; a keyed rotation makes every image equally likely.
+    index = np.atleast_1d(np.asarray(index, dtype=np.int64))
+    size = np.broadcast_to(np.asarray(size, dtype=np.int64), index.shape)
+    key = np.broadcast_to(np.asarray(key, dtype=np.uint64), index.shape)
+    smallest = size.min(initial=_ONCE)
+    if smallest >= _ONCE:
+        return _scatter(index, size, key)
+    out = np.empty_like(index)
+    large, small = np.flatnonzero(size >= _LISTED), np.flatnonzero(size < _LISTED)
+    out[large] = _scatter(index[large], size[large], key[large])
+    out[small] = _shuffle(index[small], size[small], key[small])
+    again = large[size[large] < _ONCE]
+    out[again] = _scatter(out[again], size[again], mix(key[again]))
+    return out
+
+
+def _shuffle(index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Sort random numbers: one list for each run of elements of one (size, key)."""
+    if not index.size:
+        return index
+    changes = np.append(True, (key[1:] != key[:-1]) | (size[1:] != size[:-1]))
+    first, run = np.flatnonzero(changes), np.cumsum(changes) - 1
+    place = np.arange(size.max())
+    numbers = mix(key[first, None] + _GOLDEN * (place + 1).astype(np.uint64))
+    numbers[place >= size[first, None]] = np.iinfo(np.uint64).max  # to the end of a list that is shorter
+    return numbers.argsort(axis=1, kind="stable")[run, index]
+
+
+def _scatter(index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Send elements once through the network."""
+    x, size = index.astype(np.uint64), size.astype(np.uint64)
+    # On a small grid the network alone prefers some cells; a keyed rotation makes every image equally likely.
     x = (x + ((key * _C2) >> _S33)) % size
     rows = np.maximum(np.sqrt(size.astype(np.float64)), np.minimum(size, 2)).astype(np.uint64)
     columns = -(-size.astype(np.int64) // rows.astype(np.int64)).astype(np.uint64) if x.size else size
@@ -112,6 +145,13 @@ def cyclic_element(
     second cycle on, each half has a new order. Where ``reach`` is more than half of the domain, all cycles share one
     order.
 
+    Three cycles of six elements of which two are used together, so that no cycle may end as the next one begins: the
+    halves {2, 4, 5} and {0, 1, 3} stay apart.
+
+    >>> index, six = np.arange(18), np.full(18, 6)
+    >>> cyclic_element(index, six, np.full(18, 9, np.uint64), np.full(18, 2)).reshape(3, 2, 3).tolist()
+    [[[5, 4, 2], [0, 1, 3]], [[4, 2, 5], [1, 0, 3]], [[5, 4, 2], [1, 0, 3]]]
+
     Parameters
     ----------
     index, size, reach : ndarray of int64, shape (n,)
@@ -132,8 +172,6 @@ def cyclic_element(
         turn, here, length = cycle[again], place[again], half[again]
         first = np.where(here < length, 0, length)
         length = np.where(first == 0, length, size[again] - length)
-        scrambled = mix(key[again] + turn.astype(np.uint64) * _GOLDEN)
-        stride = _PRIMES[(scrambled & np.uint64(7)).astype(np.int64)]
-        shift = (scrambled >> _S33).astype(np.int64)
-        place[again] = first + ((here - first) * stride + shift) % length
+        turned = mix(key[again] + turn.astype(np.uint64) * _GOLDEN + (first > 0))
+        place[again] = first + permute(here - first, length, turned)
     return permute(place, size, key)

@@ -3,6 +3,15 @@
 A batch of 8 over ten conditions cannot give each of them 0.8. Every count is the share rounded down or up, every batch
 adds up exactly, and which conditions are rounded up rotates so that the shares are exact in the long run (systematic
 sampling with a starting point that steps through all of [0, 1)).
+
+A batch of 8 over shares 0.5, 0.3 and 0.2 has the quotas 4, 2.4 and 1.6. Certain are 4, 2 and 1. The one that is left
+goes to the condition in whose stretch of [0, 0.4, 1) the starting point falls, four times in ten to the second:
+
+>>> counts = rotating_counts(8, np.array([0.5, 0.3, 0.2]))
+>>> counts[:5].tolist()
+[[4, 2, 2], [4, 3, 1], [4, 2, 2], [4, 3, 1], [4, 2, 2]]
+>>> (counts.sum(axis=0) / PERIOD).tolist()
+[4.0, 2.4, 1.6]
 """
 
 from __future__ import annotations
@@ -54,6 +63,13 @@ def rotating_counts(size: int, shares: NDArray[np.float64], shift: float = 0.0) 
 
 class RotatingCounts:
     """The counts of the parts of a batch, and how much earlier batches have used.
+
+    By the sum of what all earlier batches took, a batch knows where it goes on in the sequence of each condition
+    without composing any of them:
+
+    >>> rotation = RotatingCounts(np.array([[8]]), np.array([[0.5, 0.3, 0.2]]))
+    >>> rotation.used(5).ravel().tolist(), rotation.used(5000).ravel().tolist()
+    ([20, 12, 8], [20000, 12000, 8000])
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from typing import Any
 
 _HOMES = {
     "PairLosses": "pair_losses",
+    "PairMasks": "masks",
     "Relation": "masks",
     "Relations": "masks",
     "StackedViews": "masks",
@@ -32,6 +33,7 @@ _HOMES = {
     "full_precision": "similarity",
     "gather_rows": "gather",
     "gather_views": "gather",
+    "group_masks": "masks",
     "group_relations": "masks",
     "hard_negative_concentration": "mining",
     "hard_negative_weights": "mining",
@@ -63,6 +65,7 @@ _HOMES = {
 
 __all__ = [
     "PairLosses",
+    "PairMasks",
     "Relation",
     "Relations",
     "StackedViews",
@@ -82,6 +85,7 @@ __all__ = [
     "full_precision",
     "gather_rows",
     "gather_views",
+    "group_masks",
     "group_relations",
     "hard_negative_concentration",
     "hard_negative_weights",

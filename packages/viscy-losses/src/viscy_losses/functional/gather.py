@@ -60,7 +60,7 @@ def gather_views(anchor: Tensor, positive: Tensor, groups: Tensor | None = None)
     """
     both, start = gather_rows(torch.stack([anchor, positive], dim=1))  # (n, 2, D)
     if groups is not None:
-        groups, _ = gather_rows(groups)
+        groups, _ = gather_rows(groups.to(anchor.device))
     return stack_views(both[:, 0], both[:, 1], groups, slice(start, start + len(anchor)))
 
 

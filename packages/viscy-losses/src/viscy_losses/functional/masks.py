@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "PairMasks",
     "Relation",
     "Relations",
     "StackedViews",
     "cross_relations",
+    "group_masks",
     "group_relations",
     "label_relations",
     "listed_relations",
@@ -34,6 +36,18 @@ class Relations(NamedTuple):
     """Reference of each positive pair, (P,), int64."""
     negatives: Tensor
     """(R, M): bool, or how often each reference counts as a negative, float32."""
+
+
+class PairMasks(NamedTuple):
+    """Pairs of a block of R query rows with M references, without a list whose length depends on values.
+
+    A GPU makes masks while the program goes on; the length of a list is an answer that has to be waited for.
+    """
+
+    positives: Tensor
+    """(R, M), bool."""
+    negatives: Tensor
+    """(R, M), bool."""
 
 
 Relation = Callable[[slice], Relations]
@@ -75,6 +89,11 @@ class StackedViews(NamedTuple):
     groups: Tensor | None
     """(2n,) group of each row, when given."""
 
+    @property
+    def queries(self) -> Tensor:
+        """(2B, D): the rows that are contrasted, `views` itself where that is all of them."""
+        return self.views if len(self.ids) == len(self.views) else self.views[self.ids]
+
 
 def stack_views(
     anchor: Tensor, positive: Tensor, groups: Tensor | None = None, own: slice = slice(None)
@@ -85,6 +104,7 @@ def stack_views(
     ----------
     anchor, positive : Tensor, shape (n, D)
     groups : Tensor, shape (n,), optional
+        On any device.
     own : slice, default all
         The cells that are contrasted; the others only serve as negatives.
 
@@ -94,7 +114,8 @@ def stack_views(
     """
     cells = torch.arange(len(anchor), device=anchor.device)[own]
     ids = torch.cat([cells, cells + len(anchor)])
-    return StackedViews(torch.cat([anchor, positive]), ids, None if groups is None else groups.repeat(2))
+    groups = None if groups is None else groups.to(anchor.device).repeat(2)
+    return StackedViews(torch.cat([anchor, positive]), ids, groups)
 
 
 def view_relations(stacked: StackedViews) -> Relation:
@@ -151,7 +172,7 @@ def cross_relations(stacked: StackedViews) -> Relation:
     return relate
 
 
-def group_relations(stacked: StackedViews) -> Relation:
+def group_masks(stacked: StackedViews) -> Callable[[slice], PairMasks]:
     """Pair each view with all other views of its group; those of other groups repel.
 
     Parameters
@@ -162,18 +183,38 @@ def group_relations(stacked: StackedViews) -> Relation:
     Returns
     -------
     callable
-        From a slice of `ids` to `Relations`, pairs ordered by query, then by reference.
+        From a slice of `ids` to `PairMasks`.
     """
     ids, groups = stacked.ids, stacked.groups
     if groups is None:
         groups = torch.arange(len(stacked.views) // 2, device=ids.device).repeat(2)
 
-    def relate(rows: slice) -> Relations:
+    def relate(rows: slice) -> PairMasks:
         own = ids[rows]
         same = groups[own, None] == groups
-        negatives = ~same
-        same[torch.arange(len(own), device=own.device), own] = False
-        return Relations(*torch.where(same), negatives)
+        itself = own[:, None] == torch.arange(len(groups), device=own.device)
+        return PairMasks(same & ~itself, ~same)
+
+    return relate
+
+
+def group_relations(stacked: StackedViews) -> Relation:
+    """List the pairs of :func:`group_masks`.
+
+    Parameters
+    ----------
+    stacked : StackedViews
+
+    Returns
+    -------
+    callable
+        From a slice of `ids` to `Relations`, pairs ordered by query, then by reference.
+    """
+    masks = group_masks(stacked)
+
+    def relate(rows: slice) -> Relations:
+        positives, negatives = masks(rows)
+        return Relations(*torch.where(positives), negatives)
 
     return relate
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from viscy_losses.functional.masks import Relations
+from viscy_losses.functional.masks import PairMasks, Relations
 from viscy_losses.functional.mining import log_negative_mass
 
 __all__ = ["debiased_info_nce", "decoupled_info_nce", "sigmoid_contrast", "supervised_info_nce", "triplet_margin"]
@@ -89,7 +89,7 @@ def debiased_info_nce(
     return softplus(torch.where(usable, corrected, floor) - positive).masked_fill(alone, 0)
 
 
-def supervised_info_nce(similarity: Tensor, relations: Relations, temperature: float = 1.0) -> Tensor:
+def supervised_info_nce(similarity: Tensor, relations: Relations | PairMasks, temperature: float = 1.0) -> Tensor:
     r"""Average over all positives of a query, each told from all others.
 
     :math:`-\frac{1}{|P_i|} \sum_{j \in P_i} \log \frac{\exp(s_{ij}/T)}{\sum_{k \in P_i \cup N_i} \exp(s_{ik}/T)}`,
@@ -98,7 +98,7 @@ def supervised_info_nce(similarity: Tensor, relations: Relations, temperature: f
     Parameters
     ----------
     similarity : Tensor, shape (N, M)
-    relations : Relations
+    relations : Relations or PairMasks
     temperature : float, default 1.0
 
     Returns
@@ -111,8 +111,11 @@ def supervised_info_nce(similarity: Tensor, relations: Relations, temperature: f
     .. [1] Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv:2004.11362.
     """
     logits = similarity / temperature
-    positives = torch.zeros_like(logits, dtype=torch.bool)
-    positives[relations.query, relations.positive] = True
+    if isinstance(relations, PairMasks):
+        positives = relations.positives
+    else:
+        positives = torch.zeros_like(logits, dtype=torch.bool)
+        positives[relations.query, relations.positive] = True
     number = positives.sum(dim=1, dtype=logits.dtype)
     attraction = (logits * positives).sum(dim=1) / number.clamp(min=1)
     return (log_negative_mass(logits, positives | relations.negatives, 1.0) - attraction).masked_fill(number == 0, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,10 @@ def widen(embeddings: Tensor) -> Tensor:
     return embeddings if embeddings.dtype == torch.float64 else embeddings.float()
 
 
-def full_precision(embeddings: Tensor) -> torch.autocast:
+def full_precision(embeddings: Tensor) -> AbstractContextManager:
     """Make a context in which autocast leaves operations on the device of a tensor alone."""
-    return torch.autocast(embeddings.device.type, enabled=False)
+    device = embeddings.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def normalize(embeddings: Tensor) -> Tensor:
@@ -98,19 +101,21 @@ def check_views(anchor: Tensor, positive: Tensor, labels: Tensor | None = None) 
     Raises
     ------
     ValueError
-        For other shapes, and for NaN or infinite values, naming the rows.
+        For other shapes; on the CPU also for NaN or infinite values, naming the rows. Elsewhere they would be an answer
+        to wait for, at every step: there they reach the loss, and the training loop looks for them now and then.
     """
     if anchor.ndim != 2 or anchor.shape != positive.shape or not len(anchor):
         found = f"{tuple(anchor.shape)} and {tuple(positive.shape)}"
         raise ValueError(f"anchor and positive: found shapes {found}, expected (batch, features) twice")
     if labels is not None and labels.shape != anchor.shape[:1]:
         raise ValueError(f"labels: found shape {tuple(labels.shape)}, expected ({len(anchor)},), one of each cell")
-    check_finite(anchor, "anchor embeddings")
-    check_finite(positive, "positive embeddings")
+    if anchor.device.type == "cpu":
+        check_finite(anchor, "anchor embeddings")
+        check_finite(positive, "positive embeddings")
 
 
 def check_finite(embeddings: Tensor, name: str = "embeddings") -> None:
-    """Refuse rows with NaN or infinite values.
+    """Refuse rows with NaN or infinite values; the program waits for the device of the embeddings.
 
     Parameters
     ----------

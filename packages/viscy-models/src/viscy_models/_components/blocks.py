@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from viscy_models._components.arguments import one_of, positive
 from viscy_models._components.checkpointing import checkpointed
 
-__all__ = ["NormName", "PreConv", "UNeXt2Decoder", "UNeXt2UpStage", "UpsampleMode", "icnr_init", "upsampling"]
+__all__ = [
+    "NormName",
+    "PreConv",
+    "UNeXt2Decoder",
+    "UNeXt2UpStage",
+    "UpsampleMode",
+    "check_stage",
+    "icnr_init",
+    "upsampling",
+]
 
 UpsampleMode = Literal["deconv", "pixelshuffle"]
 NormName = Literal["batch", "instance"]
@@ -148,6 +157,13 @@ def upsampling(
     return shuffle, channels
 
 
+def check_stage(out_channels: int, conv_blocks: int, norm_name: str) -> None:
+    """Refuse a stage of a decoder without channels or blocks, or of an unknown normalisation."""
+    positive("out_channels", out_channels)
+    positive("conv_blocks", conv_blocks)
+    one_of("norm_name", norm_name, get_args(NormName))
+
+
 class UNeXt2UpStage(nn.Module):
     """Upsample a feature map, concatenate the skip connection and convolve.
 
@@ -184,9 +200,7 @@ class UNeXt2UpStage(nn.Module):
         upsample_pre_conv: PreConv,
     ) -> None:
         super().__init__()
-        positive("conv_blocks", conv_blocks)
-        positive("out_channels", out_channels)
-        one_of("norm_name", norm_name, get_args(NormName))
+        check_stage(out_channels, conv_blocks, norm_name)
         self.upsample, mid_channels = upsampling(in_channels, out_channels, scale_factor, mode, upsample_pre_conv)
         mid_channels += skip_channels
         if mode == "deconv":

@@ -58,7 +58,7 @@ class FullyConvolutionalMAE(MixedFormatModule):
     head_conv : bool, default False
         End in a 3D convolution instead of a pixel shuffle alone. It enlarges fourfold, whatever the stem.
     head_conv_expansion_ratio : int, default 4
-        Width of that convolution, in units of its output.
+        Width of that convolution, in units of its output; what it takes is that wide in units of the input's channels.
     head_conv_pool : bool, default True
         Average neighbouring pixels in that head, against checkerboards.
     gradient_checkpointing : bool, default False
@@ -122,7 +122,8 @@ class FullyConvolutionalMAE(MixedFormatModule):
         )
         scale = stem_kernel_size[-1]
         if head_conv:
-            head_channels = (in_stack_depth + 2) * out_channels * 4 * head_conv_expansion_ratio
+            # As checkpoints have it: the channels of the input, not of the output, set this width.
+            head_channels = (in_stack_depth + 2) * in_channels * 4 * head_conv_expansion_ratio
         else:
             head_channels = out_channels * in_stack_depth * scale**2
         self.decoder = UNeXt2Decoder(

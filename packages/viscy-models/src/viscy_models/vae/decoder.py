@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import get_args
 
 from monai.networks.blocks import ResidualUnit
 from torch import Tensor, nn
 
-from viscy_models._components.arguments import one_of, positive
-from viscy_models._components.blocks import NormName, PreConv, UpsampleMode, upsampling
+from viscy_models._components.arguments import positive
+from viscy_models._components.blocks import NormName, PreConv, UpsampleMode, check_stage, upsampling
 from viscy_models._components.checkpointing import checkpointed
 from viscy_models._components.heads import PixelToVoxelHead
 
@@ -52,9 +51,7 @@ class VaeUpStage(nn.Module):
         upsample_pre_conv: PreConv,
     ) -> None:
         super().__init__()
-        positive("conv_blocks", conv_blocks)
-        positive("out_channels", out_channels)
-        one_of("norm_name", norm_name, get_args(NormName))
+        check_stage(out_channels, conv_blocks, norm_name)
         self.upsample, mid_channels = upsampling(in_channels, out_channels, scale_factor, mode, upsample_pre_conv)
         if mode == "deconv":
             unit = ResidualUnit(2, mid_channels, out_channels, norm=norm_name)
