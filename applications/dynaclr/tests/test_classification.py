@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 from dynaclr.classification import ClassificationModule, ClassificationPredictionWriter
-from dynaclr.imbalance import ClassFigures, ClassTally, count_classes
+from dynaclr.imbalance import ClassMetrics, ClassTally, count_classes
 from viscy_losses import FocalLoss
 from viscy_models.contrastive import ContrastiveEncoder, ResNet3dEncoder
 
@@ -288,7 +288,7 @@ def test_figures_agree_with_scikit_learn(data):
         if truth[part]:
             logits = nn.functional.one_hot(torch.tensor(predicted[part]), n_classes).float()
             tally.update(logits, torch.tensor(truth[part]))
-    figures = ClassFigures(tally.compute())
+    figures = ClassMetrics(tally.compute())
     present = sorted(set(truth))
     classes = list(range(n_classes))
     assert figures.accuracy == pytest.approx(accuracy_score(truth, predicted))
@@ -303,7 +303,7 @@ def test_figures_agree_with_scikit_learn(data):
 
 
 def test_balanced_accuracy_is_that_of_scikit_learn():
-    figures = ClassFigures(torch.tensor([[90, 3], [5, 2]]))
+    figures = ClassMetrics(torch.tensor([[90, 3], [5, 2]]))
     truth, predicted = [0] * 93 + [1] * 7, [0] * 90 + [1] * 3 + [0] * 5 + [1] * 2
     assert figures.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, predicted))
 

@@ -1,7 +1,7 @@
 """What a config puts into its batches: shares, coverage, tau, and what is left out, before any training.
 
 >>> report = inspect_data(data, n_batches=100)  # doctest: +SKIP
->>> for table in report_tables(report): rich.print(table)  # doctest: +SKIP
+>>> for table in report_tables(report): print(table.markdown())  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
 
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.dataset import MultiExperimentTripletDataset
+from viscy_utils.reports.tables import ReportTable
 
 __all__ = ["BatchReport", "inspect_data", "report_tables"]
 
@@ -99,8 +99,8 @@ def _track_counts(dataset: MultiExperimentTripletDataset) -> pd.DataFrame:
     )
 
 
-def report_tables(report: BatchReport, n_ranks: int = 1) -> list[Table]:
-    """Lay a report out for the terminal.
+def report_tables(report: BatchReport, n_ranks: int = 1) -> list[ReportTable]:
+    """Lay a report out.
 
     Parameters
     ----------
@@ -111,43 +111,48 @@ def report_tables(report: BatchReport, n_ranks: int = 1) -> list[Table]:
     tables = [_epoch_table(report, n_ranks), _shares_table(report.composition)]
     fallbacks = {name: count for name, count in report.composition["fallbacks"].items() if count}
     if fallbacks:
-        table = Table("fall-back", "anchors", "share", title="What the data could not satisfy")
-        for name, count in fallbacks.items():
-            share = count / report.composition["anchors"]
-            table.add_row(name.replace("_", " "), str(count), f"{share:.1%}")
-        tables.append(table)
-    tau = Table("experiment", *("min" if q == 0 else "max" if q == 1 else f"{q:.0%}" for q in QUANTILES))
-    tau.title = "Hours from anchor to positive"
-    for name, row in report.tau_hours.iterrows():
-        tau.add_row(str(name), *(f"{hours:.2f}" for hours in row))
-    tracks = Table("experiment", "side", "observations", "anchors", "tracks", "tracks without a positive")
-    tracks.title = "Cells"
+        n_anchors = report.composition["anchors"]
+        rows = [(name.replace("_", " "), str(count), f"{count / n_anchors:.1%}") for name, count in fallbacks.items()]
+        tables.append(ReportTable("What the data could not satisfy", ("fall-back", "anchors", "share"), rows))
+    return [*tables, _tau_table(report), _tracks_table(report)]
+
+
+def _tau_table(report: BatchReport) -> ReportTable:
+    heads = ["min" if q == 0 else "max" if q == 1 else f"{q:.0%}" for q in QUANTILES]
+    rows = [(str(name), *(f"{hours:.2f}" for hours in row)) for name, row in report.tau_hours.iterrows()]
+    return ReportTable("Hours from anchor to positive", ["experiment", *heads], rows)
+
+
+def _tracks_table(report: BatchReport) -> ReportTable:
+    rows = []
     for name, row in report.tracks.iterrows():
         share = row["without_positive"] / row["tracks"]
         counts = (str(row[column]) for column in ("observations", "anchors", "tracks"))
-        tracks.add_row(str(name), row["side"], *counts, f"{row['without_positive']} ({share:.0%})")
-    return [*tables, tau, tracks]
+        rows.append((str(name), row["side"], *counts, f"{row['without_positive']} ({share:.0%})"))
+    heads = ("experiment", "side", "observations", "anchors", "tracks", "tracks without a positive")
+    return ReportTable("Cells", heads, rows)
 
 
-def _epoch_table(report: BatchReport, n_ranks: int) -> Table:
-    table = Table("", "", title="An epoch", show_header=False)
-    table.add_row("anchors", str(report.n_anchors))
-    table.add_row("batches", f"{report.n_batches} of {report.batch_size}")
-    table.add_row("batches per rank", f"{-(-report.n_batches // n_ranks)} on {n_ranks} ranks")
-    table.add_row("anchors reached", f"{report.coverage:.1%}")
-    return table
+def _epoch_table(report: BatchReport, n_ranks: int) -> ReportTable:
+    rows = [
+        ("anchors", str(report.n_anchors)),
+        ("batches", f"{report.n_batches} of {report.batch_size}"),
+        ("batches per rank", f"{-(-report.n_batches // n_ranks)} on {n_ranks} ranks"),
+        ("anchors reached", f"{report.coverage:.1%}"),
+    ]
+    return ReportTable("An epoch", ("", ""), rows)
 
 
-def _shares_table(composition: dict[str, Any]) -> Table:
+def _shares_table(composition: dict[str, Any]) -> ReportTable:
     """Shares asked for beside shares delivered."""
     n_batches, n_anchors = composition["batches"], composition["anchors"]
-    table = Table("axis", "", "asked", "delivered", title=f"Shares in {n_batches} batches")
+    rows = []
     units = {"experiment": n_batches, "condition": n_anchors, "temporal": n_anchors}
     for axis, unit in units.items():
         for name, counts in composition.get(axis, {}).items():
-            table.add_row(axis, name, f"{counts['asked'] / unit:.1%}", f"{counts['delivered'] / unit:.1%}")
+            rows.append((axis, name, f"{counts['asked'] / unit:.1%}", f"{counts['delivered'] / unit:.1%}"))
     if "leaky" in composition:
         leak = composition["leaky"]
         shares = (f"{leak[key] / n_anchors:.1%}" for key in ("asked", "delivered"))
-        table.add_row("leak", "from other experiments", *shares)
-    return table
+        rows.append(("leak", "from other experiments", *shares))
+    return ReportTable(f"Shares in {n_batches} batches", ("axis", "", "asked", "delivered"), rows)

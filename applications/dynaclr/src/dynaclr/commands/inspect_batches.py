@@ -60,7 +60,7 @@ def inspect_batches(
         data.setup("fit")
         console = Console()
         for table in report_tables(inspect_data(data, batches), ranks):
-            console.print(table)
+            console.print(table.terminal())
         if pairs:
             output.mkdir(parents=True, exist_ok=True)
             write_pairs(example_pairs(data, pairs), page)

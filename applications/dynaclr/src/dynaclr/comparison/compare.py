@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dynaclr.comparison.figure import draw_curves
 from dynaclr.comparison.recorder import EpochRecord
-from dynaclr.comparison.report import Row, criteria_table, make_rows, terminal_table, write_reports
+from dynaclr.comparison.report import Row, criteria_table, make_rows, verdict_table, write_reports
 from dynaclr.comparison.runs import VariantRun, merge_config, prepare_config, train_variant, wandb_available
 from dynaclr.comparison.variants import Variant, read_variants
 from viscy_data.errors import InputError, MissingInputError
@@ -91,8 +91,8 @@ def compare_losses(
             write_reports(rows, output_dir, settings)
             with replacing(output_dir / "curves.png", overwrite=True) as temporary:
                 draw_curves(runs).savefig(temporary, dpi=110)
-    console.print(terminal_table(rows))
-    console.print(criteria_table(rows))
+    console.print(verdict_table(rows).terminal())
+    console.print(criteria_table(rows).terminal())
     return rows
 
 

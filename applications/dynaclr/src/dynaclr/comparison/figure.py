@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from dynaclr.comparison.recorder import EpochRecord
 from dynaclr.comparison.runs import VariantRun
 from dynaclr.engine.vae.latent import COLLAPSED_NATS
-from dynaclr.imbalance import ClassFigures
+from dynaclr.imbalance import ClassMetrics
 
 __all__ = ["draw_curves"]
 
 
 def draw_curves(runs: Sequence[VariantRun]) -> Figure:
-    """Draw losses, accuracies, the share of the class predicted most and the divergence of the latent dimensions.
+    """Draw losses, accuracies, the share of the class predicted most and the KL of the latent dimensions.
 
     Losses of different variants have different scales, so each is drawn relative to its first epoch.
     """
@@ -28,13 +28,13 @@ def draw_curves(runs: Sequence[VariantRun]) -> Figure:
     names = ("training", "validation")
     for panel, name, key in zip(panels, names, ("train_loss", "val_loss"), strict=False):
         _curves(panel, runs, f"{name} loss, relative to the first epoch", _relative(key))
-    _curves(panels[2], runs, "accuracy", _of_figures(lambda figures: figures.accuracy))
-    _curves(panels[3], runs, "accuracy of the class told worst", _of_figures(_worst))
-    _curves(panels[4], runs, "share of the class predicted most", _of_figures(lambda figures: figures.majority_share))
+    _curves(panels[2], runs, "accuracy", _of_metrics(lambda metrics: metrics.accuracy))
+    _curves(panels[3], runs, "worst-class accuracy", _of_metrics(lambda metrics: metrics.worst_class_accuracy))
+    _curves(panels[4], runs, "share of the class predicted most", _of_metrics(lambda metrics: metrics.majority_share))
     for panel in panels[2:5]:
         panel.set_ylim(-0.03, 1.03)
     _true_share(panels[4], runs)
-    _divergence(panels[5], runs)
+    _draw_kl(panels[5], runs)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
@@ -63,28 +63,24 @@ def _relative(key: str) -> Callable[[Sequence[EpochRecord]], list[tuple[EpochRec
     return values
 
 
-def _of_figures(figure_of: Callable[[ClassFigures], float]) -> Callable:
+def _of_metrics(metric_of: Callable[[ClassMetrics], float]) -> Callable:
     def values(records: Sequence[EpochRecord]) -> list[tuple[EpochRecord, float]]:
         known = [record for record in records if record.confusion is not None]
-        return [(record, figure_of(ClassFigures(torch.tensor(record.confusion)))) for record in known]
+        return [(record, metric_of(ClassMetrics(torch.tensor(record.confusion)))) for record in known]
 
     return values
-
-
-def _worst(figures: ClassFigures) -> float:
-    return min(value for value in figures.class_accuracies if not math.isnan(value))
 
 
 def _true_share(panel: Axes, runs: Sequence[VariantRun]) -> None:
     known = [record for run in runs for record in run.records if record.confusion is not None]
     if known:
-        share = max(ClassFigures(torch.tensor(known[-1].confusion)).true_shares)
+        share = max(ClassMetrics(torch.tensor(known[-1].confusion)).true_shares)
         panel.axhline(share, color="gray", ls="--", lw=1)
         panel.annotate("true share", (0.02, share - 0.06), xycoords=("axes fraction", "data"), color="gray", fontsize=8)
 
 
-def _divergence(panel: Axes, runs: Sequence[VariantRun]) -> None:
-    panel.set_title("divergence of the latent dimensions, last epoch", fontsize="medium")
+def _draw_kl(panel: Axes, runs: Sequence[VariantRun]) -> None:
+    panel.set_title("KL of the latent dimensions, last epoch", fontsize="medium")
     panel.set_xlabel("dimension, sorted")
     panel.set_ylabel("nats")
     known = [(number, run.records[-1].latent_kl) for number, run in enumerate(runs) if run.records]

@@ -29,11 +29,11 @@ class EpochRecord:
     epoch : int
         From 0.
     train_loss, val_loss : float or None
-        Mean over the epoch. Of autoencoders the reconstruction, since the weight of the divergence may change.
+        Mean over the epoch. Of autoencoders the reconstruction, since the weight of the KL may change.
     confusion : list of list of int, or None
         Counts of true (rows) and predicted classes, of validation or else of training.
     latent_kl : list of float, or None
-        Mean divergence of each latent dimension.
+        Mean KL of each latent dimension.
     data_order : int
         Checksum of the training batches in their order.
     """
@@ -108,15 +108,15 @@ class EpochRecorder(Callback):
     def _record(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
-        figures, latent_kl = getattr(pl_module, "figures", {}), getattr(pl_module, "latent_kl", {})
-        last = next((figures[stage] for stage in ("val", "train") if stage in figures), None)
-        divergence = next((latent_kl[stage] for stage in ("val", "train") if stage in latent_kl), None)
+        metrics, latent_kl = getattr(pl_module, "figures", {}), getattr(pl_module, "latent_kl", {})
+        last = next((metrics[stage] for stage in ("val", "train") if stage in metrics), None)
+        kl = next((latent_kl[stage] for stage in ("val", "train") if stage in latent_kl), None)
         record = EpochRecord(
             epoch,
             _loss(trainer, "train"),
             _loss(trainer, "val"),
             None if last is None else last.confusion.tolist(),
-            None if divergence is None else divergence.tolist(),
+            None if kl is None else kl.tolist(),
             self._checksum,
         )
         self._checksum = 0

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.markup import escape
-from rich.table import Table
 
 from dynaclr.comparison.runs import VariantRun
 from dynaclr.comparison.verdict import Criterion, judge, worst_level
 from dynaclr.engine.vae.latent import COLLAPSED_NATS
-from dynaclr.imbalance import ClassFigures
-from viscy_data.files import replacing
+from dynaclr.imbalance import ClassMetrics
+from viscy_utils.reports.files import json_text, write_text
+from viscy_utils.reports.numbers import number
+from viscy_utils.reports.tables import Marked, ReportTable, csv_text
 
-__all__ = ["Row", "criteria_table", "make_rows", "terminal_table", "write_reports"]
-
-_STYLES = {"good": "green", "watch": "yellow", "bad": "bold red", "unknown": "dim"}
+__all__ = ["Row", "criteria_table", "make_rows", "verdict_table", "write_reports"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant in the table; figures are None where a run has none.
+    """A variant in the table; metrics are None where a run has none.
 
     Parameters
     ----------
@@ -74,7 +68,7 @@ def make_rows(runs: Sequence[VariantRun]) -> list[Row]:
 
 def _row(run: VariantRun, data_order: Criterion) -> Row:
     last = run.records[-1] if run.records else None
-    figures = ClassFigures(torch.tensor(last.confusion)) if last and last.confusion else None
+    metrics = ClassMetrics(torch.tensor(last.confusion)) if last and last.confusion else None
     kl = last.latent_kl if last else None
     criteria = [*judge(run.records), data_order]
     return Row(
@@ -82,11 +76,11 @@ def _row(run: VariantRun, data_order: Criterion) -> Row:
         epochs=len(run.records),
         train_loss=last and last.train_loss,
         val_loss=last and last.val_loss,
-        accuracy=figures and figures.accuracy,
-        balanced_accuracy=figures and figures.balanced_accuracy,
-        class_accuracies=figures and figures.class_accuracies,
-        majority_share=figures and figures.majority_share,
-        true_majority_share=figures and max(figures.true_shares),
+        accuracy=metrics and metrics.accuracy,
+        balanced_accuracy=metrics and metrics.balanced_accuracy,
+        class_accuracies=metrics and metrics.class_accuracies,
+        majority_share=metrics and metrics.majority_share,
+        true_majority_share=metrics and max(metrics.true_shares),
         latent_kl=kl,
         active_dims=None if kl is None else sum(value >= COLLAPSED_NATS for value in kl),
         verdict="crashed" if run.error else _verdict(criteria),
@@ -110,56 +104,40 @@ def _verdict(criteria: Sequence[Criterion]) -> str:
     return f"{worst}: {', '.join(each.name for each in criteria if each.level == worst)}"
 
 
-def terminal_table(rows: Sequence[Row]) -> Table:
-    """Lay the figures and the verdicts out for the terminal."""
-    table = Table(title="Losses side by side (last epoch, validation data where there are any)")
-    for head in (
-        "variant",
-        "accuracy",
-        "per class",
-        "majority share\npredicted / true",
-        "latent dims\nin use",
-        "verdict",
-    ):
-        table.add_column(head, overflow="fold")
+def verdict_table(rows: Sequence[Row]) -> ReportTable:
+    """Lay the metrics and the verdicts out, for the terminal."""
+    chosen = ("variant", "accuracy", "per class", "majority share\npredicted / true", "latent dims\nin use")
+    body = []
     for row in rows:
         level = "bad" if row.error else worst_level(row.criteria)
         words = row.verdict if row.error is None else f"crashed after {row.epochs} epochs\n{row.error}"
         cells = _cells(row)
-        table.add_row(
-            *(cells[key] for key in ("variant", "accuracy", "per class", "majority", "dims")),
-            f"[{_STYLES[level]}]{escape(words)}[/]",
-        )
-    return table
+        body.append([*(cells[head] for head in chosen), Marked(words, level)])
+    return ReportTable(
+        "Losses side by side (last epoch, validation data where there are any)", [*chosen, "verdict"], body
+    )
 
 
-def criteria_table(rows: Sequence[Row]) -> Table:
+def criteria_table(rows: Sequence[Row]) -> ReportTable:
     """Lay the verdicts out criterion by criterion, one column per variant."""
-    table = Table(title="Verdict per criterion")
-    table.add_column("criterion")
-    for row in rows:
-        table.add_column(row.variant, overflow="fold")
+    body = []
     for same in zip(*(row.criteria for row in rows), strict=True):
-        cells = (f"[{_STYLES[each.level]}]{each.level}[/]: {escape(each.found)}" for each in same)
-        table.add_row(same[0].name, *cells)
-    return table
+        body.append([same[0].name, *(Marked(f"{each.level}: {each.found}", each.level) for each in same)])
+    return ReportTable("Verdict per criterion", ["criterion", *(row.variant for row in rows)], body)
 
 
 def _cells(row: Row) -> dict[str, str]:
-    shares = f"{_number(row.majority_share)} / {_number(row.true_majority_share)}"
+    """Write the metrics of a row; the keys are the heads of the columns."""
+    shares = f"{number(row.majority_share)} / {number(row.true_majority_share)}"
     return {
         "variant": row.variant,
-        "accuracy": _number(row.accuracy),
-        "per class": "-" if row.class_accuracies is None else " ".join(map(_number, row.class_accuracies)),
-        "majority": "-" if row.majority_share is None else shares,
-        "dims": "-" if row.latent_kl is None else f"{row.active_dims} of {len(row.latent_kl)}",
-        "train loss": _number(row.train_loss),
-        "val loss": _number(row.val_loss),
+        "accuracy": number(row.accuracy),
+        "per class": "-" if row.class_accuracies is None else " ".join(map(number, row.class_accuracies)),
+        "majority share\npredicted / true": "-" if row.majority_share is None else shares,
+        "latent dims\nin use": "-" if row.latent_kl is None else f"{row.active_dims} of {len(row.latent_kl)}",
+        "train loss": number(row.train_loss),
+        "val loss": number(row.val_loss),
     }
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def write_reports(rows: Sequence[Row], folder: Path, settings: dict[str, Any]) -> None:
@@ -172,47 +150,30 @@ def write_reports(rows: Sequence[Row], folder: Path, settings: dict[str, Any]) -
     settings : dict
         What was compared, for ``report.json``.
     """
-    content = settings | {"variants": [asdict(row) for row in rows]}
-    _replace(folder / "report.json", json.dumps(_plain(content), indent=2) + "\n")
-    _replace(folder / "table.csv", _csv(rows))
-    _replace(folder / "table.md", _markdown(rows))
-
-
-def _plain(value: Any) -> Any:
-    """Replace numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _csv(rows: Sequence[Row]) -> str:
+    write_text(folder / "report.json", json_text(settings | {"variants": [asdict(row) for row in rows]}))
     n_classes = max((len(row.class_accuracies or []) for row in rows), default=0)
+    write_text(folder / "table.csv", csv_text([_record(row, n_classes) for row in rows]))
+    write_text(folder / "table.md", _page(rows))
+
+
+def _record(row: Row, n_classes: int) -> dict[str, Any]:
+    """Return a row of the CSV table."""
     simple = ("variant", "epochs", "train_loss", "val_loss", "accuracy", "balanced_accuracy", "majority_share")
     simple += ("true_majority_share", "active_dims", "verdict", "error")
-    page = io.StringIO()
-    writer = csv.writer(page, lineterminator="\n")
-    criteria = [each.name for each in rows[0].criteria] if rows else []
-    writer.writerow([*simple, *(f"accuracy_class_{k}" for k in range(n_classes)), *criteria])
-    for row in rows:
-        classes = [*(row.class_accuracies or []), *[None] * n_classes][:n_classes]
-        writer.writerow([*(getattr(row, key) for key in simple), *classes, *(each.level for each in row.criteria)])
-    return page.getvalue()
+    classes = [*(row.class_accuracies or []), *[None] * n_classes][:n_classes]
+    return (
+        {key: getattr(row, key) for key in simple}
+        | {f"accuracy_class_{k}": value for k, value in enumerate(classes)}
+        | {each.name: each.level for each in row.criteria}
+    )
 
 
-def _markdown(rows: Sequence[Row]) -> str:
-    heads = list(_cells(rows[0])) if rows else []
-    lines = [f"| {' | '.join([*heads, 'verdict'])} |", "|" + "---|" * (len(heads) + 1)]
+def _page(rows: Sequence[Row]) -> str:
+    """Lay everything out for reading: a table, and below it the judgements of each variant."""
+    heads = [*_cells(rows[0]), "verdict"] if rows else []
+    lines = [ReportTable("", heads, [[*_cells(row).values(), row.verdict] for row in rows]).markdown()]
     for row in rows:
-        lines.append(f"| {' | '.join([*_cells(row).values(), row.verdict])} |")
-    for row in rows:
-        lines += ["", f"**{row.variant}**", ""]
+        lines += [f"**{row.variant}**", ""]
         lines += [f"- {each.name}: {each.level}, {each.found}" for each in row.criteria]
-        lines += [f"- crashed: {row.error}"] if row.error else []
-    return "\n".join(lines) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    with replacing(path, overwrite=True) as temporary:
-        temporary.write_text(text, encoding="utf8")
+        lines += [*([f"- crashed: {row.error}"] if row.error else []), ""]
+    return "\n".join(lines)

@@ -118,7 +118,7 @@ def _inspect(config: Path, console: Console) -> PairImages:
     data = load_data_module([config])
     data.setup("fit")
     for table in report_tables(inspect_data(data)):
-        console.print(table)
+        console.print(table.terminal())
     return example_pairs(data, 12)
 
 

@@ -1,14 +1,15 @@
-"""Rare classes: their weights in a loss, and figures that show when a model has given up on them."""
+"""Rare classes: their weights in a loss, and metrics that show when a model has given up on them."""
 
 from __future__ import annotations
 
 from dynaclr.imbalance.counts import count_classes
 from dynaclr.imbalance.objective import BalancedCrossEntropy, ClassWeightMethod, choose_class_loss
-from dynaclr.imbalance.tally import ClassFigures, ClassTally
+from dynaclr.imbalance.tally import ClassFigures, ClassMetrics, ClassTally
 
 __all__ = [
     "BalancedCrossEntropy",
     "ClassFigures",
+    "ClassMetrics",
     "ClassTally",
     "ClassWeightMethod",
     "choose_class_loss",

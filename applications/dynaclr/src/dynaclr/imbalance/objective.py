@@ -96,7 +96,7 @@ class BalancedCrossEntropy(nn.Module):
             self._count(data.train_dataloader(), trainer, labels_of)
 
     def count_at_start(self, trainer: Trainer, labels_of: Callable[[Any], Tensor]) -> None:
-        """Find the weights in the training loader if need be, and log them, one figure per class, to every logger."""
+        """Find the weights in the training loader if need be, and log them, one number per class, to every logger."""
         if self.is_pending:
             self._count(trainer.train_dataloader, trainer, labels_of)
         weights = self.class_weight.tolist()

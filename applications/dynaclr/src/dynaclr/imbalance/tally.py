@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["ClassFigures", "ClassTally"]
+__all__ = ["ClassFigures", "ClassMetrics", "ClassTally"]
 
 
 class ClassTally(Metric):
@@ -48,8 +48,8 @@ class ClassTally(Metric):
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """Figures of a table of true and predicted classes.
+class ClassMetrics:
+    """Metrics of a table of true and predicted classes.
 
     Parameters
     ----------
@@ -102,14 +102,23 @@ class ClassFigures:
         return (self._counts.sum(dim=1) / self._counts.sum()).tolist()
 
     @property
+    def worst_class_accuracy(self) -> float:
+        """Smallest of `class_accuracies`; NaN when there are no samples."""
+        return min((value for value in self.class_accuracies if value == value), default=float("nan"))
+
+    @property
     def majority_share(self) -> float:
         """Largest of `predicted_shares`: 1 for a model that predicts one class."""
         return max(self.predicted_shares)
 
     def scalars(self) -> dict[str, float]:
-        """Return the figures to log by name; classes that do not occur are left out."""
+        """Return the metrics to log by name; classes that do not occur are left out."""
         if not self._counts.sum():
             return {}
         named = {f"accuracy_class_{k}": value for k, value in enumerate(self.class_accuracies) if value == value}
         overall = {"accuracy": self.accuracy, "f1_score": self.f1_score, "majority_share": self.majority_share}
         return overall | {"balanced_accuracy": self.balanced_accuracy} | named
+
+
+ClassFigures = ClassMetrics
+"""Old name."""
