@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
 from viscy_data.distributed import World
+from viscy_data.errors import InputError, InputErrors
 from viscy_data.sampler import AnchorColumns, BatchPlan, FlexibleBatchSampler
 
 pd = pytest.importorskip("pandas")
@@ -194,6 +195,30 @@ def test_batches_are_a_function_of_seed_epoch_and_number():
         assert np.array_equal(first.batch(7, epoch=3), epoch_of(again, 3)[7])
         epochs = [str(epoch_of(sampler, epoch)) for sampler in (first, other) for epoch in range(4)]
         assert len(set(epochs)) == 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"experiment_aware": False, "condition_balanced": False},
+        {"condition_balanced": False},
+        {},
+        {"leaky": 0.5},
+        {"temporal_enrichment": True},
+        {"max_per_lineage": 1, "lineage_column": "lineage"},
+    ],
+    ids=["plain", "aware", "balanced", "leaky", "temporal", "lineage"],
+)
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 1), (0, 2), (1, 0)])
+def test_no_epoch_and_no_seed_repeats_the_batches_of_another(options, seed, epoch):
+    """Two random batches of 32 from 1000 anchors share about one; the same batches in another order would share all."""
+    table = make_table(2000, 2)
+    first, other = FlexibleBatchSampler(table, 32, **options), FlexibleBatchSampler(table, 32, seed=seed, **options)
+    before, after = np.zeros((2, 62, 2000), dtype=int)
+    for number in range(62):
+        before[number, first.batch(number, 0)] = 1
+        after[number, other.batch(number, epoch)] = 1
+    assert (before @ after.T).max() <= 12
 
 
 def test_a_plan_and_its_keywords_make_the_same_batches():
@@ -526,51 +551,86 @@ def test_lightning_sees_a_distributed_sampler():
 
 
 BAD = [
-    ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
-    ({"leaky": 1.5}, r"leaky must be in \[0, 1\), found 1.5"),
-    ({"leaky": -0.5}, "leaky must be"),
-    ({"leaky": float("nan")}, "leaky must be"),
-    ({"temporal_global_fraction": 2}, "temporal_global_fraction must be"),
-    ({"temporal_global_fraction": -1}, "temporal_global_fraction must be"),
-    ({"temporal_window_hours": -1}, "temporal_window_hours must be at least 0"),
-    ({"num_replicas": 2, "rank": 5}, "rank must lie between 0 and"),
-    ({"num_replicas": 0}, "num_replicas must be at least 1"),
-    ({"seed": -1}, "seed must be at least 0"),
-    ({"experiment_weights": {"e0": 1, "E1": 1}}, "experiment_weights names 'E1'.*did you mean 'e1'"),
-    ({"experiment_weights": {"e0": 0}}, "positive for one at least"),
-    ({"experiment_weights": {"e0": -1, "e1": 2}}, "a number of at least 0, found -1"),
-    ({"condition_ratio": {"xx": 0.5}}, "condition_ratio names 'xx'"),
-    ({"condition_ratio": {"x": 0.9, "y": 0.9}}, "add up to 1"),
-    ({"condition_ratio": {"x": 0.0, "y": 0.0}}, "add up to 1"),
-    ({"condition_ratio": {"x": -0.5}}, "at least 0"),
-    ({"experiment_aware": False, "leaky": 0.2}, "leaky has no effect without experiment_aware"),
-    ({"condition_balanced": False, "condition_ratio": {"x": 1}}, "condition_ratio has no effect"),
-    ({"experiment_aware": False, "experiment_weights": {"e0": 1}}, "experiment_weights has no effect"),
-    ({"max_per_lineage": 0}, "max_per_lineage must be at least 1"),
-    ({"max_per_lineage": 1}, "needs lineage_column"),
-    ({"max_per_lineage": 1, "lineage_column": "lineages"}, "did you mean 'lineage'"),
-    ({"neighbor_fraction": 0.5}, "need each other"),
-    ({"neighbors": np.zeros((3, 2), dtype=int), "neighbor_fraction": 0.5}, r"shape \(600, k\)"),
-    ({"neighbors": np.full((600, 2), 600), "neighbor_fraction": 0.5}, "positions below 600"),
-    ({"experiment_column": "experiments"}, "no column 'experiments'.*did you mean 'experiment'"),
+    ({"batch_size": 0}, "batch_size", "at least 1"),
+    ({"leaky": 1.5}, "leaky", "at least 0 and below 1"),
+    ({"leaky": 1.0}, "leaky", "at least 0 and below 1"),
+    ({"leaky": -0.5}, "leaky", "at least 0"),
+    ({"leaky": float("nan")}, "leaky", "a number"),
+    ({"leaky": "0.2"}, "leaky", "a number"),
+    ({"temporal_global_fraction": 2}, "temporal_global_fraction", "from 0 to 1"),
+    ({"temporal_global_fraction": -1}, "temporal_global_fraction", "from 0 to 1"),
+    ({"temporal_window_hours": -1}, "temporal_window_hours", "at least 0"),
+    ({"experiment_weights": {"e0": 1, "E1": 1}}, "experiment_weights", "did you mean 'e1'"),
+    ({"experiment_weights": {"e0": 0}}, "experiment_weights", "positive weight for one at least"),
+    ({"experiment_weights": {"e0": -1, "e1": 2}}, "experiment_weights['e0']", "at least 0"),
+    ({"condition_ratio": {"xx": 0.5}}, "condition_ratio", "did you mean 'x'"),
+    ({"condition_ratio": {"x": 0.9, "y": 0.9}}, "condition_ratio", "add up to 1"),
+    ({"condition_ratio": {"x": 0.0, "y": 0.0}}, "condition_ratio", "add up to 1"),
+    ({"condition_ratio": {"x": -0.5}}, "condition_ratio['x']", "at least 0"),
+    ({"max_per_lineage": 0}, "max_per_lineage", "at least 1"),
+    ({"max_per_lineage": 1, "lineage_column": "lineages"}, "lineages", "did you mean 'lineage'"),
+    ({"neighbor_fraction": 1.0}, "neighbor_fraction", "below 1"),
+    ({"experiment_column": "experiments"}, "experiments", "did you mean 'experiment'"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), BAD)
-def test_impossible_options_are_refused_at_construction(options, message):
+@pytest.mark.parametrize(("options", "field", "expected"), BAD)
+def test_impossible_options_are_refused_at_construction(options, field, expected):
+    with pytest.raises(InputError) as caught:
+        FlexibleBatchSampler(make_table(), **{"batch_size": 16, **options})
+    assert caught.value.field == field
+    assert expected in caught.value.expected
+
+
+def test_all_impossible_numbers_are_told_together():
+    with pytest.raises(InputErrors) as caught:
+        BatchPlan(batch_size=-1, leaky=7, temporal_global_fraction=-1)
+    assert [error.field for error in caught.value.errors] == ["batch_size", "leaky", "temporal_global_fraction"]
+
+
+MISUSED = [
+    ({"num_replicas": 2, "rank": 5}, "rank must lie between 0 and"),
+    ({"num_replicas": 0}, "num_replicas must be at least 1"),
+    ({"seed": -1}, "seed must be at least 0"),
+    ({"max_per_lineage": 1}, "needs lineage_column"),
+    ({"neighbor_fraction": 0.5}, "need each other"),
+    ({"neighbors": np.zeros((600, 2), dtype=int)}, "need each other"),
+    ({"neighbors": np.zeros((3, 2), dtype=int), "neighbor_fraction": 0.5}, r"shape \(600, k\)"),
+    ({"neighbors": np.full((600, 2), 600), "neighbor_fraction": 0.5}, "positions below 600"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), MISUSED)
+def test_arguments_that_do_not_fit_together_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         FlexibleBatchSampler(make_table(), **{"batch_size": 16, **options})
 
 
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({"experiment_aware": False, "leaky": 0.2}, "leaky has no effect without experiment_aware"),
+        ({"experiment_aware": False, "experiment_weights": {"e0": 1}}, "experiment_weights has no effect"),
+        ({"condition_balanced": False, "condition_ratio": {"x": 1}}, "condition_ratio has no effect"),
+    ],
+)
+def test_options_whose_axis_is_off_have_no_effect_and_a_warning(options, needs):
+    table = make_table()
+    with pytest.warns(UserWarning, match=needs):
+        sampler = FlexibleBatchSampler(table, 16, **options)
+    axis = {name: value for name, value in options.items() if value is False}
+    assert list(sampler) == list(FlexibleBatchSampler(table, 16, **axis))
+
+
 def test_impossible_tables_are_refused():
     table = make_table(20)
-    with pytest.raises(ValueError, match="table is empty"):
+    with pytest.raises(InputError, match="at least one anchor"):
         FlexibleBatchSampler(table[:0])
     late = table.assign(hours_post_infection=table["hours_post_infection"].where(table.index != 3))
-    with pytest.raises(ValueError, match="not a finite number in 1 of 20 anchors, the first at position 3"):
+    with pytest.raises(InputError, match="no finite number in 1 of 20 rows, the first at 3"):
         FlexibleBatchSampler(late, 4, temporal_enrichment=True)
     FlexibleBatchSampler(late, 4)
-    with pytest.raises(ValueError, match="'experiment' is empty in 1 of 20"):
+    with pytest.raises(InputError, match="nothing in 1 of 20 rows"):
         FlexibleBatchSampler(table.assign(experiment=table["experiment"].where(table.index != 3)), 4)
 
 

@@ -24,14 +24,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from viscy_data.sampler.constraints import include_neighbors
 from viscy_data.sampler.draw import Ints, Pools, Requests, draw, settle, whole_pools, windowed_pools
 from viscy_data.sampler.epoch import BATCH_SCOPE, Epoch
 from viscy_data.sampler.groups import AnchorGroups
 from viscy_data.sampler.lineages import LineageLimit
-from viscy_data.sampler.permutation import mix
+from viscy_data.sampler.neighbors import NearNeighbors
 from viscy_data.sampler.plan import BatchPlan
 from viscy_data.sampler.rounding import RotatingCounts, whole_part
 
@@ -75,9 +74,14 @@ class BatchComposer:
     plan : BatchPlan
         What a batch is made of.
     lineage : ndarray of int, shape (N,), optional
-        Lineage codes by position, for ``max_per_lineage``.
-    neighbors : ndarray of int, shape (N, k), optional
-        Positions of near neighbours, nearest first, -1 for none; for ``neighbor_fraction``.
+        Lineage codes by position; needed for ``max_per_lineage``.
+    neighbors : array_like of int, shape (N, k), optional
+        Positions of near neighbours, nearest first, -1 for none; needed for ``neighbor_fraction``.
+
+    Raises
+    ------
+    ValueError
+        If the plan and what it needs do not come together.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class BatchComposer:
         groups: AnchorGroups,
         plan: BatchPlan,
         lineage: NDArray[np.integer] | None = None,
-        neighbors: NDArray[np.integer] | None = None,
+        neighbors: ArrayLike | None = None,
     ) -> None:
         self.groups, self.plan = groups, plan
         sizes = groups.sizes
@@ -97,13 +101,15 @@ class BatchComposer:
         self._pools: dict[tuple[float | None, int], Pools] = {}
         self._blocks = [(int(block[0, 0]), int(block[-1, 1])) for block in groups.edges]
         self._rotations = self._all_rotations(sizes)
-        limit = plan.max_per_lineage
-        self._limit = None if lineage is None or limit is None else LineageLimit(lineage[groups.order], limit)
-        self._neighbors = neighbors
-        self._n_neighbors = whole_part(plan.batch_size, plan.neighbor_fraction)
-        if neighbors is not None:
-            self._rank = np.empty_like(groups.order)
-            self._rank[groups.order] = np.arange(len(groups.order), dtype=groups.order.dtype)
+        limit, wanted = plan.max_per_lineage, whole_part(plan.batch_size, plan.neighbor_fraction)
+        if limit is not None and lineage is None:
+            raise ValueError(
+                "max_per_lineage needs lineage_column, the column that tells which lineage an anchor is of"
+            )
+        if (neighbors is None) != (plan.neighbor_fraction == 0):
+            raise ValueError("neighbors and neighbor_fraction need each other: give both or none")
+        self._limit = None if limit is None else LineageLimit(lineage[groups.order], limit)
+        self._near = None if neighbors is None else NearNeighbors(neighbors, groups.order, wanted)
 
     def _all_rotations(self, sizes: Ints) -> list[RotatingCounts]:
         """Round the shares of each experiment; experiments with the same conditions share the counts."""
@@ -129,17 +135,17 @@ class BatchComposer:
         ask = self._ask_window if self.plan.temporal_enrichment else self._ask
         pools, requests, moved = ask(epoch, number, experiment, earlier, phase)
         places, request, repeated = draw(pools, requests)
-        neighbor, surplus = None, 0
-        if self._neighbors is not None and self._n_neighbors:
-            places, neighbor = self._near(places, request, pools, epoch.batch_key(number))
+        came, surplus, key = np.zeros(len(places), dtype=bool), 0, epoch.batch_key(number)
+        if self._near is not None:
+            n_own = self.sizes.shape[1] * self.groups.edges.shape[1]
+            places, came = self._near.apply(places, request, pools, n_own, key)
         if self._limit is not None:
             before = places
-            places, surplus = self._limit.apply(places, request, pools, epoch.batch_key(number))
-            neighbor = None if neighbor is None else neighbor & (places == before)
+            places, surplus = self._limit.apply(places, request, pools, key)
+            came &= places == before
             repeated = len(places) - len(np.unique(places)) if repeated else 0
         parts = requests.counts.reshape(*self.sizes.shape, -1).sum(axis=2)
-        n_neighbors = 0 if neighbor is None else int(neighbor.sum())
-        return Batch(places, experiment, parts, moved, repeated, surplus, n_neighbors)
+        return Batch(places, experiment, parts, moved, repeated, surplus, int(came.sum()))
 
     def _ask(self, epoch: Epoch, number: int, experiment: int, earlier: int, phase: int) -> tuple[Pools, Requests, int]:
         """Go on in the sequences of the batch's experiment, after what its earlier batches of the epoch took."""
@@ -175,14 +181,3 @@ class BatchComposer:
             if len(self._pools) < _POOLS_KEPT:
                 self._pools[focal_time, experiment] = pools
         return pools
-
-    def _near(self, places: Ints, request: Ints, pools: Pools, key: int) -> tuple[Ints, NDArray[np.bool_]]:
-        """Replace anchors of the own side by neighbours of others, which are taken in random order."""
-        n_own = self.sizes.shape[1] * self.groups.edges.shape[1]
-        own = np.flatnonzero(request < n_own)
-        seeds = own[np.argsort(mix(own.astype(np.uint64) ^ np.uint64(key)))[: self._n_neighbors]]
-        found = self._neighbors[self.groups.order[places[seeds]]]
-        near = np.where(found >= 0, self._rank[found], -1).astype(np.int64)
-        pool = pools.request_of(near)
-        pool[pool >= n_own] = -1
-        return include_neighbors(places, request, near, pool, self._n_neighbors, seeds)

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DistributedSampler
 
-from viscy_data.checks import near_matches
 from viscy_data.distributed import World
 from viscy_data.sampler.compose import BatchComposer
 from viscy_data.sampler.epoch import Epoch
-from viscy_data.sampler.groups import AnchorColumns, AnchorGroups
+from viscy_data.sampler.groups import AnchorColumns, AnchorGroups, lineage_codes
 from viscy_data.sampler.plan import BatchPlan
 from viscy_data.sampler.tally import Tally
 
@@ -92,7 +91,7 @@ class FlexibleBatchSampler(DistributedSampler):
 
     Raises
     ------
-    ValueError
+    InputError
         For numbers out of range, unknown names (with near matches), missing columns, times that are not finite.
 
     Notes
@@ -221,9 +220,9 @@ class FlexibleBatchSampler(DistributedSampler):
                 self.n_anchors,
                 plan.batch_size,
             )
-        lineage = _lineage_codes(table, columns.lineage, plan.max_per_lineage)
-        near = _neighbor_table(neighbors, plan.neighbor_fraction, self.n_anchors)
-        self._composer = BatchComposer(groups, plan, lineage, near)
+        counted = columns.lineage is not None and plan.max_per_lineage is not None
+        lineage = lineage_codes(table, columns.lineage) if counted else None
+        self._composer = BatchComposer(groups, plan, lineage, neighbors)
         self._tally = Tally(self._composer)
         self._epoch: tuple[int, Epoch] | None = None
 
@@ -341,33 +340,3 @@ class FlexibleBatchSampler(DistributedSampler):
             cached = (epoch, Epoch(self.seed, epoch, self.n_batches, self._composer.experiment_shares))
             self._epoch = cached
         return cached[1]
-
-
-def _lineage_codes(table: pd.DataFrame, column: str | None, limit: int | None) -> NDArray[np.integer] | None:
-    if limit is None:
-        return None
-    if column is None:
-        raise ValueError("max_per_lineage needs lineage_column, the column that says which anchors are of one lineage.")
-    if column not in table.columns:
-        raise ValueError(f"The anchors have no column {column!r}: {near_matches(column, table.columns)}")
-    import pandas as pd
-
-    codes = pd.factorize(table[column])[0].astype(np.int64)
-    without = np.flatnonzero(codes < 0)
-    codes[without] = len(table) + np.arange(len(without))  # nothing is known of them: each a lineage of its own
-    return codes.astype(np.int32) if len(table) < 2**30 else codes
-
-
-def _neighbor_table(neighbors: ArrayLike | None, fraction: float, n_anchors: int) -> NDArray[np.integer] | None:
-    if fraction == 0.0 and neighbors is None:
-        return None
-    if neighbors is None or fraction == 0.0:
-        raise ValueError("neighbors and neighbor_fraction need each other: give both or none.")
-    table = np.asarray(neighbors)
-    if table.ndim != 2 or len(table) != n_anchors or not np.issubdtype(table.dtype, np.integer):
-        raise ValueError(
-            f"neighbors must be integers of shape ({n_anchors}, k), found {table.dtype} of shape {table.shape}."
-        )
-    if table.size and (table.max() >= n_anchors or table.min() < -1):
-        raise ValueError(f"neighbors must be positions below {n_anchors}, or -1 for none.")
-    return table

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viscy_data.checks import near_matches
+from viscy_data.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UNKNOWN_CONDITION", "AnchorColumns", "AnchorGroups"]
+__all__ = ["UNKNOWN_CONDITION", "AnchorColumns", "AnchorGroups", "lineage_codes"]
+
+_WHERE = "anchors"
 
 UNKNOWN_CONDITION = "unknown"
 """Name of the group of rows without a condition."""
@@ -71,12 +74,12 @@ class AnchorGroups:
 
         Raises
         ------
-        ValueError
+        InputError
             If the table is empty, a column is missing, an experiment is missing in a row, or a time is not finite.
         """
         n_rows = len(table)
         if n_rows == 0:
-            raise ValueError("There are no anchors to sample from: the table is empty.")
+            raise InputError(_WHERE, found="none", expected="at least one anchor to sample from")
         experiment_codes, experiments = _codes(table, experiment, None)
         condition_codes, conditions = _codes(table, condition, UNKNOWN_CONDITION)
         time_codes, times = _time_codes(table, time)
@@ -130,7 +133,7 @@ def _runs(key: NDArray[np.integer], order: NDArray[np.int64], n_keys: int) -> tu
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
     if name not in table.columns:
-        raise ValueError(f"The anchors have no column {name!r}: {near_matches(name, table.columns)}")
+        raise InputError(_WHERE, field=name, found="no such column", expected=near_matches(name, table.columns))
     return table[name]
 
 
@@ -149,7 +152,9 @@ def _codes(table: pd.DataFrame, name: str | None, missing: str | None) -> tuple[
     used = np.bincount(codes + np.int64(1) if codes.min() < 0 else codes, minlength=len(names) + int(codes.min() < 0))
     if codes.min() < 0:
         if missing is None:
-            raise ValueError(f"Column {name!r} is empty in {used[0]} of {len(table)} anchors.")
+            raise InputError(
+                _WHERE, field=name, found=f"nothing in {used[0]} of {len(table)} rows", expected="a name in every row"
+            )
         names = [missing, *names]
         codes = codes.astype(np.int64) + 1
     present = sorted({names[i] for i in np.flatnonzero(used)})
@@ -158,6 +163,22 @@ def _codes(table: pd.DataFrame, name: str | None, missing: str | None) -> tuple[
     rank = {text: i for i, text in enumerate(present)}
     lookup = np.array([rank.get(text, -1) for text in names], dtype=np.min_scalar_type(-max(1, len(present))))
     return lookup[codes], tuple(present)
+
+
+def lineage_codes(table: pd.DataFrame, name: str) -> NDArray[np.integer]:
+    """Return a number for the lineage of each row; rows without one count as lineages of their own.
+
+    Raises
+    ------
+    InputError
+        If there is no such column.
+    """
+    import pandas as pd
+
+    codes = pd.factorize(_column(table, name))[0].astype(np.int64)
+    without = np.flatnonzero(codes < 0)
+    codes[without] = len(table) + np.arange(len(without))
+    return codes.astype(np.int32) if len(table) < 2**30 else codes
 
 
 def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
@@ -169,9 +190,12 @@ def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integ
     finite = np.isfinite(values)
     if not finite.all():
         first = int(np.flatnonzero(~finite)[0])
-        raise ValueError(
-            f"Column {name!r} is not a finite number in {np.count_nonzero(~finite)} of {len(values)} anchors, "
-            f"the first at position {first}: leave these anchors out or turn temporal_enrichment off."
+        raise InputError(
+            _WHERE,
+            field=name,
+            found=f"no finite number in {np.count_nonzero(~finite)} of {len(values)} rows, the first at {first}",
+            expected="the time of every anchor",
+            fix="leave these anchors out, or turn temporal_enrichment off",
         )
     codes, distinct = pd.factorize(values)
     rank = np.argsort(distinct)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from viscy_data.checks import near_matches
+from viscy_data.checks import Option, check_options, is_count, is_number, near_matches
+from viscy_data.errors import InputError, raise_all
 from viscy_data.sampler.rounding import whole_part
 
 __all__ = ["BatchPlan"]
+
+_WHERE = "composition of batches"
+_BELOW_ONE = "a number of at least 0 and below 1"
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,13 @@ class BatchPlan:
 
     Raises
     ------
-    ValueError
-        If a number is out of its range, or an option is set that its axis does not use.
+    InputError
+        With all numbers that are out of their ranges.
+
+    Warns
+    -----
+    UserWarning
+        If an option is set whose axis is off, so that it has no effect.
     """
 
     batch_size: int = 128
@@ -39,21 +49,27 @@ class BatchPlan:
     neighbor_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        _require(0.0 <= self.leaky < 1.0, "leaky", self.leaky, "in [0, 1)")
-        _require(self.temporal_window_hours >= 0.0, "temporal_window_hours", self.temporal_window_hours, "at least 0")
-        fraction = self.temporal_global_fraction
-        _require(0.0 <= fraction <= 1.0, "temporal_global_fraction", fraction, "in [0, 1]")
-        _require(0.0 <= self.neighbor_fraction < 1.0, "neighbor_fraction", self.neighbor_fraction, "in [0, 1)")
-        per_lineage = self.max_per_lineage
-        _require(per_lineage is None or per_lineage >= 1, "max_per_lineage", per_lineage, "at least 1, or None")
-        for needs, option, is_set in (
-            ("experiment_aware", "leaky", not self.experiment_aware and self.leaky > 0),
-            ("experiment_aware", "experiment_weights", not self.experiment_aware and bool(self.experiment_weights)),
-            ("condition_balanced", "condition_ratio", not self.condition_balanced and bool(self.condition_ratio)),
+        leaky, near, spread = self.leaky, self.neighbor_fraction, self.temporal_global_fraction
+        hours, per_lineage = self.temporal_window_hours, self.max_per_lineage
+        limit_holds = per_lineage is None or is_count(per_lineage, 1)
+        options = [
+            Option("batch_size", self.batch_size, is_count(self.batch_size, 1), "a whole number of at least 1"),
+            Option("leaky", leaky, is_number(leaky, 0, 1) and leaky < 1, _BELOW_ONE),
+            Option("temporal_window_hours", hours, is_number(hours, 0), "a number of at least 0"),
+            Option("temporal_global_fraction", spread, is_number(spread, 0, 1), "a number from 0 to 1"),
+            Option("neighbor_fraction", near, is_number(near, 0, 1) and near < 1, _BELOW_ONE),
+            Option("max_per_lineage", per_lineage, limit_holds, "a whole number of at least 1, or none"),
+        ]
+        raise_all(check_options(_WHERE, options))
+        for needs, option in (
+            ("experiment_aware", "leaky"),
+            ("experiment_aware", "experiment_weights"),
+            ("condition_balanced", "condition_ratio"),
         ):
-            if is_set:
-                raise ValueError(f"{option} has no effect without {needs}: turn {needs} on, or leave {option} out.")
+            if getattr(self, option) and not getattr(self, needs):
+                warnings.warn(
+                    f"{option} has no effect without {needs}: turn {needs} on, or leave {option} out", stacklevel=3
+                )
 
     def sizes(self, n_experiments: int) -> NDArray[np.int64]:
         """Sizes of the parts of a batch.
@@ -77,14 +93,14 @@ class BatchPlan:
 
         Raises
         ------
-        ValueError
+        InputError
             For unknown names, negative or non-finite weights, or when none is positive.
         """
-        if not self.experiment_weights:
+        if not self.experiment_weights or not self.experiment_aware:
             return sizes / sizes.sum()
         weights = _values("experiment_weights", self.experiment_weights, names)
         shares = np.array([weights.get(name, 0.0) for name in names])
-        _require(shares.sum() > 0, "experiment_weights", dict(self.experiment_weights), "positive for one at least")
+        _require(shares.sum() > 0, "experiment_weights", self.experiment_weights, "a positive weight for one at least")
         return shares / shares.sum()
 
     def condition_shares(self, names: Sequence[str]) -> NDArray[np.float64]:
@@ -92,7 +108,7 @@ class BatchPlan:
 
         Raises
         ------
-        ValueError
+        InputError
             For unknown names, negative or non-finite ratios, a sum above 1 (or below 1 when all are given).
         """
         given = _values("condition_ratio", self.condition_ratio or {}, names)
@@ -100,7 +116,7 @@ class BatchPlan:
         _require(
             total <= 1 + 1e-6 and (left_out or total >= 1 - 1e-6),
             "condition_ratio",
-            dict(self.condition_ratio or {}),
+            self.condition_ratio,
             "fractions that add up to 1, or to less when conditions are left out, which then share the rest",
         )
         rest = max(0.0, 1.0 - total) / max(1, left_out)
@@ -109,13 +125,12 @@ class BatchPlan:
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, found {found}.")
+    raise_all(check_options(_WHERE, [Option(name, found, holds, expected)]))
 
 
 def _values(option: str, given: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
     for name, value in given.items():
         if str(name) not in names:
-            raise ValueError(f"{option} names {name!r}, which no anchor has: {near_matches(name, names)}")
-        _require(np.isfinite(value) and value >= 0, f"{option}[{name!r}]", value, "a number of at least 0")
+            raise InputError(_WHERE, field=option, found=repr(name), expected=near_matches(name, names))
+        _require(is_number(value, 0), f"{option}[{name!r}]", value, "a number of at least 0")
     return {str(name): float(value) for name, value in given.items()}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from viscy_data.sampler.compose import Batch, BatchComposer
+from viscy_data.sampler.rounding import whole_part
 
 __all__ = ["Tally"]
 
@@ -46,7 +47,7 @@ class Tally:
         self._batches_of[batch.experiment] += 1
         self._parts += batch.parts
         self._neighbors += batch.neighbors
-        missing = int(plan.batch_size * plan.neighbor_fraction + 1e-9) - batch.neighbors
+        missing = whole_part(plan.batch_size, plan.neighbor_fraction) - batch.neighbors
         new = []
         counts = (batch.moved, batch.repeated, batch.lineage_surplus, missing)
         for name, count in zip(_FALLBACKS, counts, strict=True):
