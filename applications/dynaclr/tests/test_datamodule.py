@@ -315,6 +315,19 @@ def test_a_beta_that_differs_from_that_of_the_loss_is_warned_of(experiments):
     fit(module(experiments, hcl_beta=1.5), Probe(LossWithBeta()))
 
 
+def test_a_leak_with_hard_negatives_is_warned_of(experiments):
+    with pytest.warns(UserWarning, match=r"leaky=0\.5 brings 2 of 4 cells .* beta=1\.5 of the loss") as caught:
+        fit(module(experiments, leaky=0.5, hcl_beta=1.5), Probe(LossWithBeta()))
+    assert len([warning for warning in caught if "leaky" in str(warning.message)]) == 1
+    fit(module(experiments, leaky=0.5))
+
+
+def test_a_leak_without_experiments_of_their_own_is_warned_of_and_has_no_effect(experiments):
+    with pytest.warns(UserWarning, match="leaky has no effect without experiment_aware"):
+        leaky = fit(module(experiments, leaky=0.5, experiment_aware=False))
+    assert sum(len(batch["anchor"]) for batch in leaky["train"]) > 0
+
+
 def test_negatives_reach_the_model_and_are_cropped(experiments):
     batch = fit(module(experiments, return_negative=True))["train"][0]
     assert batch["negative"].shape == batch["anchor"].shape == (4, 2, 2, 6, 8)

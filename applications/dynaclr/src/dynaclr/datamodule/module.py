@@ -19,7 +19,7 @@ from monai.transforms import MapTransform
 from dynaclr.datamodule.evaluation_order import FixedOrderBatchSampler
 from dynaclr.datamodule.settings import WHERE, PatchWindow, plain_record
 from dynaclr.datamodule.split import ExperimentSplit, check_known
-from dynaclr.datamodule.trainer_checks import compare_beta, refuse_overfit_batches
+from dynaclr.datamodule.trainer_checks import compare_beta, compare_leak, refuse_overfit_batches
 from dynaclr.datamodule.transform_checks import check_keys, check_statistics
 from dynaclr.datamodule.transform_pipeline import TransformPipeline, collate_statistics
 from dynaclr.dataset import MultiExperimentTripletDataset
@@ -238,6 +238,7 @@ class MultiExperimentDataModule(LightningDataModule):
     def _setup_fit(self) -> None:
         refuse_overfit_batches(self.trainer)
         compare_beta(self.trainer, self.hcl_beta)
+        compare_leak(self.trainer, self._plan)
         split = ExperimentSplit.of(self._registry, self.val_experiments, self.experiments_yaml)
         if self.train_dataset is not None:
             return

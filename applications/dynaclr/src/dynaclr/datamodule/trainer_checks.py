@@ -7,8 +7,9 @@ import warnings
 from lightning.pytorch import Trainer
 
 from viscy_data.errors import InputError
+from viscy_data.sampler import BatchPlan
 
-__all__ = ["compare_beta", "refuse_overfit_batches"]
+__all__ = ["compare_beta", "compare_leak", "refuse_overfit_batches"]
 
 
 def refuse_overfit_batches(trainer: Trainer | None) -> None:
@@ -31,11 +32,32 @@ def refuse_overfit_batches(trainer: Trainer | None) -> None:
 
 def compare_beta(trainer: Trainer | None, hcl_beta: float) -> None:
     """Warn when the loss uses another ``beta`` than the data module was told, which has no use for it."""
-    module = None if trainer is None else trainer.lightning_module
-    beta = getattr(getattr(module, "loss_function", None), "beta", None)
+    beta = _beta_of_loss(trainer)
     if beta is not None and beta != hcl_beta:
         warnings.warn(
             f"hcl_beta={hcl_beta:g} of the data module has no effect, the loss uses its own beta={beta:g}: "
             "set beta of the loss, and hcl_beta to the same value",
             stacklevel=2,
         )
+
+
+def compare_leak(trainer: Trainer | None, plan: BatchPlan) -> None:
+    """Warn when cells leak in from other experiments while the loss weighs hard negatives.
+
+    The leaked cells that look most like the anchor are those that ought to mix with it, and ``beta`` pushes just these
+    away; CONCORD warns of it too (doi:10.1038/s41587-025-02950-z).
+    """
+    beta = _beta_of_loss(trainer)
+    if plan.experiment_aware and plan.leaky and beta:
+        n_leaked = int(plan.sizes(2)[1:].sum())
+        warnings.warn(
+            f"leaky={plan.leaky:g} brings {n_leaked} of {plan.batch_size} cells of a batch from other experiments, and "
+            f"beta={beta:g} of the loss pushes away most those of them that look like the anchor, which works against "
+            "mixing of experiments: set leaky to 0, or beta to 0",
+            stacklevel=2,
+        )
+
+
+def _beta_of_loss(trainer: Trainer | None) -> float | None:
+    module = None if trainer is None else trainer.lightning_module
+    return getattr(getattr(module, "loss_function", None), "beta", None)
