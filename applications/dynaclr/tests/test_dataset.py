@@ -135,9 +135,17 @@ def test_the_decay_rate_moves_positives_towards_the_anchor(encoded_experiments):
 def test_a_tau_range_that_the_index_was_not_built_for_is_named(encoded_experiments):
     experiments = encoded_experiments()
     index = build(experiments, tau=(0.5, 1.0)).index
-    dataset = MultiExperimentTripletDataset(index, tau_range_hours=(4.0, 8.0))
-    with pytest.raises(ValueError, match="tau range asked for does not match the one that the index was built with"):
-        dataset[list(range(len(dataset)))]
+    with pytest.raises(
+        ValueError, match=r"found    \(4\.0, 8\.0\)\n  expected the tau range .* built with, \(0\.5, 1\.0\)"
+    ):
+        MultiExperimentTripletDataset(index, tau_range_hours=(4.0, 8.0))
+
+
+def test_the_index_is_asked_for_the_tau_range(encoded_experiments):
+    index = build(encoded_experiments(), tau=(1.0, 1.0)).index
+    pairs = MultiExperimentTripletDataset(index).pairs(range(len(index.anchor_rows)))
+    hours = index.tracks["hours_post_infection"].to_numpy()
+    assert np.allclose(hours[pairs.positives] - hours[pairs.anchors], 1.0)
 
 
 def test_a_batch_is_a_function_of_the_seed_and_the_positions(encoded_experiments):

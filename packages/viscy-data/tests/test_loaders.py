@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from viscy_data.distributed import SequentialBatchSampler
-from viscy_data.loaders import BatchLoader, ResumableTraining, identity
+from viscy_data.loaders import BatchLoader, identity
 from viscy_data.sampler import FlexibleBatchSampler
 
 pd = pytest.importorskip("pandas")
@@ -71,19 +71,6 @@ class Bare(pl.LightningDataModule):
     predict_dataloader = val_dataloader
 
 
-class Module(ResumableTraining, Bare):
-    def train_dataloader(self):
-        return self.resumed(super().train_dataloader())
-
-
-class CountsSteps(Recorder):
-    """The loader exists before the checkpoint is read."""
-
-    def configure_optimizers(self):
-        assert self.trainer.estimated_stepping_batches == 18
-        return super().configure_optimizers()
-
-
 def make_sampler(**options):
     table = pd.DataFrame({"experiment": ["a", "b"] * (N_ANCHORS // 2), "condition": ["x", "x", "y", "y"] * 24})
     return FlexibleBatchSampler(table, 16, **options)
@@ -101,7 +88,7 @@ def make_trainer(path, **options):
 
 def test_every_epoch_under_lightning_brings_new_batches(tmp_path):
     model = Recorder()
-    make_trainer(tmp_path).fit(model, datamodule=Module())
+    make_trainer(tmp_path).fit(model, datamodule=Bare())
     assert model.seen == expected(range(3))
     assert len({str(batch) for _, batch in model.seen}) == 18
     in_order = [list(range(0, 40)), list(range(40, 80)), list(range(80, 96))]
@@ -110,7 +97,7 @@ def test_every_epoch_under_lightning_brings_new_batches(tmp_path):
 
 @pytest.mark.parametrize("as_module", [True, False])
 def test_prediction_makes_the_loader_again_and_keeps_the_batches(tmp_path, as_module):
-    source = {"datamodule": Module()} if as_module else {"dataloaders": Module().predict_dataloader()}
+    source = {"datamodule": Bare()} if as_module else {"dataloaders": Bare().predict_dataloader()}
     parts = make_trainer(tmp_path).predict(Recorder(), **source)
     assert torch.cat(parts).tolist() == list(range(N_ANCHORS))
 
@@ -126,14 +113,13 @@ class Save(pl.Callback):
 
 
 @pytest.mark.parametrize("killed_after", [1, 6, 8, 17])
-@pytest.mark.parametrize(("model", "module"), [(Recorder, Bare), (Recorder, Module), (CountsSteps, Module)])
-def test_a_killed_run_goes_on_with_the_remaining_batches(tmp_path, killed_after, model, module):
+def test_a_killed_run_goes_on_with_the_remaining_batches(tmp_path, killed_after):
     path = tmp_path / "killed.ckpt"
     trainer = make_trainer(tmp_path, enable_checkpointing=False, callbacks=[Save(path, killed_after)])
     with pytest.raises(SystemExit):
-        trainer.fit(model(), datamodule=module())
-    resumed = model()
-    make_trainer(tmp_path, enable_checkpointing=False).fit(resumed, datamodule=module(), ckpt_path=path)
+        trainer.fit(Recorder(), datamodule=Bare())
+    resumed = Recorder()
+    make_trainer(tmp_path, enable_checkpointing=False).fit(resumed, datamodule=Bare(), ckpt_path=path)
     assert resumed.seen == expected(range(3), killed_after)
 
 

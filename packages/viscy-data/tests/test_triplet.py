@@ -46,7 +46,7 @@ def plate(tmp_path_factory):
 
 
 def table() -> pd.DataFrame:
-    """Tracks 0 and 1 in all frames, track 2 in the first two; track 3 is too near to the border."""
+    """Tracks 0 and 1 in all frames, track 2 in the first two; track 3 is near to the border."""
     rows = [(0, t, 15.0 + t, 16.0) for t in range(T)] + [(1, t, 20.9, 17.0 + t) for t in range(T)]
     rows += [(2, t, 22.0, 22.0) for t in range(2)] + [(3, t, 2.0, 20.0) for t in range(T)]
     return pd.DataFrame(rows, columns=["track_id", "t", "y", "x"]).assign(id=range(14), parent_track_id=-1)
@@ -61,7 +61,8 @@ def dataset(plate, fovs=slice(None), **options) -> TripletDataset:
 
 def expected_patch(row: pd.Series, channels=(0, 1)) -> np.ndarray:
     y, x = (int(np.floor(row[axis] + 0.5)) for axis in "yx")
-    y, x = np.arange(y - 4, y + 4)[:, None], np.arange(x - 4, x + 5)
+    y, x = min(max(y - 4, 0), SIZE - 8), min(max(x - 4, 0), SIZE - 9)  # moved as far as the edge demands
+    y, x = np.arange(y, y + 8)[:, None], np.arange(x, x + 9)
     planes = [pixel(NAMES.index(row["fov_name"]), row["t"], c, y, x) for c in channels]
     return np.stack([[plane] * 2 for plane in planes]).astype(np.float32)
 
@@ -81,8 +82,12 @@ def test_anchor_is_the_patch_about_the_nearest_pixel_in_its_own_fov_and_frame(pl
         np.testing.assert_array_equal(patch, expected_patch(row))
 
 
-def test_cells_whose_patch_leaves_the_image_are_left_out(plate):
-    assert sorted(set(dataset(plate).tracks["track_id"])) == [0, 1, 2]
+def test_cells_at_the_border_are_kept_with_their_shift_or_left_out_if_so_wanted(plate):
+    tracks = dataset(plate).tracks
+    assert set(tracks.loc[tracks["track_id"] == 3, "border_shift"]) == {2}
+    assert set(tracks.loc[tracks["track_id"] != 3, "border_shift"]) == {0}
+    assert sorted(set(dataset(plate, max_border_shift=1).tracks["track_id"])) == [0, 1, 2]
+    assert sorted(set(dataset(plate, max_border_shift=2).tracks["track_id"])) == [0, 1, 2, 3]
 
 
 def test_channels_are_found_by_name(plate):
@@ -93,7 +98,7 @@ def test_channels_are_found_by_name(plate):
 
 def test_positive_is_the_same_cell_one_interval_later_and_negative_another_cell_of_that_frame(plate):
     data = dataset(plate, time_interval=2)
-    assert set(data.valid_anchors["track_id"]) == {0, 1}
+    assert set(data.valid_anchors["track_id"]) == {0, 1, 3}
     assert data.valid_anchors["t"].max() == 1
     indices = np.random.default_rng(0).permutation(len(data)).tolist()
     batch = data[indices]
@@ -128,10 +133,10 @@ def test_negatives_are_a_function_of_seed_and_indices(plate):
 
 def test_prediction_gives_every_observation_once_with_its_record(plate):
     data = dataset(plate, fit=False, time_interval=2)
-    assert len(data) == len(data.tracks) == 5 * 10
+    assert len(data) == len(data.tracks) == 5 * 14
     batch = data[list(range(len(data)))]
     assert set(batch) == {"anchor", "anchor_norm_meta", "index"}
-    assert list(batch["index"][0]) == ["fov_name", "track_id", "t", "id", "parent_track_id", "y", "x"]
+    assert list(batch["index"][0]) == ["fov_name", "track_id", "t", "id", "parent_track_id", "y", "x", "border_shift"]
     found = [(record["fov_name"], record["track_id"], record["t"]) for record in batch["index"]]
     assert found == list(data.tracks[["fov_name", "track_id", "t"]].itertuples(index=False, name=None))
 
@@ -159,7 +164,7 @@ def test_plates_with_the_same_fov_names_keep_their_pixels_and_tracks(plate, tmp_
         writer.write("A/1/0", np.full((T, 2, 3, SIZE, SIZE), -1, np.float32))
     positions = [read_plate(plate / "images.zarr")[0], *read_plate(tmp_path / "other.zarr")]
     data = TripletDataset(positions, [table(), table()], CHANNELS, (8, 8), (0, 1), time_interval=1)
-    assert data.tracks["global_track_id"].nunique() == 6
+    assert data.tracks["global_track_id"].nunique() == 8
     batch = data[list(range(len(data)))]
     from_other = (data.valid_anchors["fov_index"] == 1).to_numpy()
     assert ((batch["anchor"] == -1).flatten(1).all(1).numpy() == from_other).all()
@@ -183,7 +188,7 @@ def test_pickled_dataset_gives_the_same_batch(plate):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"z_range": slice(0, 5)}, r"FOV A/1/0, field z_range\n  found    \(0, 5\)\n  expected within 3 slices"),
+        ({"z_range": slice(0, 5)}, r"images\.zarr, field z_range\n  found    \(0, 5\), but FOV A/1/0 has 3 slices"),
         ({"z_range": (2, 2)}, "field z_range"),
         ({"initial_yx_patch_size": (8, 41)}, "field initial_yx_patch_size"),
         ({"channel_names": ["GFP", "DAPI"]}, "field source_channel\n  found    DAPI\n  expected one of Phase, GFP"),
@@ -198,7 +203,7 @@ def test_impossible_requests_are_refused(plate, options, message):
 
 def test_frames_beyond_the_image_are_left_out_with_a_warning(plate):
     late = pd.concat([table(), table().tail(2).assign(t=[T, T + 1], y=20.0)], ignore_index=True)
-    with pytest.warns(UserWarning, match="2 tracked cells are beyond the last frame.*A/1/0"):
+    with pytest.warns(UserWarning, match="2 of 16 tracked cells are beyond the last frame.*A/1/0"):
         data = TripletDataset(read_plate(plate / "images.zarr")[:1], [late], CHANNELS, (8, 8), (0, 1))
     assert data.tracks["t"].max() == T - 1
 
@@ -328,7 +333,7 @@ def test_trainer_fits_validates_and_predicts(plate):
     assert sum(len(batch["anchor"]) for batch in model.seen["val"]) == len(data.val_dataset)
     trainer().predict(model, datamodule=data, return_predictions=False)
     index = [record for batch in model.seen["predict"] for record in batch["index"]]
-    assert len(index) == len({(r["fov_name"], r["track_id"], r["t"]) for r in index}) == 50
+    assert len(index) == len({(r["fov_name"], r["track_id"], r["t"]) for r in index}) == 70
     first = model.seen["predict"][0]["anchor"][0]
     fov = NAMES.index(index[0]["fov_name"])
     expected = expected_patch(pd.Series(index[0]))[:, :, 1:7, 2:7] - fov
@@ -359,7 +364,9 @@ def test_without_a_trainer_nothing_is_augmented(plate):
 
 def test_split_is_a_function_of_seed_and_fov_names(plate):
     def split(data):
-        return tuple({fov.name for fov in side.positions} for side in (data.train_dataset, data.val_dataset))
+        val = {fov.name for fov in data.val_dataset.positions}
+        train = {fov.name for fov in data.train_dataset.positions} if data.train_dataset else set(NAMES) - val
+        return train, val
 
     found = []
     for stage, seed in [("fit", 0), ("validate", 0), ("fit", 0), ("fit", 1), ("fit", 2)]:
@@ -383,10 +390,12 @@ def test_excluded_fovs_and_other_wells_do_not_take_part(plate):
 
 
 def test_misspelt_wells_and_fovs_are_refused(plate):
-    with pytest.raises(InputError, match=r"(?s)found    A/1/7, Z/9\n.*such as A/1 or A/1/0"):
+    with pytest.raises(
+        InputErrors, match=r"(?s)fit_include_wells\n  found    'Z/9'.*fit_exclude_fovs\n  found    'A/1/7'"
+    ):
         module(plate, fit_include_wells=["A/1", "Z/9"], fit_exclude_fovs=["A/1/7"]).setup("fit")
-    with pytest.raises(TypeError, match="fit_include_wells must be a list"):
-        module(plate, fit_include_wells="A/10")
+    with pytest.raises(InputError, match="fit_include_wells"):
+        module(plate, fit_include_wells="A/10").setup("fit")
 
 
 def test_single_fov_cannot_be_split(plate):
@@ -397,7 +406,7 @@ def test_single_fov_cannot_be_split(plate):
 def test_resumed_prediction_begins_after_what_was_written(plate):
     data = module(plate)
     data.setup("predict")
-    data.skip_predicted(45)
+    data.skip_predicted(65)
     batches = list(data.predict_dataloader())
     assert [len(batch["anchor"]) for batch in batches] == [4, 1]
 
@@ -412,7 +421,7 @@ def test_missing_tables_are_named_together(plate, tmp_path):
 def test_missing_statistics_are_found_at_set_up(plate):
     transform = Normalize(["GFP"])
     transform.level = "timepoint_statistics"
-    with pytest.raises(InputErrors, match=r"(?s)channel GFP\n  found    no timepoint_statistics.*viscy preprocess"):
+    with pytest.raises(InputError, match=r"(?s)no timepoint_statistics of channel 'GFP' in 5 FOVs.*viscy preprocess"):
         module(plate, normalizations=[transform]).setup("predict")
 
 
@@ -422,8 +431,8 @@ def test_missing_statistics_are_found_at_set_up(plate):
         ({"caching": True}, "cache_pool_bytes"),
         ({"final_yx_patch_size": (9, 9)}, "larger than what is read"),
         ({"z_window_size": 3}, "larger than what is read"),
-        ({"split_ratio": 1.5}, "split_ratio=1.5"),
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"split_ratio": 1.5}, r"split_ratio\n  found    1\.5"),
+        ({"batch_size": 0}, r"batch_size\n  found    0"),
     ],
 )
 def test_impossible_settings_are_refused(plate, options, message):

@@ -3,33 +3,32 @@
 Positives, negatives and the seed of everything that happens to a batch later are a pure function of the seed and the
 positions asked for, so a batch is the same in every process and thread.
 
->>> dataset = MultiExperimentTripletDataset(index, tau_range_hours=(0.5, 2.0), seed=0)  # doctest: +SKIP
+>>> dataset = MultiExperimentTripletDataset(index, seed=0)  # doctest: +SKIP
 >>> dataset[[3, 1, 2]]["anchor"].shape  # doctest: +SKIP
 torch.Size([3, 2, 5, 160, 160])
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.negatives import NegativeLookup
-from viscy_data.norm_meta import NormStatistics, collate_norm_meta
-from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES, PatchReader, patch_start
+from dynaclr.tau_sampling import checked_decay_rate
+from viscy_data.batches.dataset import PatchDataset
+from viscy_data.errors import InputError, raise_all
+from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_data.typing import INDEX_COLUMNS
 
 __all__ = ["CELL_COLUMNS", "MultiExperimentTripletDataset", "Pairs"]
 
 CELL_COLUMNS = [
     *INDEX_COLUMNS,
-    *("experiment", "condition", "well_name", "hours_post_infection", "global_track_id", "lineage_id"),
+    *("experiment", "condition", "well_name", "hours_post_infection", "global_track_id", "lineage_id", "border_shift"),
 ]
 """Columns of the index records of a prediction, as far as the tracking tables have them."""
 
@@ -45,31 +44,29 @@ class Pairs(NamedTuple):
         Frames from anchor to positive.
     negatives : ndarray of int64, shape (B,), optional
         Rows of cells of other lineages.
-    rng_seed : int
-        Seed for what happens to the batch later.
     """
 
     anchors: np.ndarray
     positives: np.ndarray
     tau: np.ndarray
     negatives: np.ndarray | None
-    rng_seed: int
 
 
-class MultiExperimentTripletDataset(Dataset):
+class MultiExperimentTripletDataset(PatchDataset):
     """Patches around cells and around the same cells, or their descendants, some time later.
 
-    ``dataset[positions]`` is a whole batch; a single position gives a batch of one.
+    ``dataset[positions]`` is a whole batch; a single position gives a batch of one. Beside what
+    :class:`~viscy_data.batches.PatchDataset` says a batch has ``lineage``: int64, (B,), equal numbers are one lineage.
 
     Parameters
     ----------
     index : MultiExperimentIndex
-        Observations, anchors and experiments.
+        Observations, anchors and experiments; its patch size is what the model sees.
     fit : bool, default True
         True: the items are the anchors of the index, and come with positives. False: the items are all observations in
         the order of ``index.tracks``, and come with their index records.
-    tau_range_hours : tuple of float, default (0.5, 2.0)
-        Time from anchor to positive. (0, 0): the positive is the anchor's own patch.
+    tau_range_hours : tuple of float, optional
+        Time from anchor to positive: that of the index, which is asked for it. Another one is refused.
     tau_decay_rate : float, default 2.0
         Dimensionless decay of the law that tau is drawn from; 0 is uniform, larger favours short times.
     return_negative : bool, default False
@@ -79,22 +76,14 @@ class MultiExperimentTripletDataset(Dataset):
     seed : int, default 0
         With the positions asked for, determines everything random.
     collate_statistics : bool, default False
-        Return normalisation statistics as one mapping per batch instead of one per sample: the same numbers in far
-        fewer tensors, which matters when they come from another process.
-
-    Attributes
-    ----------
-    size : tuple of int
-        (Z, Y, X) of the patches.
-    fov_experiments : list of str
-        Experiment of each FOV of ``index.positions``.
-    reader : PatchReader
-    statistics : NormStatistics
+        Return normalisation statistics as one mapping per batch instead of one per sample.
+    read_yx_patch_size : tuple of int, optional
+        Height and width to read, when augmentation needs a margin; those of the index by default.
 
     Raises
     ------
     InputError
-        If a tau range holds no frame of an experiment.
+        If the tau range or the decay rate is refused, or patches do not fit their images.
     ValueError
         If numbers are out of range, or negatives are asked for and an experiment has a single lineage.
     """
@@ -103,134 +92,81 @@ class MultiExperimentTripletDataset(Dataset):
         self,
         index: MultiExperimentIndex,
         fit: bool = True,
-        tau_range_hours: tuple[float, float] = (0.5, 2.0),
+        tau_range_hours: tuple[float, float] | None = None,
         tau_decay_rate: float = 2.0,
         return_negative: bool = False,
         cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
         seed: int = 0,
         *,
         collate_statistics: bool = False,
+        read_yx_patch_size: tuple[int, int] | None = None,
     ) -> None:
-        if not math.isfinite(tau_decay_rate):
-            raise ValueError(f"tau_decay_rate must be a finite number, found {tau_decay_rate}")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, found {seed}")
-        self.index, self.fit, self.seed = index, fit, int(seed)
-        self.tau_decay_rate, self.collate_statistics = float(tau_decay_rate), collate_statistics
-        self.size = (index.z_range.stop - index.z_range.start, *index.yx_patch_size)
-        self._describe_fovs(index)
-        keys = [fov.key for fov in index.positions]
-        self.reader = PatchReader(keys, cache_pool_bytes=cache_pool_bytes)
-        self.statistics = NormStatistics(keys, self._fov_channel_names, self._fov_sidecars)
-        self._tau_frames = self._negatives = None
-        if fit:
-            frames = {
-                config.name: index.registry.tau_range_frames(config.name, tau_range_hours)
-                for config in index.registry.experiments
-            }
-            self._tau_frames = np.array([frames[name] for name in self.fov_experiments]).reshape(-1, 2)  # (F, 2)
+        if fit and tau_range_hours is not None and tuple(tau_range_hours) != tuple(index.tau_range_hours):
+            raise InputError(
+                "MultiExperimentTripletDataset",
+                field="tau_range_hours",
+                found=f"{tuple(tau_range_hours)}",
+                expected=f"the tau range that the index was built with, {tuple(index.tau_range_hours)}",
+                fix="leave tau_range_hours out: the index is asked for it",
+            )
+        self.tau_decay_rate = checked_decay_rate(tau_decay_rate)
+        if read_yx_patch_size is not None:
+            raise_all(index.misfits(read_yx_patch_size))
+        registry, names = index.registry, list(index.fov_experiments)
+        positions = range(registry.num_source_channels)
+        sidecars = {config.name: config.normalization_path or None for config in registry.experiments}
+        super().__init__(
+            index.tracks,
+            index.fov_index,
+            index.positions,
+            [[registry.channel_maps[name][position] for position in positions] for name in names],
+            [registry.source_names[name] for name in names],
+            index.z_range,
+            index.yx_patch_size if read_yx_patch_size is None else tuple(read_yx_patch_size),
+            index.yx_patch_size,
+            sidecars=[sidecars[name] for name in names],
+            fov_labels=[f"experiment {name!r}" for name in names],
+            fit=fit,
+            record_columns=CELL_COLUMNS,
+            cache_pool_bytes=cache_pool_bytes,
+            seed=seed,
+            collate_statistics=collate_statistics,
+        )
+        self.index = index
+        self._negatives = None
         if fit and return_negative:
             self._negatives = NegativeLookup(index.lineage, index.tracks["experiment"].cat.codes)
-
-    def _describe_fovs(self, index: MultiExperimentIndex) -> None:
-        """Look up what holds for all cells of a FOV, once per FOV."""
-        registry = index.registry
-        self.fov_experiments = list(index.fov_experiments)
-        maps = {
-            name: [channels[position] for position in range(registry.num_source_channels)]
-            for name, channels in registry.channel_maps.items()
-        }
-        self._fov_channels = np.array([maps[name] for name in self.fov_experiments], dtype=np.int64)  # (F, C)
-        self._fov_channel_names = [registry.source_names[name] for name in self.fov_experiments]
-        sidecars = {config.name: config.normalization_path or None for config in registry.experiments}
-        self._fov_sidecars = [sidecars[name] for name in self.fov_experiments]
-        self._has_absent = bool((self._fov_channels < 0).any())
 
     def __len__(self) -> int:
         """Count the anchors (``fit``) or the observations."""
         return len(self.index.anchor_rows) if self.fit else len(self.index.tracks)
 
-    def __getitem__(self, position: int | Sequence[int]) -> dict[str, Any]:
-        """Return the batch of these positions, see :meth:`__getitems__`."""
-        return self.__getitems__([position] if isinstance(position, int | np.integer) else position)
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Return a batch.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Positions among the items.
-
-        Returns
-        -------
-        dict
-            ``anchor``, and with ``fit`` ``positive`` and perhaps ``negative``: float32, (B, C, Z, Y, X), channels by
-            position. ``<role>_norm_meta``: statistics of each. ``lineage``: int64, (B,), equal numbers are one lineage.
-            ``channel_mask``: bool, (B, C), which channels exist; only when some experiment lacks one.
-            ``rng_seed``: int. Without ``fit`` also ``index``: one record per sample.
-        """
-        indices = np.asarray(indices, dtype=np.int64)
+    def choose(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Choose anchors, positives and, if asked for, negatives; observations alone without ``fit``."""
         if not self.fit:
-            self._check_positions(indices)
-            batch = self._read({"anchor": indices}) | {"rng_seed": self._generator(indices)[1]}
-            return batch | {"index": self._records(indices)}
-        pairs = self.pairs(indices)
-        rows = {"anchor": pairs.anchors, "positive": pairs.positives, "negative": pairs.negatives}
-        batch = self._read({role: row for role, row in rows.items() if row is not None})
-        return batch | {"rng_seed": pairs.rng_seed}
+            return {"anchor": positions}
+        pairs = self._draw(positions, rng)
+        rows = {"anchor": pairs.anchors, "positive": pairs.positives}
+        return rows if pairs.negatives is None else rows | {"negative": pairs.negatives}
+
+    def describe(self, anchors: np.ndarray) -> dict[str, Any]:
+        """Add the lineages of the anchors."""
+        roots = self.index.forest.root[self.index.track_index[anchors]]
+        return super().describe(anchors) | {"lineage": torch.from_numpy(roots.astype(np.int64))}
 
     def pairs(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """Say which observations make up a training batch, without reading pixels.
 
         Raises
         ------
-        ValueError
-            If an anchor has no positive at the tau range of this dataset.
+        IndexError
+            If there is no such anchor.
         """
-        indices = np.asarray(indices, dtype=np.int64)
-        self._check_positions(indices)
-        rng, rng_seed = self._generator(indices)
-        anchors = self.index.anchor_rows[indices]
-        low, high = self._tau_frames[self.index.fov_index[anchors]].T
-        positives, tau = self.index.positives.draw(anchors, low, high, rng, self.tau_decay_rate)
+        positions = self.check_positions(indices)
+        return self._draw(positions, self.generator(positions)[0])
+
+    def _draw(self, positions: np.ndarray, rng: np.random.Generator) -> Pairs:
+        anchors = self.index.anchor_rows[positions]
+        positives, tau = self.index.positives.draw(anchors, *self.index.tau_frames(anchors), rng, self.tau_decay_rate)
         negatives = None if self._negatives is None else self._negatives.draw(anchors, rng)
-        return Pairs(anchors, positives, tau, negatives, rng_seed)
-
-    def _check_positions(self, indices: np.ndarray) -> None:
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"positions {indices.min()} to {indices.max()}, but there are {len(self)} items")
-
-    def _generator(self, indices: np.ndarray) -> tuple[np.random.Generator, int]:
-        """Return the generator of a batch, and a seed for what happens to the batch later."""
-        digest = hashlib.blake2b(indices.astype("<i8").tobytes(), digest_size=16).digest()
-        entropy = np.random.SeedSequence([self.seed, *np.frombuffer(digest, dtype="<u4").tolist()])
-        return np.random.default_rng(entropy), int(entropy.spawn(1)[0].generate_state(1)[0])
-
-    def _read(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Read the patches of all roles at once and describe them."""
-        tracks, n_samples = self.index.tracks, len(rows["anchor"])
-        joined = np.concatenate(list(rows.values()))
-        fov, t = self.index.fov_index[joined], tracks["t"].to_numpy()[joined]
-        y, x = (
-            patch_start(tracks[column].to_numpy()[joined], size)
-            for column, size in zip(("y_clamp", "x_clamp"), self.size[1:], strict=True)
-        )
-        z = np.full(len(joined), self.index.z_range.start)
-        pixels = torch.from_numpy(self.reader.read(fov, t, self._fov_channels[fov], z, y, x, self.size))
-        statistics = self.statistics.samples(fov, t)
-        batch: dict[str, Any] = {}
-        for number, role in enumerate(rows):
-            part = slice(number * n_samples, (number + 1) * n_samples)
-            batch[role] = pixels[part]
-            own = statistics[part]
-            batch[f"{role}_norm_meta"] = collate_norm_meta(own) if self.collate_statistics else own
-        roots = self.index.forest.root[self.index.track_index[rows["anchor"]]]
-        batch["lineage"] = torch.from_numpy(roots.astype(np.int64))
-        if self._has_absent:
-            batch["channel_mask"] = torch.from_numpy(self._fov_channels[fov[:n_samples]] >= 0)
-        return batch
-
-    def _records(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        columns = [name for name in CELL_COLUMNS if name in self.index.tracks.columns]
-        return self.index.tracks[columns].iloc[rows].to_dict("records")
+        return Pairs(anchors, positives, tau, negatives)

@@ -11,7 +11,42 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["sample_tau", "sample_tau_batch", "tau_weights"]
+from viscy_data.checks import is_number, is_pair
+from viscy_data.errors import InputError
+
+__all__ = ["checked_decay_rate", "checked_tau_range", "sample_tau", "sample_tau_batch", "tau_weights"]
+
+
+def checked_tau_range(tau_range_hours: tuple[float, float]) -> tuple[float, float]:
+    """Return a range of offsets in hours, (first, last).
+
+    Raises
+    ------
+    InputError
+        If it is not two finite numbers with 0 <= first <= last.
+    """
+    where, expected = "tau_range", "two numbers of hours, (first, last) with 0 <= first <= last"
+    if not is_pair(tau_range_hours) or not all(map(is_number, tau_range_hours)):
+        raise InputError(where, found=repr(tau_range_hours), expected=expected)
+    first, last = tau_range_hours
+    if first > last:
+        raise InputError(where, found=f"({first:g}, {last:g}), reversed", expected=expected, fix="swap the two")
+    if first < 0:
+        raise InputError(where, found=f"({first:g}, {last:g}), negative", expected=expected)
+    return first, last
+
+
+def checked_decay_rate(decay_rate: float) -> float:
+    """Return a decay rate.
+
+    Raises
+    ------
+    InputError
+        If it is no finite number.
+    """
+    if not is_number(decay_rate):
+        raise InputError("tau_decay_rate", found=repr(decay_rate), expected="a finite number")
+    return float(decay_rate)
 
 
 def tau_weights(tau_min: int, tau_max: int, decay_rate: float = 2.0) -> np.ndarray:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-__all__ = ["SequentialBatchSampler", "ShardedDistributedSampler", "World"]
+__all__ = ["FixedOrderBatchSampler", "SequentialBatchSampler", "ShardedDistributedSampler", "World"]
 
 
 @dataclass(frozen=True)
@@ -180,3 +181,26 @@ class SequentialBatchSampler(DistributedSampler):
             firsts = range(first, end, self.batch_size)
         for first in firsts:
             yield list(range(first, min(first + self.batch_size, end)))
+
+
+class FixedOrderBatchSampler(SequentialBatchSampler):
+    """Batches of one fixed random order of all items, the same in every epoch and on every rank.
+
+    Parameters
+    ----------
+    n, batch_size, num_replicas, rank
+        As for :class:`SequentialBatchSampler`; every rank gets the same number of batches.
+    seed : int, default 0
+        Determines the order.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, num_replicas: int | None = 1, rank: int | None = 0, seed: int = 0
+    ) -> None:
+        super().__init__(n, batch_size, num_replicas, rank, pad=True)
+        self._order = np.random.default_rng(seed).permutation(n)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield this rank's batches."""
+        for batch in super().__iter__():
+            yield self._order[batch].tolist()

@@ -20,7 +20,7 @@ from monai.data.thread_buffer import buffer_iterator
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
-__all__ = ["BatchLoader", "ResumableTraining", "identity"]
+__all__ = ["BatchLoader", "identity"]
 
 
 def identity(batch: Any) -> Any:
@@ -125,30 +125,3 @@ class BatchLoader(ThreadDataLoader):
         self.sampler.set_epoch(state_dict["epoch"])
         self.sampler.start_batch = state_dict["batches"]
         self._served = state_dict["batches"]
-
-
-class ResumableTraining:
-    """Mix into a LightningDataModule: its checkpoints remember how far the training epoch had come.
-
-    Lightning restores loaders by itself, except when a model asks for ``trainer.estimated_stepping_batches`` while it
-    sets up its optimizers: the loader then exists before the checkpoint is read. The state of a data module is always
-    restored first. Pass what ``train_dataloader`` makes through :meth:`resumed`.
-    """
-
-    _training_state: dict[str, int] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the training loader, if it has one."""
-        loader = getattr(getattr(self, "trainer", None), "train_dataloader", None)
-        return {"train_loader": loader.state_dict()} if isinstance(loader, BatchLoader) else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state for the next training loader."""
-        self._training_state = state_dict.get("train_loader")
-
-    def resumed(self, loader: BatchLoader) -> BatchLoader:
-        """Let a new training loader continue where the restored checkpoint stopped; once."""
-        if self._training_state is not None:
-            loader.load_state_dict(self._training_state)
-            self._training_state = None
-        return loader

@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike
 
 from viscy_data._optional import require
 from viscy_data.errors import InputError
+from viscy_data.placement import clamp_centers, patch_start
 from viscy_data.stores import FovInfo, FovKey, read_fov
 from viscy_data.stores.arrays import begin_open, end_open
 
@@ -49,51 +50,6 @@ _IN_PLACE_BYTES = 1 << 18
 
 # Pixels are looked through for NaN in blocks of about this size, which are still in the processor's cache by then.
 _CHECKED_BYTES = 1 << 19
-
-
-def patch_start(center: ArrayLike, size: ArrayLike) -> np.ndarray:
-    """Return the first pixel of a patch about a centre.
-
-    Parameters
-    ----------
-    center : array of float
-        In pixels; the nearest pixel is taken, halves upwards.
-    size : int or array of int
-        Even or odd; the patch covers ``[start, start + size)`` exactly.
-
-    Returns
-    -------
-    ndarray of int64
-        ``floor(center + 0.5) - size // 2``.
-    """
-    nearest = np.floor(np.asarray(center, dtype=np.float64) + 0.5).astype(np.int64)
-    return nearest - np.asarray(size, dtype=np.int64) // 2
-
-
-def clamp_centers(center: ArrayLike, size: ArrayLike, extent: ArrayLike) -> np.ndarray:
-    """Move centres as little as needed for their patches to lie inside the image.
-
-    Parameters
-    ----------
-    center : array of float
-        In pixels.
-    size, extent : int or array of int
-        Of the patch and of the image, in pixels.
-
-    Returns
-    -------
-    ndarray of float32
-        Such that ``patch_start`` is between 0 and ``extent - size``, both included.
-
-    Raises
-    ------
-    ValueError
-        If a patch is larger than its image.
-    """
-    size, extent = np.asarray(size, dtype=np.int64), np.asarray(extent, dtype=np.int64)
-    if (size > extent).any():
-        raise ValueError(f"a patch of {size.max()} pixels does not fit an image of {extent.min()}")
-    return np.clip(np.asarray(center, dtype=np.float64), size // 2, extent - size + size // 2).astype(np.float32)
 
 
 class PatchReader:

@@ -21,6 +21,7 @@ from dynaclr.experiment.channels import TrainingChannels, resolve_channels
 from dynaclr.experiment.checks import check_config, check_names, check_plate, within
 from dynaclr.experiment.config import ExperimentConfig
 from dynaclr.experiment.file import read_experiments
+from dynaclr.tau_sampling import checked_tau_range
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
 from viscy_data.stores import FovInfo, canonical_store, read_plate
@@ -179,7 +180,7 @@ class ExperimentRegistry:
             If the range is reversed, negative or holds no frame of this experiment.
         """
         config = self.get_experiment(experiment_name)
-        first, last = _checked_hours(tau_range_hours)
+        first, last = checked_tau_range(tau_range_hours)
         if last == 0:
             return 0, 0
         # A hair of tolerance: 0.1 h at 2 min is 3.0000000000000004 frames.
@@ -195,20 +196,6 @@ class ExperimentRegistry:
                 fix=f"extend tau_range, for example to ({first:g}, {low / frames_per_hour:g})",
             )
         return low, high
-
-
-def _checked_hours(tau_range_hours: tuple[float, float]) -> tuple[float, float]:
-    where, expected = "tau_range", "two numbers of hours, (first, last) with 0 <= first <= last"
-    if isinstance(tau_range_hours, str) or not isinstance(tau_range_hours, Sequence) or len(tau_range_hours) != 2:
-        raise InputError(where, found=repr(tau_range_hours), expected=expected)
-    if not all(isinstance(hours, int | float) and math.isfinite(hours) for hours in tau_range_hours):
-        raise InputError(where, found=repr(tau_range_hours), expected=expected)
-    first, last = tau_range_hours
-    if first > last:
-        raise InputError(where, found=f"({first:g}, {last:g}), reversed", expected=expected, fix="swap the two")
-    if first < 0:
-        raise InputError(where, found=f"({first:g}, {last:g}), negative", expected=expected)
-    return first, last
 
 
 def _where(source: str, name: object) -> str:

@@ -19,15 +19,16 @@ import numpy as np
 import pandas as pd
 
 from dynaclr.experiment import ExperimentRegistry
+from dynaclr.index.borders import border_shifts
 from dynaclr.index.file import IndexRecord, read_index_file, write_index_file
 from dynaclr.index.observations import build_observations
-from dynaclr.index.patch_limits import check_limits, checked_patch_size, checked_z_range
 from dynaclr.index.summary import summarize
 from dynaclr.index.tracks_reading import find_sources, read_table
 from dynaclr.index.tracks_table import LeftOut, TracksTable
 from dynaclr.positives import PositiveLookup, PositiveScope
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, raise_all
 from viscy_data.stores import FovInfo
+from viscy_data.windows import PatchWindow, check_fovs_hold
 
 __all__ = ["MultiExperimentIndex"]
 
@@ -42,7 +43,8 @@ class MultiExperimentIndex:
     z_range : slice or tuple of int
         First and one past the last z slice of the patches; must lie in the stack of every FOV.
     yx_patch_size : tuple of int
-        Height and width of the patches in pixels; centres are moved inward so that a patch lies in its image.
+        Height and width in pixels of the patches that the model sees; at the edge they are moved inward, only as far as
+        needed to lie in the image.
     tau_range_hours : tuple of float, default (0.5, 2.0)
         Offsets between anchor and positive, both included; each experiment gets the frames inside. (0, 0): the positive
         is the anchor's own patch.
@@ -56,6 +58,8 @@ class MultiExperimentIndex:
         Scheduler of a running Dask cluster that reads the tracking tables.
     workers : int, optional
         Threads that read the tracking tables; by default one per CPU.
+    max_border_shift : int, optional
+        Leave out, and count, observations whose patch the edge moves by more pixels than this along an axis.
 
     Attributes
     ----------
@@ -64,7 +68,10 @@ class MultiExperimentIndex:
     tracks : pandas.DataFrame
         One row per observation: the columns of the tracking tables, then ``experiment``, ``condition``, ``well_name``,
         ``fov_name``, ``global_track_id``, ``hours_post_infection``, ``fluorescence_channel``, ``lineage_id`` (the
-        ``global_track_id`` of the root), ``y_clamp``, ``x_clamp``. Texts are categorical, coordinates float32.
+        ``global_track_id`` of the root), ``y_clamp``, ``x_clamp`` (centre of the patch), ``border_shift`` (pixels that
+        the edge moves the patch by, the larger of both axes). Texts are categorical, coordinates float32.
+    n_border : int
+        Observations left out by ``max_border_shift``.
     positions : tuple of FovInfo
         FOVs with a tracking table.
     fov_index, track_index, lineage : ndarray of int32, shape (N,)
@@ -91,8 +98,10 @@ class MultiExperimentIndex:
         positive_scope: PositiveScope = "descendants",
         dask_address: str | None = None,
         workers: int | None = None,
+        *,
+        max_border_shift: int | None = None,
     ) -> None:
-        self._configure(registry, z_range, yx_patch_size, tau_range_hours, positive_scope)
+        self._configure(registry, z_range, yx_patch_size, tau_range_hours, positive_scope, max_border_shift)
         sources = find_sources(registry, include_wells, exclude_fovs)
         self._check_limits([source.fov for source in sources.found], [source.experiment for source in sources.found])
         table = read_table(registry, sources, workers, dask_address)
@@ -106,10 +115,13 @@ class MultiExperimentIndex:
         yx_patch_size: tuple[int, int],
         tau_range_hours: tuple[float, float],
         positive_scope: PositiveScope,
+        max_border_shift: int | None,
     ) -> None:
+        window = PatchWindow(z_range, yx_patch_size, max_border_shift=max_border_shift, where="MultiExperimentIndex")
+        raise_all(window.problems())
         self.registry = registry
-        self.z_range = checked_z_range(z_range)
-        self.yx_patch_size = checked_patch_size(yx_patch_size)
+        self.z_range, self.yx_patch_size = window.slices, window.final_size[1:]
+        self.max_border_shift = max_border_shift
         self.tau_range_hours = tau_range_hours
         self.positive_scope = positive_scope
         names = [config.name for config in registry.experiments]
@@ -117,24 +129,54 @@ class MultiExperimentIndex:
         self._tau_frames = np.array(frames, dtype=np.int64)  # (experiments, 2)
 
     def _check_limits(self, fovs: Sequence[FovInfo], fov_experiment: Sequence[int]) -> None:
-        names = [config.name for config in self.registry.experiments]
-        check_limits(names, fovs, fov_experiment, self.z_range, self.yx_patch_size)
+        raise_all(self._misfits(fovs, fov_experiment, self.yx_patch_size))
 
-    def _fill(self, table: TracksTable, is_anchor: np.ndarray | None = None) -> None:
+    def _misfits(
+        self, fovs: Sequence[FovInfo], fov_experiment: Sequence[int], yx_size: tuple[int, int]
+    ) -> list[InputError]:
+        errors = []
+        for number, config in enumerate(self.registry.experiments):
+            own = [fov for fov, experiment in zip(fovs, fov_experiment, strict=True) if experiment == number]
+            errors += check_fovs_hold(own, self.z_range, yx_size, f"experiment {config.name!r}")
+        return errors
+
+    def misfits(self, yx_size: tuple[int, int]) -> list[InputError]:
+        """Say which experiments have images that are smaller than a patch of this height and width."""
+        return self._misfits(self.positions, self._table.fov_experiment, yx_size)
+
+    def _fill(self, whole: TracksTable, is_anchor: np.ndarray | None = None) -> None:
         """Derive everything from the table; anchors that are known already are taken as they are."""
-        self._table = table
+        shift = border_shifts(whole, self.yx_patch_size)
+        self._whole, self._kept = whole, None
+        if self.max_border_shift is not None:
+            self._kept = shift <= self.max_border_shift
+            shift = shift[self._kept]
+            is_anchor = None if is_anchor is None else is_anchor[self._kept]
+        self._table = table = whole if self._kept is None else whole.rows(self._kept)
+        self.n_border = len(whole) - len(table)
         self.positions = table.fovs
         self.track_index = table.track_index
         self.fov_index = table.fov_index
         self.forest = table.forest
-        self.tracks = build_observations(self.registry, table, self.forest, self.yx_patch_size)
+        self.tracks = build_observations(self.registry, table, self.forest, self.yx_patch_size, shift)
         self.anchor_rows = np.flatnonzero(self._find_anchors() if is_anchor is None else is_anchor)
         self._check_anchors()
 
+    def _anchors_of_whole(self) -> np.ndarray:
+        """Say which observations are anchors, those included that the border leaves out."""
+        is_anchor = np.zeros(len(self._whole), dtype=bool)
+        is_anchor[self.anchor_rows if self._kept is None else np.flatnonzero(self._kept)[self.anchor_rows]] = True
+        return is_anchor
+
     def _find_anchors(self) -> np.ndarray:
-        experiment = self._table.fov_experiment[self.fov_index]
+        rows = np.arange(len(self._table))
+        return self.positives.has_positive(rows, *self.tau_frames(rows))
+
+    def tau_frames(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return first and last offset in frames, both included, for observations; int64 of shape (B,) each."""
+        experiment = self._table.fov_experiment[self.fov_index[rows]]
         low, high = (limits[experiment] for limits in self._tau_frames.T)
-        return self.positives.has_positive(np.arange(len(self._table)), low, high)
+        return low, high
 
     def _check_anchors(self) -> None:
         """Refuse an index without anchors; name experiments without any."""
@@ -218,9 +260,7 @@ class MultiExperimentIndex:
         names = [config.name for config in part.registry.experiments]
         part._record = self._record.subset(names)
         part._tau_frames = self._tau_frames[np.isin(self._table.experiments, names)]
-        is_anchor = np.zeros(len(self._table), dtype=bool)
-        is_anchor[self.anchor_rows] = True
-        part._fill(self._table.subset(names), is_anchor[self._table.rows_of(names)])
+        part._fill(self._whole.subset(names), self._anchors_of_whole()[self._whole.rows_of(names)])
         return part
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -231,10 +271,8 @@ class MultiExperimentIndex:
         FileExistsError
             If there is a file and ``overwrite`` is False.
         """
-        is_anchor = np.zeros(len(self._table), dtype=bool)
-        is_anchor[self.anchor_rows] = True
         record = dataclasses.replace(self._record, anchors=self._anchor_options())
-        write_index_file(path, self._table, is_anchor, record, overwrite)
+        write_index_file(path, self._whole, self._anchors_of_whole(), record, overwrite)
 
     @classmethod
     def load(
@@ -247,6 +285,8 @@ class MultiExperimentIndex:
         include_wells: Sequence[str] | None = None,
         exclude_fovs: Sequence[str] | None = None,
         positive_scope: PositiveScope = "descendants",
+        *,
+        max_border_shift: int | None = None,
     ) -> Self:
         """Read an index, which then equals one built from the same arguments.
 
@@ -257,7 +297,7 @@ class MultiExperimentIndex:
         ----------
         path : str or Path
             File of :meth:`save` or of ``dynaclr build-index``.
-        registry, z_range, yx_patch_size, tau_range_hours, include_wells, exclude_fovs, positive_scope
+        registry, z_range, yx_patch_size, tau_range_hours, include_wells, exclude_fovs, positive_scope, max_border_shift
             As in the constructor.
 
         Raises
@@ -266,7 +306,7 @@ class MultiExperimentIndex:
             If the file is missing, is no index, or stale; the message says what has changed.
         """
         index = cls.__new__(cls)
-        index._configure(registry, z_range, yx_patch_size, tau_range_hours, positive_scope)
+        index._configure(registry, z_range, yx_patch_size, tau_range_hours, positive_scope, max_border_shift)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the index was built; summary() repeats it
             sources = find_sources(registry, include_wells, exclude_fovs)
@@ -277,4 +317,7 @@ class MultiExperimentIndex:
         return index
 
     def _anchor_options(self) -> dict[str, object]:
-        return {"positive_scope": self.positive_scope, "tau_frames": self._tau_frames.tolist()}
+        options = {"positive_scope": self.positive_scope, "tau_frames": self._tau_frames.tolist()}
+        if self.max_border_shift is not None:  # what the border leaves out is nobody's positive
+            options["border"] = [self.max_border_shift, *self.yx_patch_size]
+        return options

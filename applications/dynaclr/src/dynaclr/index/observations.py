@@ -24,7 +24,11 @@ UNKNOWN = "unknown"
 
 
 def build_observations(
-    registry: ExperimentRegistry, table: TracksTable, forest: LineageForest, yx_patch_size: tuple[int, int]
+    registry: ExperimentRegistry,
+    table: TracksTable,
+    forest: LineageForest,
+    yx_patch_size: tuple[int, int],
+    border_shift: np.ndarray,
 ) -> pd.DataFrame:
     """Derive the columns of an index from its tracks.
 
@@ -38,6 +42,8 @@ def build_observations(
         Relations of the tracks.
     yx_patch_size : tuple of int
         Height and width of a patch; ``y_clamp`` and ``x_clamp`` are centres whose patch lies in the image.
+    border_shift : ndarray of int16, shape (N,)
+        By how much the patches are moved for that.
 
     Returns
     -------
@@ -61,6 +67,7 @@ def build_observations(
     for axis, name, size in ((3, "y", yx_patch_size[0]), (4, "x", yx_patch_size[1])):
         extents = np.array([info.shape[axis] for info in table.fovs])
         columns[f"{name}_clamp"] = clamp_centers(table.columns[name].to_numpy(), size, extents[fov])
+    columns["border_shift"] = border_shift
     return pd.DataFrame(columns, copy=False)
 
 

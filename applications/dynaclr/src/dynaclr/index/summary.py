@@ -47,4 +47,20 @@ def summarize(index: MultiExperimentIndex) -> str:
         lines.append(
             f"  left out: {left_out.n_outside} observations outside the image, {left_out.n_beyond} after the last frame"
         )
+    lines += _border_lines(index)
     return "\n".join(lines)
+
+
+def _border_lines(index: MultiExperimentIndex) -> list[str]:
+    """Say how many patches the edge moves, and how far."""
+    shift = index.tracks["border_shift"].to_numpy()
+    moved = shift[shift > 0]
+    lines = []
+    if len(moved):
+        lines.append(
+            f"  at the border: the patches of {len(moved)} observations ({len(moved) / len(shift):.1%}) are moved into "
+            f"their image, by {np.median(moved):.0f} pixels in the median and {moved.max()} at most"
+        )
+    if index.n_border:
+        lines.append(f"  left out: {index.n_border} observations at the border (max_border_shift)")
+    return lines

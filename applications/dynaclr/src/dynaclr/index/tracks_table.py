@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -144,6 +145,11 @@ class TracksTable:
         """Return which observations belong to the experiments, bool of shape (N,)."""
         chosen = np.isin(self.experiments, list(experiments))
         return chosen[self.fov_experiment][self.fov_index]
+
+    def rows(self, kept: np.ndarray) -> TracksTable:
+        """Return the table with some of its observations (bool of shape (N,)), and all FOVs and tracks."""
+        columns = self.columns[kept].reset_index(drop=True)
+        return dataclasses.replace(self, track_index=self.track_index[kept], columns=columns)
 
     def subset(self, experiments: Iterable[str]) -> TracksTable:
         """Return the FOVs, tracks and observations of some experiments, in the order of this table."""

@@ -1,32 +1,29 @@
-"""Triplets of one plate for Lightning: split, loaders, transforms."""
+"""Triplets of one plate for Lightning: which FOVs train, validate and are predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
-from monai.transforms import Compose, MapTransform
+from monai.transforms import MapTransform
 
-from viscy_data.channels import center_crop, transform_channelwise
-from viscy_data.distributed import SequentialBatchSampler
+from viscy_data.batches.datamodule import BatchDataModule
+from viscy_data.checks import Option, is_number
+from viscy_data.distributed import World
 from viscy_data.errors import InputError, MissingInputError, raise_all
-from viscy_data.loaders import BatchLoader
-from viscy_data.norm_meta import collate_norm_meta
-from viscy_data.sampler import FlexibleBatchSampler
+from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
+from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo, read_plate
 from viscy_data.tracks import find_tracks, read_tracks
 from viscy_data.triplet.dataset import TripletDataset
-from viscy_data.typing import TripletSample
+from viscy_data.windows import PatchWindow
 
 __all__ = ["TripletDataModule"]
 
-_ROLES = ("anchor", "positive", "negative")
 
-
-class TripletDataModule(LightningDataModule):
+class TripletDataModule(BatchDataModule):
     """Triplets from one plate and its tracks, transformed on the device.
 
     Parameters
@@ -38,7 +35,8 @@ class TripletDataModule(LightningDataModule):
     z_range : tuple of int
         First slice and the one after the last.
     initial_yx_patch_size, final_yx_patch_size : tuple of int, default (512, 512), (224, 224)
-        As read, and after the centre crop that ends the transforms.
+        As read where there is something to augment, and what the model sees. At the edge of an image the latter is
+        moved as far as needed to lie inside, so that the cell is always in its patch.
     split_ratio : float, default 0.8
         Share of the FOVs for training. Which ones is a function of ``seed`` and their names.
     batch_size : int, default 16
@@ -61,8 +59,14 @@ class TripletDataModule(LightningDataModule):
     cache_pool_bytes : int, default 0
         Decoded chunks kept in memory.
     seed : int, default 0
-        Of the split, the order of training and the negatives.
+        Of the split, the order of training, the negatives and augmentation.
+    max_border_shift : int, optional
+        Most pixels that the edge of the image may move a patch away from its cell; cells beyond are left out and
+        counted. All cells are taken by default.
     """
+
+    stages = ("fit", "validate", "predict")
+    mixed_validation = False
 
     def __init__(
         self,
@@ -93,66 +97,74 @@ class TripletDataModule(LightningDataModule):
         cache_pool_bytes: int = 0,
         *,
         seed: int = 0,
+        max_border_shift: int | None = None,
     ) -> None:
-        super().__init__()
         if caching:
             raise ValueError("caching=True is not supported; set cache_pool_bytes to keep decoded chunks in memory")
-        if not 0 < split_ratio < 1 or batch_size < 1:
-            raise ValueError(f"split_ratio={split_ratio} must lie between 0 and 1, batch_size={batch_size} be positive")
-        self.final_size = (z_window_size or z_range[1] - z_range[0], *final_yx_patch_size)
-        if any(f > i for f, i in zip(self.final_size, (z_range[1] - z_range[0], *initial_yx_patch_size), strict=True)):
-            raise ValueError(f"final patch {self.final_size} is larger than what is read, {initial_yx_patch_size}")
-        for name, value in {"fit_include_wells": fit_include_wells, "fit_exclude_fovs": fit_exclude_fovs}.items():
-            if isinstance(value, str):
-                raise TypeError(f"{name} must be a list of names, found the string {value!r}")
+        loader_options: dict[str, Any] = {"pin_memory": pin_memory}
+        if num_workers > 0:
+            loader_options["persistent_workers"] = persistent_workers
+            loader_options |= {"prefetch_factor": prefetch_factor} if prefetch_factor else {}
+        super().__init__(
+            PatchWindow(
+                z_range,
+                initial_yx_patch_size,
+                final_yx_patch_size,
+                z_window_size,
+                max_border_shift,
+                where=type(self).__name__,
+                read_name="initial_yx_patch_size",
+            ),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            normalizations=normalizations,
+            augmentations=augmentations,
+            augment_validation=augment_validation,
+            # An anchor whose positive shows the same frame is the view that stays as it is.
+            never_augmented=["anchor"] if time_interval in ("any", 0) else [],
+            loader_options=loader_options,
+            options=[
+                Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
+            ],
+        )
         self.data_path, self.tracks_path = data_path, tracks_path
         self.source_channel = [source_channel] if isinstance(source_channel, str) else list(source_channel)
-        self.split_ratio, self.batch_size, self.seed = split_ratio, batch_size, seed
-        self.augment_validation, self.time_interval = augment_validation, time_interval
+        self.split_ratio = split_ratio
         self.fit_include_wells, self.fit_exclude_fovs = fit_include_wells, fit_exclude_fovs
-        self._normalizations = list(normalizations)
-        self._plain = Compose(self._normalizations)
-        self._augmented = Compose([*self._normalizations, *augmentations])
-        self._loader_options: dict[str, Any] = {"pin_memory": pin_memory}
-        if num_workers > 0:
-            self._loader_options |= {"num_workers": num_workers, "persistent_workers": persistent_workers}
-            self._loader_options |= {"prefetch_factor": prefetch_factor} if prefetch_factor else {}
         self._dataset_options = {
-            "channel_names": self.source_channel,
-            "initial_yx_patch_size": tuple(initial_yx_patch_size),
-            "z_range": tuple(z_range),
             "time_interval": time_interval,
             "return_negative": return_negative,
             "cache_pool_bytes": cache_pool_bytes,
-            "seed": seed,
         }
-        self._cells = (predict_cells, include_fov_names, include_track_ids)
-        self._n_predicted = 0
+        self._cells = {
+            "predict_cells": predict_cells,
+            "include_fov_names": include_fov_names,
+            "include_track_ids": include_track_ids,
+        }
 
-    def setup(self, stage: str) -> None:
-        """Build the datasets of a stage: ``fit``, ``validate`` or ``predict``."""
-        if stage not in ("fit", "validate", "predict"):
-            raise NotImplementedError(f"TripletDataModule has no stage {stage!r}, only fit, validate and predict")
-        fovs = read_plate(self.data_path)
-        if stage == "predict":
-            cells = dict(zip(("predict_cells", "include_fov_names", "include_track_ids"), self._cells, strict=True))
-            self.predict_dataset = self._dataset(fovs, fit=False, **cells)
-        else:
-            train, val = self._split(self._fovs_to_fit(fovs))
-            self.train_dataset, self.val_dataset = self._dataset(train), self._dataset(val)
+    def channel_keys(self) -> list[str]:
+        """Name the channels as in ``source_channel``."""
+        return self.source_channel
+
+    def fit_datasets(self) -> tuple[TripletDataset, TripletDataset]:
+        """Split the FOVs."""
+        train, val = self._split(self._fovs_to_fit(read_plate(self.data_path)))
+        return self._dataset(train, augmented=True), self._dataset(val, augmented=self.augment_validation)
+
+    def prediction_dataset(self) -> TripletDataset:
+        """Read all observations of the plate, or the chosen tracks."""
+        return self._dataset(read_plate(self.data_path), fit=False, **self._cells)
+
+    def train_sampler(self, world: World | None = None) -> FlexibleBatchSampler:
+        """Return shuffled batches of full size, a new order in each epoch."""
+        plan = BatchPlan(self.batch_size, experiment_aware=False, condition_balanced=False)
+        return FlexibleBatchSampler.from_plan(self.train_dataset.valid_anchors, plan, world, self.seed)
 
     def _fovs_to_fit(self, fovs: Sequence[FovInfo]) -> list[FovInfo]:
-        wells, excluded = self.fit_include_wells, self.fit_exclude_fovs or ()
-        names = {name.strip("/") for name in (*(wells or ()), *excluded)}
-        if unknown := sorted(names - {fov.well for fov in fovs} - {fov.name for fov in fovs}):
-            raise InputError(
-                str(self.data_path),
-                field="fit_include_wells, fit_exclude_fovs",
-                found=", ".join(unknown),
-                expected=f"wells or FOVs of the plate, such as {fovs[0].well} or {fovs[0].name}" if fovs else "",
-            )
-        chosen = [fov for fov in fovs if wells is None or fov.well in {well.strip("/") for well in wells}]
-        return [fov for fov in chosen if fov.name not in {name.strip("/") for name in excluded}]
+        fields = ("fit_include_wells", "fit_exclude_fovs")
+        where = str(self.data_path)
+        return select_fovs(fovs, self.fit_include_wells, self.fit_exclude_fovs, where=where, fields=fields)
 
     def _split(self, fovs: Sequence[FovInfo]) -> tuple[list[FovInfo], list[FovInfo]]:
         if len(fovs) < 2:
@@ -164,90 +176,23 @@ class TripletDataModule(LightningDataModule):
         chosen = set(np.random.default_rng(self.seed).permutation(len(fovs))[:n_train].tolist())
         return tuple([fov for i, fov in enumerate(ordered) if (i in chosen) is side] for side in (True, False))
 
-    def _dataset(self, fovs: Sequence[FovInfo], **options: Any) -> TripletDataset:
+    def _dataset(self, fovs: Sequence[FovInfo], *, augmented: bool = False, **options: Any) -> TripletDataset:
         paths = [find_tracks(self.tracks_path, fov.name) for fov in fovs]
         raise_all(
             MissingInputError(f"{self.tracks_path}, FOV {fov.name}", found="no CSV", expected="a tracking table")
             for fov, path in zip(fovs, paths, strict=True)
             if path is None
         )
-        dataset = TripletDataset(fovs, [read_tracks(path) for path in paths], **self._dataset_options, **options)
-        raise_all(self._missing_statistics(dataset))
-        return dataset
-
-    def _missing_statistics(self, dataset: TripletDataset) -> list[InputError]:
-        """Say what the normalisations will ask for in vain."""
-        return [
-            InputError(
-                f"{key.store}, FOV {key.name}",
-                field=f"normalization, channel {name}",
-                found=f"no {transform.level}",
-                fix=f"compute them: viscy preprocess --data_path {key.store}",
-            )
-            for transform in self._normalizations
-            if hasattr(transform, "level")
-            for key, name in dataset.statistics.missing(transform.level)
-            if name in transform.keys
-        ]
-
-    def train_dataloader(self) -> BatchLoader:
-        """Shuffled batches of full size, a new order in each epoch."""
-        batches = FlexibleBatchSampler(
-            self.train_dataset.valid_anchors,
-            self.batch_size,
-            experiment_aware=False,
-            condition_balanced=False,
-            num_replicas=None,
-            rank=None,
+        return TripletDataset(
+            fovs,
+            [read_tracks(path) for path in paths],
+            self.source_channel,
+            self.read_size(augmented=augmented),
+            self.window.slices,
             seed=self.seed,
+            final_yx_patch_size=self.window.final_size[1:],
+            max_border_shift=self.window.max_border_shift,
+            collate_statistics=True,
+            **self._dataset_options,
+            **options,
         )
-        return BatchLoader(self.train_dataset, sampler=batches, **self._loader_options)
-
-    def val_dataloader(self) -> BatchLoader:
-        """All anchors in order."""
-        batches = SequentialBatchSampler(len(self.val_dataset), self.batch_size, None, None)
-        return BatchLoader(self.val_dataset, sampler=batches, **self._loader_options)
-
-    def predict_dataloader(self) -> BatchLoader:
-        """Every observation once, in order, over all ranks."""
-        n, start = len(self.predict_dataset), self._n_predicted
-        batches = SequentialBatchSampler(n, self.batch_size, None, None, pad=False, start=start)
-        return BatchLoader(self.predict_dataset, sampler=batches, **self._loader_options)
-
-    def skip_predicted(self, n_samples: int) -> None:
-        """Begin this rank's prediction after its first ``n_samples`` samples."""
-        self._n_predicted = n_samples
-
-    def on_before_batch_transfer(self, batch: TripletSample, dataloader_idx: int) -> TripletSample:
-        """Collate the statistics, so that few tensors are moved to the device."""
-        if not isinstance(batch, Mapping):  # Lightning sends example inputs along the same way
-            return batch
-        batch = dict(batch)
-        for role in _ROLES:
-            if isinstance(samples := batch.get(f"{role}_norm_meta"), list):
-                batch[f"{role}_norm_meta"] = collate_norm_meta(samples)
-        return batch
-
-    def on_after_batch_transfer(self, batch: TripletSample, dataloader_idx: int) -> TripletSample:
-        """Normalise, augment and crop, on the device of the batch."""
-        if not isinstance(batch, Mapping):
-            return batch
-        batch = self.on_before_batch_transfer(batch, dataloader_idx)
-        augment = self._augmenting()
-        same_frame = self.time_interval in ("any", 0)
-        # Augmentation is a function of the batch, whichever process or thread read it.
-        if (rng_seed := batch.pop("rng_seed", None)) is not None:
-            self._augmented.set_random_state(seed=rng_seed)
-        for role in _ROLES:
-            if role in batch:
-                transform = self._augmented if augment and not (role == "anchor" and same_frame) else self._plain
-                norm_meta = batch.pop(f"{role}_norm_meta", None)
-                patch = transform_channelwise(transform, self.source_channel, batch[role], norm_meta)
-                batch[role] = center_crop(patch, self.final_size)
-        return batch
-
-    def _augmenting(self) -> bool:
-        trainer = self.trainer
-        if trainer is None or trainer.predicting:
-            return False
-        return trainer.training or (self.augment_validation and (trainer.validating or trainer.sanity_checking))

@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from viscy_data._optional import require
+from viscy_data.batches.dataset import PatchDataset
 from viscy_data.errors import InputError, raise_all
-from viscy_data.norm_meta import NormStatistics
-from viscy_data.patches import PatchReader, patch_start
+from viscy_data.placement import border_shift
 from viscy_data.stores import FovInfo, describe_position
 from viscy_data.triplet.pairs import TrackPairs
-from viscy_data.typing import INDEX_COLUMNS, TripletSample
+from viscy_data.typing import INDEX_COLUMNS
+from viscy_data.windows import PatchWindow, check_fovs_hold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +27,7 @@ __all__ = ["TripletDataset"]
 _logger = logging.getLogger(__name__)
 
 
-class TripletDataset(Dataset):
+class TripletDataset(PatchDataset):
     """Batches of anchor, positive and negative patches.
 
     Parameters
@@ -40,7 +39,7 @@ class TripletDataset(Dataset):
     channel_names : sequence of str
         Channels to read, by name.
     initial_yx_patch_size : tuple of int
-        Height and width, even or odd. Cells whose patch would leave the image are left out.
+        Height and width to read, even or odd.
     z_range : slice or tuple of int
         Slices to read, start and stop.
     fit : bool, default True
@@ -57,12 +56,18 @@ class TripletDataset(Dataset):
         See :class:`~viscy_data.patches.PatchReader`.
     seed : int, default 0
         Negatives are a function of the seed and the indices asked for.
+    final_yx_patch_size : tuple of int, optional
+        Height and width that the model sees, when a margin is read around them; as read by default. At the edge of
+        the image they are moved only as far as needed to lie inside.
+    max_border_shift : int, optional
+        Leave out, and count, cells whose patch the edge moves by more pixels than this along an axis.
 
     Attributes
     ----------
     tracks, valid_anchors : pandas.DataFrame
-        Observations whose patch lies inside their image, with ``fov_name`` and ``global_track_id``; and those among
-        them that can be asked for, in this order.
+        Observations inside their image, with ``fov_name``, ``global_track_id`` and ``border_shift`` (pixels that the
+        edge moves their patch by); and those among them that can be asked for, in this order.
+    positions : tuple of FovInfo
     channel_indices : list of list of int
         Per FOV the channels in its store.
 
@@ -92,112 +97,73 @@ class TripletDataset(Dataset):
         cache_pool_bytes: int = 0,
         *,
         seed: int = 0,
+        final_yx_patch_size: tuple[int, int] | None = None,
+        max_border_shift: int | None = None,
+        collate_statistics: bool = False,
     ) -> None:
         if time_interval != "any" and time_interval < 0:
             raise ValueError(f"time_interval={time_interval} must be a number of frames, 0 or more, or 'any'")
+        window = PatchWindow(
+            z_range,
+            initial_yx_patch_size,
+            final_yx_patch_size,
+            max_border_shift=max_border_shift,
+            where="TripletDataset",
+            read_name="initial_yx_patch_size",
+        )
+        raise_all(window.problems())
         self.positions = tuple(fov if isinstance(fov, FovInfo) else describe_position(fov) for fov in positions)
-        start, stop = (z_range.start or 0, z_range.stop) if isinstance(z_range, slice) else z_range
-        self.channel_names, self.fit, self.seed = list(channel_names), fit, seed
         self.time_interval, self.return_negative = time_interval, return_negative
-        self._z_start, self._size = start, (stop - start, *initial_yx_patch_size)
-        raise_all(_misfits(self.positions, self.channel_names, (start, stop), initial_yx_patch_size))
+        raise_all(_misfits(self.positions, channel_names, window))
         self.channel_indices = [[fov.channel_names.index(name) for name in channel_names] for fov in self.positions]
-        self.tracks = self._inside(_concatenate(self.positions, tracks_tables))
+        tracks = _inside(self.positions, _concatenate(self.positions, tracks_tables), window)
         if predict_cells:
-            self.tracks = _select_tracks(self.tracks, include_fov_names, include_track_ids)
-        track = require("pandas", extra="triplet").factorize(self.tracks["global_track_id"])[0]
-        self._pairs = TrackPairs(track, self.tracks["t"].to_numpy(), time_interval)
+            tracks = _select_tracks(tracks, include_fov_names, include_track_ids)
+        super().__init__(
+            tracks,
+            tracks["fov_index"].to_numpy(np.int64),
+            self.positions,
+            self.channel_indices,
+            [list(channel_names)] * len(self.positions),
+            window.slices,
+            window.read_size[1:],
+            window.final_size[1:],
+            keys=channel_names,
+            fit=fit,
+            record_columns=[*INDEX_COLUMNS, "border_shift"],
+            cache_pool_bytes=cache_pool_bytes,
+            seed=seed,
+            collate_statistics=collate_statistics,
+        )
+        track = require("pandas", extra="triplet").factorize(tracks["global_track_id"])[0]
+        self._pairs = TrackPairs(track, tracks["t"].to_numpy(), time_interval)
         self._anchor_rows = self._find_anchors()
-        self.valid_anchors = self.tracks.iloc[self._anchor_rows].reset_index(drop=True)
-        keys = [fov.key for fov in self.positions]
-        self._reader = PatchReader(keys, cache_pool_bytes=cache_pool_bytes)
-        self.statistics = NormStatistics(keys, [self.channel_names] * len(keys), names=self.channel_names)
+
+    @property
+    def tracks(self) -> pd.DataFrame:
+        """Observations inside their image."""
+        return self.cells
+
+    @property
+    def valid_anchors(self) -> pd.DataFrame:
+        """Observations that can be asked for."""
+        return self.cells.iloc[self._anchor_rows].reset_index(drop=True)
 
     def __len__(self) -> int:
         return len(self._anchor_rows)
 
-    def __getitem__(self, indices: int | Sequence[int]) -> TripletSample:
-        """Return the batch of these anchors; a single index is a batch of one."""
-        return self.__getitems__([indices] if isinstance(indices, int | np.integer) else indices)
-
-    def __getitems__(self, indices: Sequence[int]) -> TripletSample:
-        """Return a batch.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Rows of ``valid_anchors``.
-
-        Returns
-        -------
-        dict
-            ``anchor`` (B, C, Z, Y, X) float32 and ``anchor_norm_meta``, a mapping per sample. When fitting also
-            ``positive`` and, if asked for, ``negative``, in the same order, and ``rng_seed`` for the transforms;
-            otherwise ``index``, a list of records with ``INDEX_COLUMNS``.
-        """
-        rows = self._anchor_rows[np.asarray(indices, np.int64)]
-        groups = {"anchor": rows}
-        batch: dict[str, Any] = {}
+    def choose(self, positions: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Choose anchors, positives and, if asked for, negatives; observations alone without ``fit``."""
+        rows = {"anchor": self._anchor_rows[positions]}
         if self.fit:
-            rng = np.random.default_rng([self.seed, *map(int, indices)])
-            batch["rng_seed"] = int(rng.integers(2**31))
-            if self.time_interval != "any":
-                groups["positive"] = self._pairs.positives(rows)
+            rows["positive"] = self._pairs.positives(rows["anchor"])
             if self.return_negative:
-                groups["negative"] = self._pairs.draw_negatives(rows, rng)
-        patches = self._read(np.concatenate(list(groups.values())))
-        for (role, group), patch in zip(groups.items(), patches.split(len(rows)), strict=True):
-            batch[role] = patch
-            batch[f"{role}_norm_meta"] = self.statistics.samples(self._fov[group], self._t[group])
-        if not self.fit:
-            columns = [name for name in INDEX_COLUMNS if name in self.tracks]
-            batch["index"] = self.tracks.iloc[rows][columns].to_dict(orient="records")
-        elif self.time_interval == "any":
-            batch["positive"] = batch["anchor"].clone()
-            batch["positive_norm_meta"] = batch["anchor_norm_meta"]
-        return batch
-
-    def _read(self, rows: np.ndarray) -> torch.Tensor:
-        fov = self._fov[rows]
-        patches = self._reader.read(
-            fov=fov,
-            t=self._t[rows],
-            channels=np.asarray(self.channel_indices, np.int64)[fov],
-            z=np.full(len(rows), self._z_start),
-            y=self._start_y[rows],
-            x=self._start_x[rows],
-            size=self._size,
-        )
-        return torch.from_numpy(patches)
-
-    def _inside(self, tracks: pd.DataFrame) -> pd.DataFrame:
-        """Leave out observations beyond the last frame (with a warning) or too near to the border."""
-        extent = np.array([fov.shape for fov in self.positions])[tracks["fov_index"]]
-        late = tracks["t"].to_numpy() >= extent[:, 0]
-        if late.any():
-            names = sorted(set(tracks["fov_name"][late]))
-            warnings.warn(
-                f"{int(late.sum())} tracked cells are beyond the last frame of their image and left out, "
-                f"in FOVs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}",
-                stacklevel=4,
-            )
-        keep = ~late
-        for name, size, axis in zip("yx", self._size[1:], (3, 4), strict=True):
-            center, half = tracks[name].to_numpy(), size // 2
-            keep &= (center > half) & (center < extent[:, axis] - half)
-            keep &= patch_start(center, size) + size <= extent[:, axis]
-        _logger.info("%d of %d tracked cells have their patch inside the image", keep.sum(), len(keep))
-        if not keep.any():
-            raise ValueError(f"none of {len(tracks)} tracked cells has a patch of {self._size[1:]} inside the image")
-        return tracks[keep].reset_index(drop=True)
+                rows["negative"] = self._pairs.draw_negatives(rows["anchor"], rng)
+        return rows
 
     def _find_anchors(self) -> np.ndarray:
-        """Choose the rows that can be asked for; columns that reading needs become arrays."""
-        self._fov, self._t = (self.tracks[name].to_numpy(np.int64) for name in ("fov_index", "t"))
-        self._start_y, self._start_x = (
-            patch_start(self.tracks[name].to_numpy(), size) for name, size in zip("yx", self._size[1:], strict=True)
-        )
-        rows = np.arange(len(self.tracks))
+        """Choose the rows that can be asked for."""
+        rows = np.arange(len(self.cells))
         if not self.fit:
             return rows
         rows = rows[self._pairs.positives(rows) >= 0]
@@ -212,22 +178,48 @@ class TripletDataset(Dataset):
         return rows
 
 
-def _misfits(
-    positions: Sequence[FovInfo], channels: Sequence[str], z_range: tuple[int, int], yx_size: Sequence[int]
-) -> list[InputError]:
-    """Say what of the request no FOV can give, per FOV."""
-    errors, (start, stop) = [], z_range
+def _misfits(positions: Sequence[FovInfo], channels: Sequence[str], window: PatchWindow) -> list[InputError]:
+    """Say what of the request no FOV can give."""
+    errors = []
     for fov in positions:
-        where, depth = f"{fov.store}, FOV {fov.name}", fov.shape[2]
         if absent := [name for name in channels if name not in fov.channel_names]:
             expected = f"one of {', '.join(fov.channel_names)}"
+            where = f"{fov.store}, FOV {fov.name}"
             errors.append(InputError(where, field="source_channel", found=", ".join(absent), expected=expected))
-        if not 0 <= start < stop <= depth:
-            errors.append(InputError(where, field="z_range", found=f"{z_range}", expected=f"within {depth} slices"))
-        if any(size > extent for size, extent in zip(yx_size, fov.shape[3:], strict=True)):
-            found, expected = f"a patch of {tuple(yx_size)}", f"at most the image, {fov.shape[3:]}"
-            errors.append(InputError(where, field="initial_yx_patch_size", found=found, expected=expected))
+    for store in dict.fromkeys(fov.store for fov in positions):
+        own = [fov for fov in positions if fov.store == store]
+        errors += check_fovs_hold(own, window.slices, window.read_size[1:], store, window.read_name)
     return errors
+
+
+def _inside(positions: Sequence[FovInfo], tracks: pd.DataFrame, window: PatchWindow) -> pd.DataFrame:
+    """Leave out, with a warning, observations outside their image or after its last frame; measure border shifts."""
+    extent = np.array([fov.shape for fov in positions])[tracks["fov_index"]]
+    late = tracks["t"].to_numpy() >= extent[:, 0]
+    beyond = np.zeros(len(tracks), bool)
+    for name, axis in (("y", 3), ("x", 4)):
+        center = tracks[name].to_numpy()
+        beyond |= ~((center >= 0) & (center < extent[:, axis]))
+    for left_out, why in ((late, "beyond the last frame of their image"), (beyond & ~late, "outside their image")):
+        if left_out.any():
+            names = sorted(set(tracks["fov_name"][left_out]))
+            warnings.warn(
+                f"{int(left_out.sum())} of {len(tracks)} tracked cells are {why} and left out, "
+                f"in FOVs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}",
+                stacklevel=4,
+            )
+    keep = ~(late | beyond)
+    tracks, extent = tracks[keep], extent[keep]
+    sizes = window.final_size[1:]
+    along = [border_shift(tracks[name], extent[:, 3 + axis], sizes[axis]) for axis, name in enumerate("yx")]
+    tracks = tracks.assign(border_shift=np.maximum(*along).astype(np.int16))
+    if window.max_border_shift is not None:
+        near = (tracks["border_shift"] > window.max_border_shift).to_numpy()
+        _logger.info("%d of %d tracked cells are left out at the border (max_border_shift)", near.sum(), len(near))
+        tracks = tracks[~near]
+    if not len(tracks):
+        raise ValueError(f"none of {len(keep)} tracked cells has a patch of {sizes} inside the image")
+    return tracks.reset_index(drop=True)
 
 
 def _concatenate(positions: Sequence[FovInfo], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -1,0 +1,102 @@
+"""What decides the data, as plain values: settings with the arguments of every transform, for records and digests."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["described", "plain_record"]
+
+_RANDOM_STATES = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random)
+_SETS = (set, frozenset)
+
+
+def plain_record(value: Any) -> Any:
+    """Reduce settings to what a checkpoint holds safely: numbers, texts, lists and mappings; objects by their class."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain_record(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_record(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    return _path_of(type(value))
+
+
+def described(value: Any) -> Any:
+    """Reduce a value to plain ones that tell it from every other that behaves differently.
+
+    Objects are described by their class and their attributes, recursively, functions by their name and code, arrays by
+    a digest. Random states are left out. Describe an object when it is made: some keep results of their use.
+
+    Examples
+    --------
+    >>> described({"size": (1, 2), "path": Path("a")})
+    {'size': [1, 2], 'path': 'a'}
+    """
+    return _described(value, ())
+
+
+def _described(value: Any, above: tuple[int, ...]) -> Any:
+    if isinstance(value, enum.Enum):
+        return _described(value.value, above)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if id(value) in above:
+        return "..."
+    inner = functools.partial(_described, above=(*above, id(value)))
+    if isinstance(value, Mapping):
+        return {str(key): inner(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [inner(entry) for entry in value]
+    if isinstance(value, _SETS):
+        return sorted((inner(entry) for entry in value), key=repr)
+    if isinstance(value, Path | slice | np.dtype | torch.dtype | torch.device):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return _digest_of(value)
+    if isinstance(value, type):
+        return _path_of(value)
+    return _described_object(value, inner)
+
+
+def _described_object(value: Any, inner: Any) -> Any:
+    if isinstance(value, functools.partial):
+        return {"partial": inner(value.func), "args": inner(value.args), "keywords": inner(value.keywords)}
+    if isinstance(value, MethodType):
+        return {"method": _path_of(value.__func__), "of": inner(value.__self__)}
+    if isinstance(value, FunctionType):
+        code = value.__code__
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        constants = [repr(constant) for constant in code.co_consts if not hasattr(constant, "co_code")]
+        text = repr((code.co_code, constants, code.co_names)).encode()
+        digest = hashlib.blake2b(text, digest_size=8).hexdigest()
+        return {"function": _path_of(value), "code": digest, "of": inner(held)}
+    attributes = {
+        name: inner(entry)
+        for name, entry in sorted(getattr(value, "__dict__", {}).items())
+        if not isinstance(entry, _RANDOM_STATES)
+    }
+    return {"class": _path_of(type(value)), **attributes}
+
+
+def _digest_of(array: np.ndarray | torch.Tensor) -> dict[str, Any]:
+    values = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16)
+    return {"array": str(values.dtype), "shape": list(values.shape), "digest": digest.hexdigest()}
+
+
+def _path_of(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
