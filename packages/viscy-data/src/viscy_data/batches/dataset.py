@@ -116,7 +116,7 @@ class PatchDataset(Dataset):
         self._record_columns = [name for name in record_columns if name in cells.columns]
         self._extents = np.array([fov.shape[3:] for fov in self.fovs], np.int64).reshape(-1, 2)  # (F, 2)
         store_keys = [fov.key for fov in self.fovs]
-        self.reader = PatchReader(store_keys, cache_pool_bytes=cache_pool_bytes)
+        self.reader = PatchReader(self.fovs, cache_pool_bytes=cache_pool_bytes)
         self.statistics = NormStatistics(store_keys, self._channel_names, sidecars, names=self.keys)
 
     def choose(self, positions: Rows, rng: np.random.Generator) -> dict[str, Rows]:
