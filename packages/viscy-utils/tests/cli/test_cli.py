@@ -188,6 +188,7 @@ def test_every_process_asks_for_the_log_folder_equally_often(tmp_path, is_global
         ({"trainer": {"max_step": 3}}, ["trainer.max_step", "unknown key", "trainer.max_steps"]),
         ({"dta": {"class_path": "x"}}, ["dta", "unknown key", "did you mean 'data'"]),
         ({"model": f"{BORING}.BoringModle"}, ["field model", "attribute 'BoringModle'", "did you mean 'BoringModel'"]),
+        ({"data": "viscy_data.TripletDataModul"}, ["field data", "attribute Trip", "did you mean 'TripletDataModule'"]),
         ({"model": "no_such_package.Model"}, ["field model", "no_such_package"]),
         ({"trainer": {"max_steps": "many"}}, ["trainer.max_steps", "found    many", "expected int"]),
         ({"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

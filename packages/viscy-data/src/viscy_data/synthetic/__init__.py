@@ -15,58 +15,22 @@ Needs the extra ``triplet``.
 ('images.zarr', 'truth.csv')
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
 from viscy_data._optional import require
 
-if TYPE_CHECKING:
-    from viscy_data.synthetic.benchmark_tables import write_track_tables
-    from viscy_data.synthetic.demo import demo_experiments
-    from viscy_data.synthetic.population import TRACK_COLUMNS, simulate_tracks
-    from viscy_data.synthetic.rendering import render_fov
-    from viscy_data.synthetic.reporters import REPORTERS
-    from viscy_data.synthetic.specs import ExperimentSpec, Nuisance
-    from viscy_data.synthetic.writer import ExperimentPaths, write_experiment, write_experiments
+for _dependency in ("pandas", "scipy.ndimage"):
+    require(_dependency, extra="triplet")
 
-__all__ = [
-    "REPORTERS",
-    "TRACK_COLUMNS",
-    "ExperimentPaths",
-    "ExperimentSpec",
-    "Nuisance",
-    "demo_experiments",
-    "render_fov",
-    "simulate_tracks",
-    "write_experiment",
-    "write_experiments",
-    "write_track_tables",
-]
-
-_MODULES = {
-    "REPORTERS": "reporters",
-    "TRACK_COLUMNS": "population",
-    "ExperimentPaths": "writer",
-    "ExperimentSpec": "specs",
-    "Nuisance": "specs",
-    "demo_experiments": "demo",
-    "render_fov": "rendering",
-    "simulate_tracks": "population",
-    "write_experiment": "writer",
-    "write_experiments": "writer",
-    "write_track_tables": "benchmark_tables",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for dependency in ("pandas", "scipy.ndimage"):
-        require(dependency, extra="triplet")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "benchmark_tables": ["write_track_tables"],
+        "demo": ["demo_experiments"],
+        "population": ["TRACK_COLUMNS", "simulate_tracks"],
+        "rendering": ["render_fov"],
+        "reporters": ["REPORTERS"],
+        "specs": ["ExperimentSpec", "Nuisance"],
+        "writer": ["ExperimentPaths", "write_experiment", "write_experiments"],
+    },
+)

@@ -4,9 +4,12 @@ An anchor is a tracked cell; its positive is the same cell ``time_interval`` fra
 two augmented views), its negative another cell. For several experiments at once see the ``dynaclr`` application.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from viscy_data.triplet.datamodule import TripletDataModule
-from viscy_data.triplet.dataset import TripletDataset
-
-__all__ = ["TripletDataModule", "TripletDataset"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "datamodule": ["TripletDataModule"],
+        "dataset": ["TripletDataset"],
+    },
+)

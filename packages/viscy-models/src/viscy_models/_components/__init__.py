@@ -1,22 +1,14 @@
 """Parts that two or more architectures share."""
 
-from __future__ import annotations
+import lazy_loader
 
-from viscy_models._components.blocks import UNeXt2Decoder, UNeXt2UpStage, icnr_init
-from viscy_models._components.conv_block_2d import ConvBlock2D
-from viscy_models._components.conv_block_3d import ConvBlock3D
-from viscy_models._components.heads import PixelToVoxelHead, PixelToVoxelShuffleHead, UnsqueezeHead
-from viscy_models._components.stems import StemDepthtoChannels, UNeXt2Stem
-
-__all__ = [
-    "ConvBlock2D",
-    "ConvBlock3D",
-    "PixelToVoxelHead",
-    "PixelToVoxelShuffleHead",
-    "StemDepthtoChannels",
-    "UNeXt2Decoder",
-    "UNeXt2Stem",
-    "UNeXt2UpStage",
-    "UnsqueezeHead",
-    "icnr_init",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "blocks": ["UNeXt2Decoder", "UNeXt2UpStage", "icnr_init"],
+        "conv_block_2d": ["ConvBlock2D"],
+        "conv_block_3d": ["ConvBlock3D"],
+        "heads": ["PixelToVoxelHead", "PixelToVoxelShuffleHead", "UnsqueezeHead"],
+        "stems": ["StemDepthtoChannels", "UNeXt2Stem"],
+    },
+)

@@ -1,9 +1,12 @@
 """Encoders for contrastive learning: an image in, an embedding and its projection out."""
 
-from __future__ import annotations
+import lazy_loader
 
-from viscy_models.contrastive.encoder import ContrastiveEncoder
-from viscy_models.contrastive.projection import projection_mlp
-from viscy_models.contrastive.resnet3d import ResNet3dEncoder
-
-__all__ = ["ContrastiveEncoder", "ResNet3dEncoder", "projection_mlp"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "encoder": ["ContrastiveEncoder"],
+        "projection": ["projection_mlp"],
+        "resnet3d": ["ResNet3dEncoder"],
+    },
+)

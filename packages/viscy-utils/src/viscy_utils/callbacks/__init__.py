@@ -1,24 +1,11 @@
 """Callbacks for training and prediction."""
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from viscy_utils.callbacks.checkpoint_visualization import CheckpointVisualization
-    from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
-
-__all__ = ["CheckpointVisualization", "EmbeddingWriter"]
-
-_MODULES = {"CheckpointVisualization": "checkpoint_visualization", "EmbeddingWriter": "embedding_writer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"viscy_utils.callbacks.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "checkpoint_visualization": ["CheckpointVisualization"],
+        "embedding_writer": ["EmbeddingWriter"],
+    },
+)

@@ -24,6 +24,8 @@ _EXPECTED = re.compile(r"Expected an? (.+?)\.?(?: Got value: (.*))?$")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"Problem with given class_path '[\w.]+':$")
 _UNION = re.compile(r"Does not validate against any of the Union subtypes")
+# As Python words it, and as lazy_loader does for packages that load their names on first use.
+_UNKNOWN_NAME = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'|No ([\w.]+) attribute (\w+)")
 _MAX_FOUND = 400
 
 
@@ -149,9 +151,9 @@ def _nearest_key(key: str, keys: Iterable[str]) -> str:
 
 def _nearest_name(message: str) -> str:
     """Nearest class of a module, or nearest argument of a class, where the message is about one."""
-    attribute = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
+    attribute = _UNKNOWN_NAME.search(message)
     if attribute:
-        module, name = attribute.groups()
+        module, name = filter(None, attribute.groups())
         return _suggest(name, dir(importlib.import_module(module)))
     option = re.search(r"class_path '([\w.]+)':\s*Option '([\w.]+)' is not accepted", message)
     if option:

@@ -1,0 +1,7 @@
+"""Version of the installed package."""
+
+from importlib.metadata import version
+
+__all__ = ["__version__"]
+
+__version__ = version("viscy-losses")
