@@ -1,0 +1,245 @@
+"""From the bytes of a tracking table to columns, however the program that wrote it separates, encodes and heads them.
+
+What can be read in one way only is read: tabs or semicolons, decimal commas, UTF-16, a byte order mark, lines of names
+and units below the header. What can be read in two ways is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from viscy_data._optional import require
+from viscy_data.errors import InputError, MissingInputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["REQUIRED", "TextTable", "read_text_table"]
+
+REQUIRED = ("track_id", "t", "y", "x")
+_SEPARATORS = (",", ";", "\t")
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_NAMELESS = "unnamed "
+_MOST_EXTRA_LINES = 3  # TrackMate: long names, short names, units
+_TRACKMATE = ("TRACK_ID", "FRAME", "POSITION_X", "POSITION_Y")
+_UNIT = re.compile(r"\(?(?!pixel)(microns?|[µμu]m|micromet\w+|mm|nm|cm|inch\w*)\)?", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[-+]?\d*[.,]?\d*(e[-+]?\d+)?\s*", re.IGNORECASE)
+_MAYBE_THOUSANDS = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}\s*")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Columns as they were read, and what is needed to speak of their place in the file.
+
+    Parameters
+    ----------
+    columns : pyarrow.Table
+        With the types that their text suggests; dates stay text.
+    first_line : int
+        Line of the first row.
+    notes : tuple of str
+        What had to be assumed to read the file.
+    source : tuple
+        Path, bytes and separator.
+    """
+
+    columns: pa.Table
+    first_line: int
+    notes: tuple[str, ...] = ()
+    source: tuple[Path, bytes, str] = field(default=(Path(), b"", ","), repr=False)
+
+    def text(self, name: str, row: int) -> str:
+        """Return a cell as it is in the file."""
+        path, data, separator = self.source
+        types = {name: require("pyarrow", extra="triplet").string()}
+        return str(_read_csv(path, data, separator, column_types=types)[name][row])
+
+
+def read_text_table(path: Path) -> TextTable:
+    """Read a table of text with a header.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no file.
+    InputError
+        If it is empty or no table, has columns of one name, or can be read in more than one way.
+    """
+    text, notes = _text(path)
+    lines = text.lstrip("\n\r")
+    directive = re.match(r"sep=(.)\r?\n", lines)  # written by Excel
+    lines = lines[directive.end() :] if directive else lines
+    separator = directive.group(1) if directive else _separator(lines)
+    rows = list(islice(csv.reader(io.StringIO(lines), delimiter=separator), 1 + _MOST_EXTRA_LINES))
+    if not rows:
+        raise InputError(str(path), found="an empty file", expected="a CSV table with a header")
+    names = [name.strip() for name in rows[0]]
+    if names.count("") > 1:
+        names = [name or f"{_NAMELESS}{place + 1}" for place, name in enumerate(names)]
+    _check_names(path, names)
+    n_extra = _count_extra_lines(path, names, rows[1:])
+    body = lines.split("\n", 1 + n_extra)[1 + n_extra :]
+    header = io.StringIO()
+    csv.writer(header, delimiter=separator, lineterminator="\n").writerow(names)
+    data = (header.getvalue() + "".join(body)).encode()
+    table = _parse(path, data, separator)
+    return TextTable(_without_empty(table), 2 + n_extra + bool(directive), notes, (path, data, separator))
+
+
+def _text(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Decode a file, with a note where the encoding is a guess."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as err:
+        raise MissingInputError(str(path), found="nothing", expected="a tracking table (CSV)") from err
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
+    if encoding is None and b"\0" in raw[:1000]:
+        encoding = "utf-16-le" if raw[1:2] == b"\0" else "utf-16-be"
+    expected = "a CSV table, encoded as UTF-8"
+    for candidate in [encoding] if encoding else ["utf-8", "cp1252"]:
+        try:
+            text = raw.decode(candidate)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        guessed = ("it is not UTF-8 and was read as Windows-1252; names with accents may be wrong",)
+        return text, guessed if candidate == "cp1252" else ()
+    raise InputError(str(path), found="bytes that are no text", expected=expected, fix="save it as CSV UTF-8")
+
+
+def _separator(text: str) -> str:
+    """Choose the separator that finds most of the required columns in the header, else the most columns."""
+    header = text.partition("\n")[0]
+
+    def found(separator: str) -> tuple[int, int]:
+        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        return len(set(REQUIRED + _TRACKMATE).intersection(names)), len(names)
+
+    return max(_SEPARATORS, key=found)
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]
+    if repeated:
+        places = ", ".join(str(place + 1) for place, name in enumerate(names) if name == repeated[0])
+        raise InputError(
+            str(path),
+            field=", ".join(repeated),
+            found=f"several columns of this name ({repeated[0]!r}: columns {places})",
+            expected="each name once",
+            fix="rename or remove all but one",
+        )
+    if set(_TRACKMATE) <= set(names) and not set(REQUIRED) & set(names):
+        raise InputError(
+            str(path),
+            found=f"an export of TrackMate ({', '.join(_TRACKMATE)}), whose positions are in units of the image",
+            expected=f"columns {', '.join(REQUIRED)}, with y and x in pixels",
+            fix="divide POSITION_Y and POSITION_X by the size of a pixel and rename the columns",
+        )
+
+
+def _count_extra_lines(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Count lines below the header that name columns and units instead of holding numbers."""
+    places = {name: names.index(name) for name in REQUIRED if name in names}
+    n_extra = 0
+    for row in rows:
+        cells = {name: row[place].strip() for name, place in places.items() if place < len(row)}
+        if not any(cells.values()) or any(cell and _NUMBER.fullmatch(cell) for cell in cells.values()):
+            break
+        if len(cells) < len(REQUIRED) or any(cell.casefold() in ("nan", "null") for cell in cells.values()):
+            break
+        if unit := next((name for name in ("y", "x") if _UNIT.fullmatch(cells[name])), None):
+            raise InputError(
+                str(path),
+                field=unit,
+                found=f"the unit {cells[unit]!r} in line {n_extra + 2}",
+                expected="coordinates in pixels",
+                fix="divide y and x by the size of a pixel and remove this line",
+            )
+        n_extra += 1
+    return n_extra if n_extra < len(rows) or n_extra == _MOST_EXTRA_LINES else 0
+
+
+def _parse(path: Path, data: bytes, separator: str) -> pa.Table:
+    table = _read_csv(path, data, separator)
+    marks = {name: _decimal_mark(table[name]) for name in table.column_names}
+    doubtful = [name for name, mark in marks.items() if mark == "doubtful"]
+    with_comma = [name for name, mark in marks.items() if mark == "comma"]
+    if with_comma:
+        again = _read_csv(path, data, separator, decimal_point=",")
+        types = require("pyarrow", extra="triplet").types
+        both = [n for n in table.column_names if types.is_floating(table[n].type) and types.is_string(again[n].type)]
+        if both:
+            raise InputError(
+                str(path),
+                field=f"{with_comma[0]}, {both[0]}",
+                found="decimal commas in one column and decimal points in the other",
+                expected="one of the two",
+                fix="write all numbers with a point",
+            )
+        return _dates_as_text(path, data, separator, again, ",")
+    if doubtful and set(doubtful) & {*REQUIRED, "z"}:
+        raise InputError(
+            str(path),
+            field=doubtful[0],
+            found=f"numbers such as {table[doubtful[0]][0].as_py()!r}, whose comma may mark thousands or decimals",
+            expected="numbers with a decimal point",
+            fix="write them with a point, and without marks for thousands",
+        )
+    return _dates_as_text(path, data, separator, table, ".")
+
+
+def _decimal_mark(column: pa.ChunkedArray) -> str:
+    """Tell whether a text column is one of numbers with decimal commas: "comma", "doubtful" or ""."""
+    if not require("pyarrow", extra="triplet").types.is_string(column.type):
+        return ""
+    values = [value for value in column.to_pylist() if value is not None]
+    with_comma = [value for value in values if "," in value]
+    if not with_comma or not all(_DECIMAL_COMMA.fullmatch(value) for value in with_comma):
+        return ""
+    if not all(_NUMBER.fullmatch(value) and "." not in value for value in values):
+        return ""
+    return "doubtful" if all(_MAYBE_THOUSANDS.fullmatch(value) for value in with_comma) else "comma"
+
+
+def _dates_as_text(path: Path, data: bytes, separator: str, table: pa.Table, decimal_point: str) -> pa.Table:
+    """Read dates and times again as the text that they are in the file."""
+    pa = require("pyarrow", extra="triplet")
+    dates = [name for name in table.column_names if pa.types.is_temporal(table[name].type)]
+    if not dates:
+        return table
+    types = dict.fromkeys(dates, pa.string())
+    return _read_csv(path, data, separator, decimal_point=decimal_point, column_types=types)
+
+
+def _read_csv(path: Path, data: bytes, separator: str, **options: object) -> pa.Table:
+    pa, csv_reader = require("pyarrow", extra="triplet"), require("pyarrow.csv", extra="triplet")
+    try:
+        return csv_reader.read_csv(
+            pa.BufferReader(data),
+            # One block, since types are inferred from the first; callers read many files at once, one thread each.
+            read_options=csv_reader.ReadOptions(use_threads=False, block_size=min(len(data) + 1, 2**31 - 1)),
+            parse_options=csv_reader.ParseOptions(delimiter=separator),
+            convert_options=csv_reader.ConvertOptions(strings_can_be_null=True, **options),
+        )
+    except pa.ArrowInvalid as err:
+        fix = "separate columns by semicolons, or write numbers with a point" if "Expected" in str(err) else ""
+        raise InputError(str(path), found=str(err), expected="a CSV table with a header", fix=fix) from err
+
+
+def _without_empty(table: pa.Table) -> pa.Table:
+    """Drop nameless columns of nothing, which separators at the ends of lines make."""
+    types = require("pyarrow", extra="triplet").types
+    nameless = [name for name in table.column_names if not name or name.startswith(_NAMELESS)]
+    return table.drop_columns([name for name in nameless if types.is_null(table[name].type)])

@@ -1,0 +1,153 @@
+"""Find and read tracking tables."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from viscy_data._optional import require
+from viscy_data.errors import InputError, raise_all
+from viscy_data.stores import canonical_fov_name
+from viscy_data.tracks.columns import check_unique, convert_column
+from viscy_data.tracks.dialect import REQUIRED, read_text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TracksFile", "find_tracks", "read_tracks", "read_tracks_file"]
+
+
+class TracksFile(NamedTuple):
+    """A table, and what the reader had to assume or could not use."""
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
+    """Find the tracking table of a FOV.
+
+    Parameters
+    ----------
+    tracks_path : str or Path
+        Root of the tracking results.
+    fov_name : str
+        ``row/column/fov``.
+
+    Returns
+    -------
+    Path or None
+        The only CSV in the FOV's folder; None when there is no folder or no CSV in it.
+
+    Raises
+    ------
+    InputError
+        If there are several, since nothing says which one is meant.
+    """
+    folder = Path(tracks_path) / canonical_fov_name(fov_name)
+    # Names with a leading dot are left by file managers and unfinished writes.
+    tables = sorted(path for path in folder.glob("*.csv") if not path.name.startswith("."))
+    if len(tables) > 1:
+        raise InputError(
+            str(folder),
+            found=f"{len(tables)} CSV files: {', '.join(path.name for path in tables)}",
+            expected="one tracking table per FOV",
+            fix="keep one and move the others away",
+        )
+    return tables[0] if tables else None
+
+
+def read_tracks(path: str | Path) -> pd.DataFrame:
+    """Read and check a tracking table.
+
+    Separators (comma, semicolon, tab), decimal commas, encodings (UTF-8, UTF-16, Windows-1252) and lines of names and
+    units below the header are recognised; what can be read in two ways is refused.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV with a header. A table of a header alone is an FOV without cells.
+
+    Returns
+    -------
+    pandas.DataFrame
+        In the order of the file: ``track_id``, ``t`` and, when present, ``id``, ``parent_track_id``, ``parent_id`` as
+        int64 (-1 = none; a track that names itself as its parent has none), ``y``, ``x`` and, when present, ``z`` as
+        float32 in pixels. A column ``parent`` of track ids is read as ``parent_track_id``, with a warning. Further
+        columns are kept as they are, dates as text.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no such file.
+    InputError
+        Naming file, column, line and value: empty file, missing or repeated column, values that are no numbers,
+        fractions where whole numbers are due, ids that cannot be held exactly, coordinates that are not finite,
+        negative time, a track that occurs twice in a frame.
+    """
+    file = read_tracks_file(path)
+    for note in file.notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    return file.table
+
+
+def read_tracks_file(path: str | Path) -> TracksFile:
+    """Read a table as :func:`read_tracks` does, and return what it would warn of."""
+    text = read_text_table(Path(path))
+    names = text.columns.column_names
+    raise_all(
+        InputError(str(path), field=name, found=f"columns {', '.join(names)}", expected="this column")
+        for name in REQUIRED
+        if name not in names
+    )
+    columns, errors = {}, []
+    for name in names:
+        try:
+            columns[name] = convert_column(str(path), name, text)
+        except InputError as err:
+            errors.append(err)
+    raise_all(errors)
+    check_unique(str(path), columns["track_id"], columns["t"], text.first_line)
+    columns, notes = _with_parents(columns)
+    if "parent_track_id" in columns:
+        parent = columns["parent_track_id"]
+        parent[parent == columns["track_id"]] = -1
+    return TracksFile(require("pandas", extra="triplet").DataFrame(columns), text.notes + notes)
+
+
+def _with_parents(columns: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Take a column ``parent`` for ``parent_track_id`` if it can be nothing else, or say that there may be lineages."""
+    if "parent_track_id" in columns:
+        return columns, ()
+    candidates = [name for name in columns if "parent" in name.lower() or "mother" in name.lower()]
+    candidates = [name for name in candidates if name != "parent_id"]
+    named = next((name for name in candidates if name.lower() == "parent"), None)
+    if named is not None and (parent := _track_ids(columns, named)) is not None:
+        renamed = {"parent_track_id" if name == named else name: values for name, values in columns.items()}
+        return renamed | {"parent_track_id": parent}, (f"the column {named!r} is read as parent_track_id",)
+    if candidates:
+        listed = ", ".join(map(repr, candidates))
+        return columns, (f"no lineage is read: there is no column parent_track_id, is it {listed}?",)
+    return columns, ()
+
+
+def _track_ids(columns: dict[str, Any], name: str) -> np.ndarray | None:
+    """Return the values of a column if they are ids of tracks of the table, one per track, or none (0, -1, nothing)."""
+    values = np.asarray(columns[name])
+    if values.dtype.kind not in "iuf":
+        return None
+    whole = np.where(np.isnan(values), -1, values) if values.dtype.kind == "f" else values
+    if (whole != np.floor(whole)).any() or (np.abs(whole) >= 2.0**53).any():
+        return None
+    parent, track_id = whole.astype(np.int64), columns["track_id"]
+    known = np.isin(parent, track_id)
+    if (~known & (parent > 0)).any():
+        return None
+    order = np.argsort(track_id, kind="stable")
+    same_track = np.diff(track_id[order]) == 0
+    if (same_track & (np.diff(parent[order]) != 0)).any():
+        return None
+    return np.where(known, parent, -1)
