@@ -82,6 +82,27 @@ def test_the_report_counts_what_the_batches_hold(config):
     assert report.tracks["anchors"].sum() == len(anchors)
 
 
+def test_patches_at_the_border_are_counted_and_measured(config):
+    data = load_data_module([config(final_yx_patch_size=[8, 12], val_experiments=["second"])])
+    data.setup("fit")
+    border = inspect_data(data, n_batches=1).border
+    for side, dataset in (("training", data.train_dataset), ("validation", data.val_dataset)):
+        shifts = []
+        for row in dataset.index.tracks.itertuples():
+            own = []
+            for center, size, extent in ((row.y, 8, 40), (row.x, 12, 48)):
+                free = int(np.floor(center + 0.5)) - size // 2
+                own.append(abs(min(max(free, 0), extent - size) - free))
+            shifts.append(max(own))
+        found = border[border["side"] == side].iloc[0]
+        moved = [shift for shift in shifts if shift]
+        assert found["observations"] == len(shifts)
+        assert (found["moved"], found["median"], found["most"]) == (len(moved), np.median(moved), max(moved))
+    fewer = load_data_module([config("fewer.yml", final_yx_patch_size=[8, 12], max_border_shift=0)])
+    fewer.setup("fit")
+    assert inspect_data(fewer, n_batches=1).border["left_out"].tolist() == [border["moved"].sum()] * 2
+
+
 def test_drawn_pairs_are_those_that_their_titles_name(config):
     data = load_data_module([config()])
     data.setup("fit")

@@ -53,7 +53,9 @@ def experiments(encoded_experiments):
     return encoded_experiments(statistics=("first", "second"))
 
 
-def run(experiments, *, seed=0, num_workers=0, max_epochs=2, recorder=None, ckpt_path=None, **options):
+def run(
+    experiments, *, seed=0, num_workers=0, max_epochs=2, recorder=None, ckpt_path=None, schedule="Constant", **options
+):
     keys = ["ch_0", "ch_1"]
     data = MultiExperimentDataModule(
         str(experiments.yaml),
@@ -73,7 +75,12 @@ def run(experiments, *, seed=0, num_workers=0, max_epochs=2, recorder=None, ckpt
     )
     seed_everything(1)  # the weights
     model = ContrastiveModule(
-        TinyEncoder(), NTXentHCL(temperature=0.5), lr=1e-2, example_input_array_shape=(1, 2, 2, 6, 8)
+        TinyEncoder(),
+        NTXentHCL(temperature=0.5),
+        lr=1e-2,
+        schedule=schedule,
+        warmup_epochs=1,
+        example_input_array_shape=(1, 2, 2, 6, 8),
     )
     recorder = Losses() if recorder is None else recorder
     trainer = Trainer(
@@ -116,10 +123,15 @@ def test_drawing_from_the_global_generator_elsewhere_changes_nothing(experiments
     assert run(experiments, max_epochs=1).train == run(experiments, max_epochs=1, recorder=Noise()).train
 
 
-@pytest.mark.parametrize("save_after", [1, 2, 3, 5])
-def test_a_run_resumed_in_mid_epoch_goes_on_with_the_same_losses(experiments, tmp_path, save_after):
-    whole = run(experiments, recorder=Losses(save_after, tmp_path / "mid.ckpt"))
-    rest = run(experiments, ckpt_path=tmp_path / "mid.ckpt")
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", ["Constant", "WarmupCosine"])
+@pytest.mark.parametrize("save_after", [1, 3, 5])
+def test_a_run_resumed_in_mid_epoch_goes_on_with_the_same_losses(
+    experiments, tmp_path, save_after, schedule, num_workers
+):
+    options = {"schedule": schedule, "num_workers": num_workers}
+    whole = run(experiments, recorder=Losses(save_after, tmp_path / "mid.ckpt"), **options)
+    rest = run(experiments, ckpt_path=tmp_path / "mid.ckpt", **options)
     assert rest.train == whole.train[save_after:]
 
 

@@ -38,6 +38,10 @@ class BatchReport:
     tracks : DataFrame
         Per experiment ``side`` (of the split), ``tracks``, ``observations``, ``anchors``, and ``without_positive``:
         tracks of which no observation is an anchor.
+    border : DataFrame
+        Per experiment ``side``, ``observations``, ``moved`` (those whose patch the edge of the image moves), ``median``
+        and ``most`` (pixels that those are moved by), and ``left_out`` (by ``max_border_shift``, over all experiments
+        of the side).
     """
 
     composition: dict[str, Any]
@@ -47,6 +51,7 @@ class BatchReport:
     coverage: float
     tau_hours: pd.DataFrame
     tracks: pd.DataFrame
+    border: pd.DataFrame
 
 
 def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> BatchReport:
@@ -75,6 +80,7 @@ def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> Batch
         coverage=sampler.coverage(0),
         tau_hours=_tau_hours(dataset, anchors, tau),
         tracks=pd.concat([_track_counts(part).assign(side=side) for side, part in sides]),
+        border=pd.concat([_border_shifts(part).assign(side=side) for side, part in sides]),
     )
 
 
@@ -99,6 +105,15 @@ def _track_counts(dataset: MultiExperimentTripletDataset) -> pd.DataFrame:
     )
 
 
+def _border_shifts(dataset: MultiExperimentTripletDataset) -> pd.DataFrame:
+    index = dataset.index
+    shift = index.tracks["border_shift"]
+    names = index.tracks["experiment"].astype(str)
+    moved = shift[shift > 0].groupby(names).agg(moved="size", median="median", most="max")
+    table = shift.groupby(names).agg(observations="size").join(moved)
+    return table.fillna(0).assign(left_out=index.n_border)
+
+
 def report_tables(report: BatchReport, n_ranks: int = 1) -> list[ReportTable]:
     """Lay a report out.
 
@@ -114,7 +129,7 @@ def report_tables(report: BatchReport, n_ranks: int = 1) -> list[ReportTable]:
         n_anchors = report.composition["anchors"]
         rows = [(name.replace("_", " "), str(count), f"{count / n_anchors:.1%}") for name, count in fallbacks.items()]
         tables.append(ReportTable("What the data could not satisfy", ("fall-back", "anchors", "share"), rows))
-    return [*tables, _tau_table(report), _tracks_table(report)]
+    return [*tables, _tau_table(report), _tracks_table(report), _border_table(report)]
 
 
 def _tau_table(report: BatchReport) -> ReportTable:
@@ -131,6 +146,16 @@ def _tracks_table(report: BatchReport) -> ReportTable:
         rows.append((str(name), row["side"], *counts, f"{row['without_positive']} ({share:.0%})"))
     heads = ("experiment", "side", "observations", "anchors", "tracks", "tracks without a positive")
     return ReportTable("Cells", heads, rows)
+
+
+def _border_table(report: BatchReport) -> ReportTable:
+    rows = []
+    for name, row in report.border.iterrows():
+        moved = f"{row['moved']:.0f} ({row['moved'] / row['observations']:.1%})"
+        pixels = (f"{row[column]:.0f}" for column in ("median", "most"))
+        rows.append((str(name), row["side"], moved, *pixels, str(row["left_out"])))
+    heads = ("experiment", "side", "patches moved", "median px", "most px", "left out of this side")
+    return ReportTable("Cells at the border: patches that the edge of the image moves", heads, rows)
 
 
 def _epoch_table(report: BatchReport, n_ranks: int) -> ReportTable:

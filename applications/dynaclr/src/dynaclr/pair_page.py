@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.dataset import MultiExperimentTripletDataset
 from viscy_data.files import replacing
-from viscy_data.patches import patch_start
 from viscy_utils.evaluation.image_tiles import Block, Tile, contrast_limits, draw_blocks
 from viscy_utils.reports.numbers import duration
 
@@ -34,7 +32,7 @@ class PairImages(NamedTuple):
         Hour of the anchor, and how much later the positive is.
     channels : list of list of str
         Per pair the name of the channel at each position.
-    places : ndarray of float, shape (N, 2, 2)
+    places : ndarray of int, shape (N, 2, 2)
         Y and X of the cell in the patch of the anchor and of the positive, in pixels.
     um_per_px : list of float
         Of each pair; 0 where the store does not say.
@@ -67,7 +65,7 @@ def example_pairs(data: MultiExperimentDataModule, n_pairs: int = 24) -> PairIma
     hours = {config.name: config.interval_minutes / 60 for config in registry.experiments}
     starts = {config.name: config.start_hpi for config in registry.experiments}
     unit = {name: "after infection" if start else "into the recording" for name, start in starts.items()}
-    places = [_places(dataset, each, batch["anchor"].shape[-2:]) for each in (pairs.anchors, pairs.positives)]
+    places = [dataset.places(each) for each in (pairs.anchors, pairs.positives)]
     return PairImages(
         batch["anchor"][:, :, middle].numpy(),
         batch["positive"][:, :, middle].numpy(),
@@ -93,16 +91,6 @@ def _spread(data: MultiExperimentDataModule, n_pairs: int) -> list[int]:
     groups = dataset.index.tracks.iloc[rows].groupby(["experiment", "condition"], observed=True)
     chosen = np.argsort(groups.cumcount().to_numpy(), kind="stable")[:n_pairs]
     return positions[chosen[np.argsort(groups.ngroup().to_numpy()[chosen], kind="stable")]].tolist()
-
-
-def _places(dataset: MultiExperimentTripletDataset, rows: np.ndarray, final_size: tuple[int, int]) -> np.ndarray:
-    """Say where the cells are in their patches, shape (N, 2)."""
-    cells: pd.DataFrame = dataset.index.tracks.iloc[rows]
-    places = []
-    for axis, read, final in zip("yx", dataset.size[1:], final_size, strict=True):
-        start = patch_start(cells[f"{axis}_clamp"].to_numpy(), read) + read // 2 - final // 2
-        places.append(cells[axis].to_numpy() - start)
-    return np.stack(places, axis=1)
 
 
 def _pixel_sizes(dataset: MultiExperimentTripletDataset, rows: np.ndarray) -> list[float]:

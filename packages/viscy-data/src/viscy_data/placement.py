@@ -106,8 +106,8 @@ class Placement:
 
     @property
     def place(self) -> Pixels:
-        """Where the cell is in the final patch."""
-        return self.pixel - self.final_start
+        """Where the cell is in what the model sees."""
+        return self.pixel - self._wanted - self.cut
 
     @cached_property
     def _wanted(self) -> Pixels:

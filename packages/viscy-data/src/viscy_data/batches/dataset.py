@@ -191,7 +191,7 @@ class PatchDataset(Dataset):
         return self.cells[self._record_columns].iloc[rows].to_dict("records")
 
     def places(self, rows: Rows) -> Rows:
-        """Return where cells are in their final patches, (B, 2): row and column."""
+        """Return where cells are in what the model sees of them, (B, 2): row and column."""
         return np.stack([along.place for along in self._placements(rows)], axis=1)
 
     def source_digests(self) -> list[dict[str, Any]]:
