@@ -1,6 +1,6 @@
 """Batched transforms beside MONAI sample by sample, Kornia, torchvision and bare torch, in the same run.
 
-    python benchmarks/transforms.py [--quick] [--device cpu|cuda] [--threads N] [--only NAME ...]
+    uv run --with kornia python benchmarks/transforms.py [--quick] [--device cpu|cuda] [--threads N] [--only NAME ...]
 
 All forms of one transform take turns, so that a busy machine slows all alike; medians are compared. A ratio above 1
 says how many times faster ours is than its best peer. Bare torch is what one would write by hand for the same result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -142,6 +143,66 @@ def test_a_single_slice_is_not_turned_out_of_its_plane():
     x = torch.ones(4, 1, 1, 9, 9)
     out = affine(rotate_range=[0.0, 0.3, 0.3], translate_range=[0.5, 0.0, 0.0])({"x": x})["x"]
     assert (out[..., 4, 4] > 0.99).all()
+
+
+FIXED = {
+    "rotate_range": (0.7, -0.5, 0.3),
+    "scale_range": (1.3, 0.9, 1.1),
+    "shear_range": (0.25, -0.15, 0.05, 0.3, -0.2, 0.1),
+    "translate_range": (3 / 33, 2 / 33, 1 / 33),
+}
+
+
+def recovered_map(**values):
+    """Return matrix and shift, in x, y, z and pixels, of the affine map with ranges of one value each."""
+    size, around = 33, 4
+    axis = torch.arange(size) - size // 2.0
+    zyx = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))  # interpolation is exact on ramps
+    ranges = {key: [(value, value) for value in entry] for key, entry in values.items()}
+    out = affine(**ranges)({"x": zyx[None]})["x"][0]
+    middle = (slice(None), *[slice(size // 2 - around, size // 2 + around + 1)] * 3)
+    to = zyx[middle].flatten(1).flip(0).numpy().astype(float)
+    source = out[middle].flatten(1).flip(0).numpy().astype(float)
+    *inverse, moved = np.linalg.lstsq(np.vstack([to, np.ones_like(to[:1])]).T, source.T, rcond=None)[0]
+    matrix = np.linalg.inv(np.array(inverse).T)
+    return matrix, -matrix @ moved * (size - 1) / size
+
+
+def test_an_affine_map_of_all_parts_is_that_of_the_reference():
+    # kornia 0.9.0, get_affine_matrix3d in float64: what published augmentations were tuned with
+    matrix, shift = recovered_map(**FIXED)
+    expected = [
+        [0.8119623, 0.1976864, 0.7632966],
+        [-0.7850906, 0.8931095, -0.2206515],
+        [-0.1093103, -0.4019984, 1.1799955],
+    ]
+    np.testing.assert_allclose(matrix, expected, atol=1e-5)
+    np.testing.assert_allclose(shift, [1, 2, 3], atol=1e-4)
+
+
+def test_an_affine_map_shears_scales_rotates_and_shifts():
+    z, y, x = FIXED["rotate_range"]
+    cross = np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]])
+    power, rotation = np.eye(3), np.zeros((3, 3))
+    for k in range(30):  # the exponential series
+        rotation += power
+        power = power @ cross / (k + 1)
+    zy, zx, yz, yx, xz, xy = (-np.tan(angle) for angle in FIXED["shear_range"])
+    expected = np.empty((3, 3))
+    for column, point in enumerate(np.eye(3)):
+        px, py, pz = point
+        px, py = px + zx * pz, py + zy * pz
+        px, pz = px + yx * py, pz + yz * py
+        py, pz = py + xy * px, pz + xz * px
+        expected[:, column] = rotation @ (np.array([px, py, pz]) * FIXED["scale_range"][::-1])
+    np.testing.assert_allclose(recovered_map(**FIXED)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-3])
+def test_small_rotations_are_exact(angle):
+    matrix, _ = recovered_map(rotate_range=(angle, 0.0, 0.0))
+    expected = [[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    np.testing.assert_allclose(matrix, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from kornia.geometry.transform import get_affine_matrix3d
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from viscy_transforms._batched import BatchedRandom, BatchedRandomd, as_range
+from viscy_transforms._geometric.affine_matrix import affine_matrix
 
 __all__ = ["BatchedRandAffined"]
 
@@ -91,14 +90,14 @@ class _BatchedRandAffine(BatchedRandom):
 
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         n = data.shape[0]
-        angles = torch.stack([self._uniform(n, *pair) for pair in self.rotate], 1) * (180 / math.pi)
+        rotation = torch.stack([self._uniform(n, *pair) for pair in self.rotate], 1)
         shears = [self._uniform(n, *pair) for pair in self.shear]
         fractions = torch.stack([self._uniform(n, *pair) for pair in self.translate], 1)
         scale = torch.stack([self._uniform(n, *pair) for pair in self.scale], 1)
         if self.isotropic:
             scale = scale[:, :1].expand(n, 3)
         size = torch.tensor([data.shape[-1], data.shape[-2], data.shape[-3] if data.ndim == 5 else 1])
-        matrix = get_affine_matrix3d(fractions * size, torch.zeros(n, 3), scale, angles, *shears)
+        matrix = affine_matrix(fractions * size, rotation, scale, shears)
         return (torch.linalg.inv_ex(matrix).inverse,)
 
     def _transform(self, data: Tensor, inverse: Tensor) -> Tensor:
