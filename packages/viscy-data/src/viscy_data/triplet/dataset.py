@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -11,12 +10,12 @@ import numpy as np
 
 from viscy_data._optional import require
 from viscy_data.batches.dataset import PatchDataset
-from viscy_data.errors import InputError, raise_all
-from viscy_data.placement import border_shift
+from viscy_data.cells import cells_inside, check_fovs
+from viscy_data.errors import raise_all
 from viscy_data.stores import FovInfo, describe_position
 from viscy_data.triplet.pairs import TrackPairs
 from viscy_data.typing import INDEX_COLUMNS
-from viscy_data.windows import PatchWindow, check_fovs_hold
+from viscy_data.windows import PatchWindow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,9 +113,9 @@ class TripletDataset(PatchDataset):
         raise_all(window.problems())
         self.positions = tuple(fov if isinstance(fov, FovInfo) else describe_position(fov) for fov in positions)
         self.time_interval, self.return_negative = time_interval, return_negative
-        raise_all(_misfits(self.positions, channel_names, window))
+        raise_all(check_fovs(self.positions, channel_names, window))
         self.channel_indices = [[fov.channel_names.index(name) for name in channel_names] for fov in self.positions]
-        tracks = _inside(self.positions, _concatenate(self.positions, tracks_tables), window)
+        tracks = cells_inside(self.positions, _concatenate(self.positions, tracks_tables), window)
         if predict_cells:
             tracks = _select_tracks(tracks, include_fov_names, include_track_ids)
         super().__init__(
@@ -176,50 +175,6 @@ class TripletDataset(PatchDataset):
             _logger.info("%d anchors without a negative are left out", (~has_negative).sum())
             rows = rows[has_negative]
         return rows
-
-
-def _misfits(positions: Sequence[FovInfo], channels: Sequence[str], window: PatchWindow) -> list[InputError]:
-    """Say what of the request no FOV can give."""
-    errors = []
-    for fov in positions:
-        if absent := [name for name in channels if name not in fov.channel_names]:
-            expected = f"one of {', '.join(fov.channel_names)}"
-            where = f"{fov.store}, FOV {fov.name}"
-            errors.append(InputError(where, field="source_channel", found=", ".join(absent), expected=expected))
-    for store in dict.fromkeys(fov.store for fov in positions):
-        own = [fov for fov in positions if fov.store == store]
-        errors += check_fovs_hold(own, window.slices, window.read_size[1:], store, window.read_name)
-    return errors
-
-
-def _inside(positions: Sequence[FovInfo], tracks: pd.DataFrame, window: PatchWindow) -> pd.DataFrame:
-    """Leave out, with a warning, observations outside their image or after its last frame; measure border shifts."""
-    extent = np.array([fov.shape for fov in positions])[tracks["fov_index"]]
-    late = tracks["t"].to_numpy() >= extent[:, 0]
-    beyond = np.zeros(len(tracks), bool)
-    for name, axis in (("y", 3), ("x", 4)):
-        center = tracks[name].to_numpy()
-        beyond |= ~((center >= 0) & (center < extent[:, axis]))
-    for left_out, why in ((late, "beyond the last frame of their image"), (beyond & ~late, "outside their image")):
-        if left_out.any():
-            names = sorted(set(tracks["fov_name"][left_out]))
-            warnings.warn(
-                f"{int(left_out.sum())} of {len(tracks)} tracked cells are {why} and left out, "
-                f"in FOVs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}",
-                stacklevel=4,
-            )
-    keep = ~(late | beyond)
-    tracks, extent = tracks[keep], extent[keep]
-    sizes = window.final_size[1:]
-    along = [border_shift(tracks[name], extent[:, 3 + axis], sizes[axis]) for axis, name in enumerate("yx")]
-    tracks = tracks.assign(border_shift=np.maximum(*along).astype(np.int16))
-    if window.max_border_shift is not None:
-        near = (tracks["border_shift"] > window.max_border_shift).to_numpy()
-        _logger.info("%d of %d tracked cells are left out at the border (max_border_shift)", near.sum(), len(near))
-        tracks = tracks[~near]
-    if not len(tracks):
-        raise ValueError(f"none of {len(keep)} tracked cells has a patch of {sizes} inside the image")
-    return tracks.reset_index(drop=True)
 
 
 def _concatenate(positions: Sequence[FovInfo], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
