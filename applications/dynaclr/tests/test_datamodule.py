@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from torch import nn
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from dynaclr.neighbors import anchor_neighbors
 from viscy_data.batches import TransformPipeline
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.distributed import FixedOrderBatchSampler
 from viscy_data.errors import InputError
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_transforms import BatchedRandScaleIntensityd, NormalizeSampled
+from viscy_utils.embeddings.store import build_anndata, observation_table, write_anndata
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),  # advice for real runs
@@ -124,6 +127,10 @@ def plates(experiments, images):
         ({"seed": -1}, "seed"),
         ({"hcl_beta": -1.0}, "hcl_beta"),
         ({"max_per_lineage": 0}, "max_per_lineage"),
+        ({"neighbor_fraction": 0.5}, "neighbor_embeddings"),
+        ({"neighbor_embeddings": "e.zarr"}, "neighbor_embeddings"),
+        ({"neighbor_embeddings": "e.zarr", "neighbor_fraction": 1.5}, "neighbor_fraction"),
+        ({"n_neighbors": 0}, "n_neighbors"),
         ({"val_experiments": "second"}, "val_experiments"),
         ({"val_experiments": ["second", "second"]}, "val_experiments"),
         ({"predict_experiments": []}, "predict_experiments"),
@@ -336,6 +343,44 @@ def test_negatives_reach_the_model_and_are_cropped(experiments):
 def test_at_most_so_many_anchors_of_a_lineage_are_in_a_batch(experiments):
     seen = fit(module(experiments, max_per_lineage=2, condition_balanced=False))
     assert all(batch["lineage"].unique(return_counts=True)[1].max() <= 2 for batch in seen["train"])
+
+
+def write_embeddings(path, anchors, seed):
+    """Random features of some anchors."""
+    features = np.random.default_rng(seed).normal(size=(len(anchors), 3))
+    obs = observation_table(anchors[["experiment", "fov_name", "track_id", "t"]])
+    write_anndata(build_anndata(features, obs, {}), path)
+
+
+def test_near_neighbours_replace_part_of_the_training_batches(experiments, tmp_path):
+    plain = module(experiments, val_experiments=[])
+    plain.setup("fit")
+    anchors = plain.train_dataset.index.valid_anchors
+    write_embeddings(tmp_path / "embeddings.zarr", anchors, 0)
+    options = {"neighbor_embeddings": str(tmp_path / "embeddings.zarr"), "neighbor_fraction": 0.25, "n_neighbors": 3}
+    data = module(experiments, val_experiments=[], **options)
+    data.setup("fit")
+    sampler, before = data.train_sampler(), plain.train_sampler()
+    neighbors = anchor_neighbors(anchors, tmp_path / "embeddings.zarr", 3)
+    n_came = 0
+    for number in range(sampler.n_batches):
+        old, new = before.batch(number).tolist(), sampler.batch(number).tolist()
+        for came in set(new) - set(old):
+            assert any(came in neighbors[anchor] for anchor in set(new) & set(old))
+            n_came += 1
+    assert n_came == sampler.stats()["neighbors"]["delivered"] > sampler.n_batches / 2
+    assert fit(data)["train"]
+
+
+def test_neighbours_follow_embeddings_that_were_written_meanwhile(experiments, tmp_path):
+    data = module(experiments, val_experiments=[], neighbor_embeddings=str(tmp_path / "e.zarr"), neighbor_fraction=0.25)
+    data.setup("fit")
+    batches = []
+    for seed in range(2):
+        shutil.rmtree(tmp_path / "e.zarr", ignore_errors=True)
+        write_embeddings(tmp_path / "e.zarr", data.train_dataset.index.valid_anchors, seed)
+        batches.append(list(data.train_dataloader().sampler))
+    assert batches[0] != batches[1]
 
 
 # Transforms

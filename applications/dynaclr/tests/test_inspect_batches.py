@@ -15,6 +15,7 @@ from dynaclr.config import load_data_module
 from dynaclr.inspection import inspect_data
 from dynaclr.pair_page import example_pairs
 from viscy_data.errors import InputError
+from viscy_utils.embeddings.store import build_anndata, observation_table, write_anndata
 
 
 @pytest.fixture
@@ -65,6 +66,19 @@ def test_shares_coverage_tau_and_lost_tracks_are_printed_and_pairs_drawn(config,
     assert re.search(r"second\W+1\.00", done.output)  # hours: one frame of the slower experiment
     assert re.search(r"first\W+training\W+22\W+\d+\W+6\W+1 \(17%\)", done.output)  # the cell seen once
     assert image.imread(tmp_path / "out" / "pairs.png").std() > 0
+
+
+def test_shares_of_near_neighbours_are_printed(config, tmp_path):
+    data = load_data_module([config()])
+    data.setup("fit")
+    anchors = data.train_dataset.index.valid_anchors
+    obs = observation_table(anchors[["experiment", "fov_name", "track_id", "t"]])
+    features = np.random.default_rng(0).normal(size=(len(obs), 2))
+    write_anndata(build_anndata(features, obs, {}), tmp_path / "e.zarr")
+    path = config(neighbor_embeddings=str(tmp_path / "e.zarr"), neighbor_fraction=0.25)
+    done = run("-c", path, "--output", tmp_path / "out", "--pairs", 2)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"neighbors\W+near an anchor\W+25\.0%\W+\d+\.\d%", done.output)
 
 
 def test_the_report_counts_what_the_batches_hold(config):

@@ -176,8 +176,8 @@ def _shares_table(composition: dict[str, Any]) -> ReportTable:
     for axis, unit in units.items():
         for name, counts in composition.get(axis, {}).items():
             rows.append((axis, name, f"{counts['asked'] / unit:.1%}", f"{counts['delivered'] / unit:.1%}"))
-    if "leaky" in composition:
-        leak = composition["leaky"]
-        shares = (f"{leak[key] / n_anchors:.1%}" for key in ("asked", "delivered"))
-        rows.append(("leak", "from other experiments", *shares))
+    for axis, head in (("leaky", ("leak", "from other experiments")), ("neighbors", ("neighbors", "near an anchor"))):
+        if axis in composition:
+            counts = composition[axis]
+            rows.append((*head, f"{counts['asked'] / n_anchors:.1%}", f"{counts['delivered'] / n_anchors:.1%}"))
     return ReportTable(f"Shares in {n_batches} batches", ("axis", "", "asked", "delivered"), rows)

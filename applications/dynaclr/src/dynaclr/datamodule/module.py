@@ -20,6 +20,7 @@ from dynaclr.datamodule.trainer_checks import compare_beta, compare_leak, refuse
 from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from dynaclr.neighbors import anchor_neighbors
 from dynaclr.tau_sampling import checked_decay_rate, checked_tau_range
 from viscy_data.batches.datamodule import BatchDataModule
 from viscy_data.channel_dropout import ChannelDropout
@@ -87,6 +88,14 @@ class MultiExperimentDataModule(BatchDataModule):
         Experiments to predict; all by default.
     max_per_lineage : int, optional
         Most anchors of one lineage in a training batch.
+    neighbor_embeddings : str, optional
+        Embeddings of an earlier run, by which near neighbours are found: cells of other lineages of the experiment that
+        look like an anchor (hard negatives). They are read whenever the training batches are made, so that
+        ``reload_dataloaders_every_n_epochs`` of the trainer takes in what has been written meanwhile.
+    neighbor_fraction : float, default 0.0
+        Fraction of each training batch that is replaced by near neighbours of other anchors in it.
+    n_neighbors : int, default 10
+        Near neighbours to choose from for each anchor.
     return_negative : bool, default False
         Add negatives to batches, for triplet losses.
     dask_address : str, optional
@@ -139,6 +148,9 @@ class MultiExperimentDataModule(BatchDataModule):
         training_channels: Literal["shared", "all"] | list[str] | None = None,
         predict_experiments: list[str] | None = None,
         max_per_lineage: int | None = None,
+        neighbor_embeddings: str | None = None,
+        neighbor_fraction: float = 0.0,
+        n_neighbors: int = 10,
         return_negative: bool = False,
         dask_address: str | None = None,
         max_border_shift: int | None = None,
@@ -166,6 +178,13 @@ class MultiExperimentDataModule(BatchDataModule):
                     predict_experiments is None or (is_names(predict_experiments) and len(predict_experiments) > 0),
                     f"{_NAMES}, or null for all experiments",
                 ),
+                Option(
+                    "neighbor_embeddings",
+                    neighbor_embeddings,
+                    (neighbor_embeddings is None) == (neighbor_fraction == 0),
+                    "a store of embeddings if, and only if, neighbor_fraction is above 0",
+                ),
+                Option("n_neighbors", n_neighbors, is_count(n_neighbors, 1), "a whole number of at least 1"),
                 Option("hcl_beta", hcl_beta, is_number(hcl_beta, 0), "a number of at least 0"),
                 Option("cache_pool_bytes", cache_pool_bytes, is_count(cache_pool_bytes), "bytes, at least 0"),
             ],
@@ -181,6 +200,7 @@ class MultiExperimentDataModule(BatchDataModule):
             temporal_window_hours=temporal_window_hours,
             temporal_global_fraction=temporal_global_fraction,
             max_per_lineage=max_per_lineage,
+            neighbor_fraction=neighbor_fraction,
         )
         self._dropout = ChannelDropout(channel_dropout_channels or [], channel_dropout_prob)
         self._default_dropout = channel_dropout_channels is None
@@ -190,6 +210,7 @@ class MultiExperimentDataModule(BatchDataModule):
         self.hcl_beta, self.cache_pool_bytes, self.return_negative = hcl_beta, cache_pool_bytes, return_negative
         self.training_channels, self.dask_address = training_channels, dask_address
         self.include_wells, self.exclude_fovs = include_wells, exclude_fovs
+        self.neighbor_embeddings, self.n_neighbors = neighbor_embeddings, n_neighbors
         self._registry: ExperimentRegistry | None = None
 
     @property
@@ -293,11 +314,15 @@ class MultiExperimentDataModule(BatchDataModule):
     def train_sampler(self, world: World | None = None) -> FlexibleBatchSampler:
         """Return what composes the training batches, of a lone process by default."""
         index = self.train_dataset.index
-        columns = ["experiment", "condition", "hours_post_infection", "lineage_id"]
-        plan = dataclasses.replace(self.plan, batch_size=self.batch_size)
+        columns = ["experiment", "fov_name", "track_id", "t", "condition", "hours_post_infection", "lineage_id"]
         anchors = index.tracks[columns].iloc[index.anchor_rows]
+        plan, near = self.plan, None
+        if plan.batch_size != self.batch_size:
+            plan = dataclasses.replace(plan, batch_size=self.batch_size)
+        if self.neighbor_embeddings is not None:
+            near = anchor_neighbors(anchors, self.neighbor_embeddings, self.n_neighbors)
         return FlexibleBatchSampler.from_plan(
-            anchors, plan, world, self.seed, columns=AnchorColumns(lineage="lineage_id")
+            anchors, plan, world, self.seed, columns=AnchorColumns(lineage="lineage_id"), neighbors=near
         )
 
     def n_anchors(self) -> dict[str, int]:
