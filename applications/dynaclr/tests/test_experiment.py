@@ -279,7 +279,7 @@ def test_an_unquoted_date_is_a_text(make_experiment, tmp_path):
     [
         ("", "an empty file"),
         ("experiment: []", "found    the keys experiment\n"),
-        ("- a", "found    list"),
+        ("- a", "found    no keys but a list"),
         ("experiments: []", "at least one entry"),
         ("experiments: [", "valid YAML"),
         ("experiments: [3]", "experiment 1\n  found    3"),

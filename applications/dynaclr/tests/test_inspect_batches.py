@@ -17,6 +17,13 @@ from dynaclr.pair_page import example_pairs
 from viscy_data.errors import InputError
 from viscy_utils.embeddings.store import build_anndata, observation_table, write_anndata
 
+DATA = """
+data:
+  class_path: dynaclr.datamodule.MultiExperimentDataModule
+  init_args:
+    {experiments_yaml: x.yml, val_experiments: [], z_range: [0, 1], yx_patch_size: [8, 8], final_yx_patch_size: [8, 8]}
+"""
+
 
 @pytest.fixture
 def experiments(encoded_experiments):
@@ -177,9 +184,12 @@ def test_an_existing_page_is_kept_unless_told(config, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "nothing"),
-        ("- 1", "expected a mapping"),
-        ("model: {}", "field data"),
+        (None, "no such file"),
+        ("- 1", "found    no keys but a list"),
+        ("seed_everything: 1", "field data"),
+        (f"{DATA}\nfoo: 3", "field foo\n  found    an unknown key"),
+        (f"{DATA}\nfoo: {{}}", "field foo\n  found    an unknown key"),
+        ("data: {}\ndata: {}", "field data\n  found    given twice, in lines 1 and 2"),
         ("data: {class_path: dynaclr.datamodule.MultiExperimentDataModule, init_args: {batch_sise: 3}}", "batch_sise"),
     ],
 )

@@ -18,7 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["refuse_existing", "replacing"]
+from viscy_data.checks import near_matches
+from viscy_data.errors import MissingInputError
+
+__all__ = ["missing_path", "refuse_existing", "replacing"]
 
 _REMEDY = "remove it or choose another path"
 
@@ -80,6 +83,31 @@ def refuse_existing(path: str | Path, overwrite: bool = False, *, remedy: str = 
     """
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists; {remedy}")
+
+
+def missing_path(path: str | Path, *, field: str = "", expected: str = "", fix: str = "") -> MissingInputError:
+    """Make the error for a file or folder that is not there, with the names near it.
+
+    Parameters
+    ----------
+    path : str or Path
+    field, expected, fix : str, optional
+        Of the error. Where a name near the missing one is found, it takes the place of ``fix``.
+
+    Returns
+    -------
+    MissingInputError
+        To be raised.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        return MissingInputError(str(path), field=field, found=f"no folder {folder}", expected=expected, fix=fix)
+    try:
+        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError:  # a folder that must not be listed
+        names = []
+    near = near_matches(Path(path).name, names, otherwise=fix, cutoff=0.7)
+    return MissingInputError(str(path), field=field, found="no such file", expected=expected, fix=near)
 
 
 def _beside(path: Path) -> Path:

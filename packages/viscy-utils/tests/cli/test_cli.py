@@ -187,6 +187,11 @@ def test_every_process_asks_for_the_log_folder_equally_often(tmp_path, is_global
     [
         ({"trainer": {"max_step": 3}}, ["trainer.max_step", "unknown key", "trainer.max_steps"]),
         ({"dta": {"class_path": "x"}}, ["dta", "unknown key", "did you mean 'data'"]),
+        ({"dta": {}}, ["config.yml, field dta", "unknown key"]),
+        ({"dta": None}, ["config.yml, field dta", "unknown key"]),
+        ({"trainer": {"max_step": {}}}, ["config.yml, field trainer.max_step", "unknown key"]),
+        ({"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                                     "init_args": {"save_topk": {}}}]}}, ["trainer.callbacks", "save_topk"]),
         ({"model": f"{BORING}.BoringModle"}, ["field model", "attribute 'BoringModle'", "did you mean 'BoringModel'"]),
         ({"data": "viscy_data.TripletDataModul"}, ["field data", "attribute Trip", "did you mean 'TripletDataModule'"]),
         ({"model": "no_such_package.Model"}, ["field model", "no_such_package"]),

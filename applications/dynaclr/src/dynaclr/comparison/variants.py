@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from viscy_data.errors import InputError, MissingInputError, raise_all
+from viscy_data.errors import InputError, raise_all
+from viscy_data.yaml_reading import read_mapping
 
 __all__ = ["Variant", "read_variants"]
 
@@ -54,13 +53,7 @@ def read_variants(path: str | Path) -> list[Variant]:
         If the file is missing, no YAML or of another form; all problems together.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except FileNotFoundError as err:
-        raise MissingInputError(str(path), found="no such file", expected="a YAML file of variants") from err
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as err:
-        raise InputError(str(path), found=f"no YAML ({err})", expected="a YAML file of variants") from err
-    named = content.get("variants") if isinstance(content, Mapping) else None
+    named = read_mapping(path, "a YAML file of variants").get("variants")
     if not isinstance(named, Mapping) or not named:
         raise InputError(
             str(path),

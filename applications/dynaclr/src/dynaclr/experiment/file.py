@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dynaclr.experiment.config import ExperimentConfig
 from viscy_data.checks import near_matches
-from viscy_data.errors import InputError, MissingInputError
+from viscy_data.errors import InputError
+from viscy_data.yaml_reading import read_mapping
 
 __all__ = ["read_experiments"]
 
@@ -58,18 +56,10 @@ def read_experiments(path: str | Path) -> tuple[list[ExperimentConfig], list[Inp
 
 
 def _entries(path: Path) -> list[Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise MissingInputError(str(path), found="nothing", expected="a YAML file with experiments") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise InputError(str(path), found=" ".join(str(err).split()), expected="valid YAML") from err
     expected = "the key `experiments` with a list of experiments"
-    if content is None:
-        raise InputError(str(path), found="an empty file", expected=expected)
-    if not isinstance(content, dict) or "experiments" not in content:
-        found = f"the keys {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
-        raise InputError(str(path), found=found, expected=expected)
+    content = read_mapping(path, expected)
+    if "experiments" not in content:
+        raise InputError(str(path), found=f"the keys {', '.join(map(str, content))}", expected=expected)
     if unknown := [key for key in content if key != "experiments"]:
         raise InputError(str(path), field=str(unknown[0]), found="an unknown key", expected=expected)
     if not isinstance(content["experiments"], list) or not content["experiments"]:
@@ -93,8 +83,8 @@ def _check_fields(entry: dict[str, Any], where: str) -> list[InputError]:
 
 def _prepared(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     values = dict(entry)
-    if isinstance(values.get("date"), datetime.date | int):
-        values["date"] = str(values["date"])  # YAML reads an unquoted 2024-11-05 as a date
+    if isinstance(values.get("date"), int):
+        values["date"] = str(values["date"])  # 20241105 without quotes
     for key in _PATHS:
         value = values.get(key)
         if isinstance(value, str) and value and "://" not in value:

@@ -6,18 +6,18 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import lazy_instance
+from jsonargparse import Namespace, lazy_instance
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from viscy_data.errors import InputError, MissingInputError, reading_input
 from viscy_utils.cli.config_errors import condensed, first_cause
+from viscy_utils.cli.config_files import PARSER_MODE, config_paths, read_configs, refuse_dropped_keys
 from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 from viscy_utils.runs.trainer import VisCyTrainer
 
@@ -43,8 +43,15 @@ class ConfigSaver(SaveConfigCallback):
 class VisCyCLI(LightningCLI):
     """Lightning's command line with the subcommands ``preprocess``, ``export``, ``precompute``, ``convert_to_anndata``.
 
-    Takes the arguments of ``lightning.pytorch.cli.LightningCLI``.
+    Takes the arguments of ``lightning.pytorch.cli.LightningCLI``, and ``only``, the one subcommand to build a parser
+    for, which is faster than a parser for each.
     """
+
+    def __init__(self, *args: Any, only: str | None = None, **kwargs: Any) -> None:
+        if only is not None:
+            skipped = self.subcommands()[only]
+            self.subcommands = lambda: {only: skipped}
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -66,8 +73,11 @@ class VisCyCLI(LightningCLI):
         InputError
             Unknown key, unknown class, value of the wrong type, missing file.
         """
-        with condensed(_config_files(args), _KnownKeys(self._subcommand_parsers, args)):
+        paths = config_paths(args)
+        configs = read_configs(paths)
+        with condensed(", ".join(paths) or "command line", _KnownKeys(self._subcommand_parsers, args)):
             self.config = parser.parse_args(args)
+        refuse_dropped_keys(configs, self.config[self.config["subcommand"]].as_dict())
 
     def instantiate_classes(self) -> None:
         """Build model, data module and trainer; what their classes refuse is bad input."""
@@ -96,7 +106,32 @@ class VisCyCLI(LightningCLI):
                             ckpt_path, "; ".join(differing))  # fmt: skip
 
 
-def run(args: list[str], prog: str = "viscy") -> VisCyCLI:
+class DataModuleCLI(VisCyCLI):
+    """Parses all of a configuration, and builds its data module alone; the block ``model`` may be missing."""
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take the blocks that all subcommands have, without asking for a model."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
+
+    def instantiate_classes(self) -> None:
+        """Build the data module."""
+        parser, config = self._subcommand_parsers[self.subcommand], self.config[self.subcommand]
+        with reading_input("building the data module"), first_cause():
+            self.datamodule = parser.instantiate(Namespace(data=config["data"]))["data"]
+
+    def _parse_ckpt_path(self) -> None:
+        """No weights are used."""
+
+    def _set_seed(self) -> None:
+        """Nothing is run."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def run(args: list[str], prog: str = "viscy", cli_class: type[VisCyCLI] = VisCyCLI) -> VisCyCLI:
     """Parse the arguments and run the subcommand they name.
 
     Parameters
@@ -105,6 +140,8 @@ def run(args: list[str], prog: str = "viscy") -> VisCyCLI:
         Arguments after the name of the command.
     prog : str, default "viscy"
         Name of the command in usage lines.
+    cli_class : type, optional
+        The class that does it.
 
     Returns
     -------
@@ -113,9 +150,12 @@ def run(args: list[str], prog: str = "viscy") -> VisCyCLI:
     """
     _set_log_level(os.environ.get("VISCY_LOG_LEVEL", "INFO"))
     torch.set_float32_matmul_precision("high")
-    subcommand = SUBCOMMANDS[name_in(args) or "fit"]
-    parsers = {name: {"exit_on_error": False, "prog": f"{prog} {name}"} for name in SUBCOMMANDS}
-    return VisCyCLI(
+    name = name_in(args)
+    subcommand = SUBCOMMANDS[name or "fit"]
+    options = {"exit_on_error": False, "parser_mode": PARSER_MODE}
+    # Of subcommands alone: what else is named here would go to the parser above them.
+    parsers = {key: {"prog": f"{prog} {key}", **options} for key in ([name] if name else SUBCOMMANDS)}
+    return cli_class(
         model_class=LightningModule,
         datamodule_class=LightningDataModule if subcommand.needs_data else None,
         trainer_class=VisCyTrainer,
@@ -123,8 +163,9 @@ def run(args: list[str], prog: str = "viscy") -> VisCyCLI:
         subclass_mode_model=subcommand.needs_model,
         subclass_mode_data=True,
         save_config_callback=ConfigSaver,
-        parser_kwargs={"exit_on_error": False, "prog": prog, **parsers},
+        parser_kwargs={"prog": prog, **options} | parsers,
         args=args,
+        only=name,
     )
 
 
@@ -137,13 +178,6 @@ class _KnownKeys:
     def __iter__(self) -> Iterator[str]:
         if self._parser is not None:
             yield from self._parser.get_defaults(skip_validation=True).keys(branches=True)
-
-
-def _config_files(args: Sequence[str]) -> str:
-    """Name the configuration files among the arguments."""
-    files = [after for flag, after in pairwise(args) if flag in ("-c", "--config")]
-    files += [argument.partition("=")[2] for argument in args if argument.startswith("--config=")]
-    return ", ".join(files) or "command line"
 
 
 def _set_log_level(level: str) -> None:

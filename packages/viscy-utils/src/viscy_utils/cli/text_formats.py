@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from viscy_data.yaml_reading import read_yaml
 
 __all__ = ["format_markdown_table", "load_config"]
 
@@ -52,17 +52,14 @@ def format_markdown_table(
 
 
 def load_config(config_path: str | Path) -> dict[str, Any]:
-    """Read a YAML file; plain values only.
+    """Read a YAML file; plain values only (:func:`viscy_data.yaml_reading.read_yaml`).
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    yaml.YAMLError
-        If it is no YAML.
+    InputError
+        If it is missing, no YAML, or has a key twice.
     """
-    with open(config_path) as file:
-        return yaml.safe_load(file)
+    return read_yaml(config_path)
 
 
 def _title(key: str) -> str:

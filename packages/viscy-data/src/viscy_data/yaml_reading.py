@@ -1,0 +1,126 @@
+r"""Read YAML as people mean it, and refuse what they cannot have meant.
+
+A key that is given twice is refused, with both lines: YAML would take the last one and say nothing. Numbers are those
+of YAML 1.2: ``3e1`` is thirty, while ``0:30``, ``010`` and ``2024-05-02`` stay the text that they look like, since they
+name times, FOVs and days.
+
+>>> parse_yaml("lr: 3e-4\nfov: 010")
+{'lr': 0.0003, 'fov': '010'}
+>>> parse_yaml("wells: 1\nwells: 2")
+Traceback (most recent call last):
+    ...
+viscy_data.yaml_reading.DuplicateKeyError: the key 'wells' is given twice, in lines 1 and 2
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from viscy_data.errors import InputError
+from viscy_data.files import missing_path
+
+__all__ = ["DuplicateKeyError", "parse_yaml", "read_mapping", "read_yaml"]
+
+_INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$")
+_FLOAT = re.compile(
+    r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)$"
+    r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+)
+_REPLACED = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+
+
+class DuplicateKeyError(yaml.YAMLError):
+    """A mapping has a key twice.
+
+    Parameters
+    ----------
+    key : object
+    first, second : int
+        Lines, from 1.
+    """
+
+    def __init__(self, key: object, first: int, second: int) -> None:
+        self.key, self.first, self.second = key, first, second
+        super().__init__(f"the key {key!r} is given twice, in lines {first} and {second}")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Look at the keys as they are written, before merged mappings (``<<``) add theirs."""
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
+                key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+                if key in lines:
+                    raise DuplicateKeyError(key, lines[key], line)
+                lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML; plain values only.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is no YAML, or has a key twice (:class:`DuplicateKeyError`).
+    """
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def read_yaml(path: str | Path, expected: str = "a YAML file") -> Any:
+    """Read a YAML file; plain values only.
+
+    Parameters
+    ----------
+    path : str or Path
+    expected : str, default "a YAML file"
+        What the file is for, said when there is none.
+
+    Raises
+    ------
+    InputError
+        If it is missing, cannot be read, is no YAML or has a key twice.
+    """
+    path = Path(path)
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise missing_path(path, expected=expected) from err
+    except DuplicateKeyError as err:
+        found = f"given twice, in lines {err.first} and {err.second}"
+        raise InputError(str(path), field=str(err.key), found=found, fix="keep one of the two") from err
+    except yaml.YAMLError as err:
+        found = f"no YAML: {' '.join(str(err).split())}"
+        raise InputError(str(path), found=found, expected=f"valid YAML, {expected}") from err
+    except UnicodeDecodeError as err:
+        raise InputError(str(path), found="a file that is no text", expected=expected) from err
+    except OSError as err:
+        raise InputError(str(path), found=err.strerror or str(err), expected=expected) from err
+
+
+def read_mapping(path: str | Path, expected: str = "keys and values") -> dict[str, Any]:
+    """Read a YAML file that holds keys and values.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_yaml`, and if the file is empty or something else than a mapping.
+    """
+    content = read_yaml(path, expected)
+    if isinstance(content, dict):
+        return content
+    found = "an empty file" if content is None else f"no keys but a {type(content).__name__}"
+    raise InputError(str(path), found=found, expected=expected)

@@ -1,0 +1,95 @@
+"""The configuration files of a command: read in one dialect of YAML, and nothing in them without an effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import yaml
+from jsonargparse import set_loader
+
+from viscy_data.errors import InputError
+from viscy_data.yaml_reading import parse_yaml, read_mapping
+
+__all__ = ["PARSER_MODE", "config_paths", "dropped_keys", "read_configs", "refuse_dropped_keys"]
+
+PARSER_MODE = "viscy_yaml"
+"""Mode of jsonargparse parsers that read YAML as :mod:`viscy_data.yaml_reading` does."""
+
+_EXPECTED = "a configuration, such as data, model and trainer"
+_ARGUMENTS = ("init_args", "dict_kwargs")
+
+
+def _load(text: str) -> Any:
+    """Parse a file or a single value of the command line; ``{a}`` and ``a:`` as a value are text, not keys."""
+    value = parse_yaml(text)
+    no_values = isinstance(value, dict) and value and all(item is None for item in value.values())
+    return text if no_values and "\n" not in text.strip() else value
+
+
+set_loader(PARSER_MODE, _load, (yaml.YAMLError,))
+
+
+def config_paths(args: Sequence[str]) -> list[str]:
+    """List the configuration files among arguments."""
+    paths = [after for flag, after in pairwise(args) if flag in ("-c", "--config")]
+    return paths + [argument.partition("=")[2] for argument in args if argument.startswith("--config=")]
+
+
+def read_configs(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read configuration files as they are written.
+
+    Raises
+    ------
+    InputError
+        For the first that is missing, no YAML, empty, no mapping, or has a key twice.
+    """
+    return {path: read_mapping(path, _EXPECTED) for path in paths if "://" not in path}
+
+
+def dropped_keys(written: Mapping[str, Any], parsed: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Find keys without a value, such as ``foo: {}``, that the parser does not know and leaves out without a word.
+
+    Parameters
+    ----------
+    written : mapping
+        As in the file.
+    parsed : mapping
+        What became of it.
+    at : str, optional
+        Where both are, with dots.
+
+    Yields
+    ------
+    str
+        Dotted keys.
+    """
+    if _class_of(written) != _class_of(parsed):
+        return  # another file has replaced the class, and with it the arguments
+    for key, value in written.items():
+        place = f"{at}.{key}" if at else str(key)
+        if value == {} and key not in parsed and key not in _ARGUMENTS:
+            yield place
+        inner = parsed[key] if key in parsed else None
+        pairs = zip(value, inner) if isinstance(value, list) and isinstance(inner, list) else [(value, inner)]  # noqa: B905
+        for one, other in pairs:
+            if isinstance(one, Mapping) and isinstance(other, Mapping):
+                yield from dropped_keys(one, other, place)
+
+
+def refuse_dropped_keys(configs: Mapping[str, Mapping[str, Any]], parsed: Mapping[str, Any]) -> None:
+    """Refuse the first key of the files that has no effect.
+
+    Raises
+    ------
+    InputError
+    """
+    for path, written in configs.items():
+        for key in dropped_keys(written, parsed):
+            fix = "remove it, or see --help for the keys there are"
+            raise InputError(path, field=key, found="an unknown key", fix=fix)
+
+
+def _class_of(block: Mapping[str, Any]) -> str:
+    return str(block.get("class_path") or "").rpartition(".")[2]
