@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -298,14 +301,20 @@ def test_a_failing_reduction_keeps_the_embeddings(tmp_path, caplog):
     assert "no phate" in caplog.text
 
 
-def test_neighbours_are_capped_for_small_data(monkeypatch):
-    import viscy_utils.embeddings.reductions as module
-
+@pytest.mark.parametrize(("method", "neighbours"), [("umap", "n_neighbors"), ("phate", "knn")])
+def test_neighbours_are_capped_for_small_data(monkeypatch, method, neighbours):
     seen = {}
-    monkeypatch.setattr(module, "_fit", lambda method, features, options: seen.update({method: options}) or features)
-    for method in ("umap", "phate"):
-        reduce_features(method, np.ones((4, 2)), {"n_components": 3})
-    assert (seen["umap"]["n_neighbors"], seen["phate"]["knn"], seen["umap"]["n_components"]) == (3, 3, 3)
+
+    class Estimator:
+        def __init__(self, **options):
+            seen.update(options)
+
+        def fit_transform(self, features):
+            return features
+
+    monkeypatch.setitem(sys.modules, method, SimpleNamespace(**{method.upper(): Estimator}))
+    reduce_features(method, np.ones((4, 2)), {"n_components": 3})
+    assert (seen[neighbours], seen["n_components"]) == (3, 3)
 
 
 def test_a_dataset_is_read_with_its_index(tmp_path):

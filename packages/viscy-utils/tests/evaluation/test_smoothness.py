@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from viscy_utils.evaluation.smoothness import temporal_smoothness
+from viscy_utils.evaluation.smoothness import (
+    compute_embeddings_smoothness,
+    compute_piece_wise_distance,
+    find_distribution_peak,
+    temporal_smoothness,
+)
 
 
 def _tracks(n_tracks=60, n_frames=10, n_fovs=6, dim=8, seed=0):
@@ -54,3 +61,68 @@ def test_smoothness_needs_adjacent_frames():
     features = np.eye(3)
     assert np.isnan(temporal_smoothness(features, np.arange(3), np.arange(3)))
     assert np.isnan(temporal_smoothness(features, np.zeros(3), np.arange(3)))
+
+
+@pytest.fixture
+def embeddings(signed):
+    """Six tracks of ten frames, as in the reference numbers."""
+    base = np.repeat(signed((6, 8), "sm_base"), 10, axis=0)
+    steps = 0.15 * signed((6, 10, 8), "sm_step").cumsum(axis=1).reshape(60, 8)
+    obs = pd.DataFrame({"fov_name": "A/1/0", "track_id": np.repeat(np.arange(6), 10), "t": np.tile(np.arange(10), 6)})
+    return anndata.AnnData(base + steps, obs=obs.set_index(obs.index.astype(str)))
+
+
+def test_steps_are_those_of_the_reference_and_random_pairs_of_different_tracks(embeddings, golden):
+    file = np.load(golden / "evaluation.npz")
+    expected = dict(zip(file["smooth_keys"], file["smooth_cosine"], strict=True))
+    stats, distributions, per_track = compute_embeddings_smoothness(embeddings)
+    assert set(stats) == set(expected)
+    for name in ("mean", "std", "median", "peak"):
+        assert stats[f"adjacent_frame_{name}"] == pytest.approx(expected[f"adjacent_frame_{name}"], rel=1e-4)
+    scaled = (embeddings.X - embeddings.X.mean(axis=0)) / embeddings.X.std(axis=0)
+    unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    track = embeddings.obs["track_id"].to_numpy()
+    unrelated = (1 - unit @ unit.T)[track[:, None] != track]
+    for name, value in (("mean", unrelated.mean()), ("std", unrelated.std()), ("median", np.median(unrelated))):
+        assert stats[f"random_frame_{name}"] == pytest.approx(value, rel=0.03)
+    assert stats["dynamic_range"] == stats["random_frame_peak"] - stats["adjacent_frame_peak"]
+    assert [len(track) for track in per_track] == [9] * 6
+    assert np.concatenate(per_track) == pytest.approx(distributions["adjacent_frame"])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_neither_order_of_rows_nor_gaps_make_steps(embeddings, metric):
+    straight = compute_embeddings_smoothness(embeddings, metric)[0]
+    shuffled = embeddings[np.random.default_rng(0).permutation(60)]
+    again = compute_embeddings_smoothness(shuffled, metric)[0]
+    assert again["adjacent_frame_mean"] == pytest.approx(straight["adjacent_frame_mean"])
+    gaps = embeddings[embeddings.obs["t"] % 2 == 0]
+    with pytest.raises(ValueError, match="two adjacent frames"):
+        compute_embeddings_smoothness(gaps, metric)
+
+
+def test_fovs_of_equal_name_in_two_experiments_are_no_one_track(embeddings):
+    odd = embeddings.obs["t"].to_numpy() % 2
+    embeddings.obs["experiment"] = np.array(["one", "two"])[odd]
+    with pytest.raises(ValueError, match="two adjacent frames"):  # 0, 2, 4 in one and 1, 3, 5 in the other
+        compute_embeddings_smoothness(embeddings)
+
+
+def test_piecewise_distances_follow_time_and_not_the_order_of_the_table():
+    table = pd.DataFrame({"fov_name": "A", "track_id": [1, 1, 1, 1, 2], "t": [2, 0, 9, 1, 0]}, index=[9, 3, 5, 1, 0])
+    matrix = np.arange(25.0).reshape(5, 5)
+    distances, ranks = compute_piece_wise_distance(table, matrix, matrix / 10)
+    assert distances == [[matrix[1, 3], matrix[3, 0]], []]  # 0 -> 1 -> 2; 2 -> 9 is no step
+    assert ranks == [[matrix[1, 3] / 10, matrix[3, 0] / 10], []]
+
+
+def test_peaks_are_those_of_the_reference(signed, golden):
+    expected = np.load(golden / "evaluation.npz")
+    sample = signed((12, 6), "clu_f")
+    assert find_distribution_peak(sample, "histogram") == pytest.approx(expected["peak_hist"], abs=1e-5)
+    assert find_distribution_peak(sample) == pytest.approx(expected["peak_kde"], abs=1e-3)
+    assert find_distribution_peak(np.full(5, 2.0)) == 2.0
+    with pytest.raises(ValueError, match="mean"):
+        find_distribution_peak(sample, "mean")
+    with pytest.raises(ValueError, match="finite"):
+        find_distribution_peak(np.array([np.nan]))

@@ -12,7 +12,7 @@ import zarr
 
 from viscy_utils.embeddings.store import add_array, edit_store
 
-__all__ = ["add_reductions", "reduce_features"]
+__all__ = ["add_reductions", "fit_reduction", "reduce_features"]
 
 _logger = logging.getLogger(__name__)
 
@@ -26,6 +26,11 @@ _NEIGHBOURS = {"umap": "n_neighbors", "phate": "knn"}
 
 
 def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) -> np.ndarray:
+    """Reduce features to a few dimensions: the values of :func:`fit_reduction`, of which this takes the arguments."""
+    return fit_reduction(method, features, kwargs)[1]
+
+
+def fit_reduction(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) -> tuple[Any, np.ndarray]:
     """Reduce standardised features to a few dimensions.
 
     Parameters
@@ -40,7 +45,9 @@ def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]
 
     Returns
     -------
-    ndarray, shape (N, k), float32
+    model : object
+        The fitted estimator.
+    values : ndarray, shape (N, k), float32
 
     Raises
     ------
@@ -60,31 +67,27 @@ def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]
     elif isinstance(options["n_components"], int):
         options["n_components"] = min(options["n_components"], n_rows, n_features)
     try:
-        return np.asarray(_fit(method, features, options), np.float32)
+        from sklearn.preprocessing import StandardScaler
+
+        estimator = _estimator(method)
     except ImportError as err:
         raise ImportError(f"{method} is not installed: pip install 'viscy-utils[eval]'") from err
-
-
-def _fit(method: str, features: np.ndarray, options: dict[str, Any]) -> np.ndarray:
-    from sklearn.preprocessing import StandardScaler
-
     if options.pop("normalize_features", True):
         features = StandardScaler().fit_transform(features)
+    model = estimator(**options)
+    return model, np.asarray(model.fit_transform(features), np.float32)
+
+
+def _estimator(method: str) -> Any:
     if method == "pca":
-        from sklearn.decomposition import PCA
-
-        return PCA(**options).fit_transform(features)
-    if method == "tsne":
-        from sklearn.manifold import TSNE
-
-        return TSNE(**options).fit_transform(features)
-    if method == "umap":
-        from umap import UMAP
-
-        return UMAP(**options).fit_transform(features)
-    from phate import PHATE
-
-    return PHATE(**options).fit_transform(features)
+        from sklearn.decomposition import PCA as estimator
+    elif method == "tsne":
+        from sklearn.manifold import TSNE as estimator
+    elif method == "umap":
+        from umap import UMAP as estimator
+    else:
+        from phate import PHATE as estimator
+    return estimator
 
 
 def add_reductions(path: Path, requested: Mapping[str, Mapping[str, Any] | None]) -> None:
