@@ -14,13 +14,14 @@ from monai.transforms import MapTransform, Randomizable
 from torch import nn
 
 from dynaclr.datamodule import MultiExperimentDataModule
+from dynaclr.datamodule.split import SplitWithin
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.neighbors import anchor_neighbors
 from viscy_data.batches import TransformPipeline
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.distributed import FixedOrderBatchSampler
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, InputErrors
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_transforms import BatchedRandScaleIntensityd, NormalizeSampled
 from viscy_utils.embeddings.store import build_anndata, observation_table, write_anndata
@@ -193,6 +194,55 @@ def test_without_validation_experiments_training_goes_on_without_validation(expe
     seen = fit(module(experiments, val_experiments=[]))
     assert seen["train"]
     assert not seen["val"]
+
+
+@pytest.mark.parametrize("by", ["fov", "lineage"])
+def test_a_part_of_every_experiment_can_be_validated_on(experiments, by):
+    options = {"val_experiments": None, "val_split": SplitWithin(by, 0.3)}
+    data, alone, again = (module(experiments, **options) for _ in range(3))
+    data.setup("fit")
+    alone.setup("validate")
+    again.setup("fit")
+    sides = [part.index.tracks for part in (data.train_dataset, data.val_dataset)]
+    column = {"fov": "fov_name", "lineage": "lineage_id"}[by]
+    groups = [set(zip(side["experiment"], side[column].astype(str), strict=True)) for side in sides]
+    assert not groups[0] & groups[1]
+    assert {name for name, _ in groups[0]} == {name for name, _ in groups[1]} == {"first", "second"}
+    assert sum(map(len, sides)) == 44
+    cells = [part.val_dataset.index.tracks[["fov_name", "track_id", "t"]].astype(str) for part in (alone, again)]
+    assert cells[0].equals(cells[1])
+    assert len(alone.val_dataset) == len(data.val_dataset)
+    # Nobody loses a positive: lineages are whole on either side.
+    whole = module(experiments, val_experiments=[])
+    whole.setup("fit")
+    assert len(data.train_dataset) + len(data.val_dataset) == len(whole.train_dataset)
+
+
+def test_other_seeds_validate_on_other_lineages(experiments):
+    chosen = set()
+    for seed in range(6):
+        data = module(experiments, val_experiments=None, val_split=SplitWithin("lineage", 0.4), seed=seed)
+        data.setup("validate")
+        chosen.add(tuple(sorted(data.val_dataset.index.tracks["lineage_id"].astype(str).unique())))
+    assert len(chosen) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_split": SplitWithin("fov", 1.0), "val_experiments": None}, r"val_split\.fraction\n  found    1\.0"),
+        ({"val_split": SplitWithin()}, "leave one of the two out"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(experiments, options, message):
+    with pytest.raises(InputError, match=message):
+        module(experiments, **options)
+
+
+def test_an_experiment_of_one_fov_cannot_be_split_by_fovs(experiments):
+    data = module(experiments, val_experiments=None, val_split=SplitWithin(), exclude_fovs=["B/1/0"])
+    with pytest.raises(InputErrors, match=r"experiment 'first', field val_split(.|\n)*set by: lineage"):
+        data.setup("fit")
 
 
 def test_an_unknown_experiment_cannot_be_predicted(experiments):

@@ -15,7 +15,7 @@ from typing import Literal
 
 from monai.transforms import MapTransform
 
-from dynaclr.datamodule.split import ExperimentSplit, check_known
+from dynaclr.datamodule.split import ExperimentSplit, SplitWithin, check_known
 from dynaclr.datamodule.trainer_checks import compare_beta, compare_leak, refuse_overfit_batches
 from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
@@ -51,8 +51,8 @@ class MultiExperimentDataModule(BatchDataModule):
         Pixels that are read around a cell for training (room for rotation and scaling), and those that the model sees.
         At the edge of an image the latter are moved as far as needed to lie inside, so that the cell is always in its
         patch; where there is nothing to augment, only they are read.
-    val_experiments : list of str
-        Experiments that are validated on, and not trained on; may be empty.
+    val_experiments : list of str, optional
+        Experiments that are validated on, and not trained on; none by default.
     tau_range : tuple of float, default (0.5, 2.0)
         Hours from anchor to positive, both included. (0, 0): two views of the same patch.
     tau_decay_rate : float, default 2.0
@@ -103,6 +103,8 @@ class MultiExperimentDataModule(BatchDataModule):
     max_border_shift : int, optional
         Most pixels that the edge of the image may move a patch away from its cell; cells beyond are left out and
         counted. 0 leaves out every cell whose patch would leave the image; all cells are taken by default.
+    val_split : SplitWithin, optional
+        Validate on some FOVs or lineages of every experiment, instead of on ``val_experiments``.
 
     Raises
     ------
@@ -120,7 +122,7 @@ class MultiExperimentDataModule(BatchDataModule):
         z_range: tuple[int, int],
         yx_patch_size: tuple[int, int],
         final_yx_patch_size: tuple[int, int],
-        val_experiments: list[str],
+        val_experiments: list[str] | None = None,
         tau_range: tuple[float, float] = (0.5, 2.0),
         tau_decay_rate: float = 2.0,
         batch_size: int = 128,
@@ -154,7 +156,10 @@ class MultiExperimentDataModule(BatchDataModule):
         return_negative: bool = False,
         dask_address: str | None = None,
         max_border_shift: int | None = None,
+        val_split: SplitWithin | None = None,
     ) -> None:
+        val_experiments = [] if val_experiments is None else val_experiments
+        fraction = None if val_split is None else val_split.fraction
         checked_tau_range(tau_range)
         checked_decay_rate(tau_decay_rate)
         super().__init__(
@@ -185,6 +190,16 @@ class MultiExperimentDataModule(BatchDataModule):
                     "a store of embeddings if, and only if, neighbor_fraction is above 0",
                 ),
                 Option("n_neighbors", n_neighbors, is_count(n_neighbors, 1), "a whole number of at least 1"),
+                Option(
+                    "val_split.fraction", fraction, fraction is None or 0 < fraction < 1, "more than 0, less than 1"
+                ),
+                Option(
+                    "val_split",
+                    val_split,
+                    val_split is None or not val_experiments,
+                    "nothing beside val_experiments: there is one way to choose what is validated on",
+                    "leave one of the two out",
+                ),
                 Option("hcl_beta", hcl_beta, is_number(hcl_beta, 0), "a number of at least 0"),
                 Option("cache_pool_bytes", cache_pool_bytes, is_count(cache_pool_bytes), "bytes, at least 0"),
             ],
@@ -209,7 +224,7 @@ class MultiExperimentDataModule(BatchDataModule):
         self.tau_range, self.tau_decay_rate, self.positive_scope = tuple(tau_range), tau_decay_rate, positive_scope
         self.hcl_beta, self.cache_pool_bytes, self.return_negative = hcl_beta, cache_pool_bytes, return_negative
         self.training_channels, self.dask_address = training_channels, dask_address
-        self.include_wells, self.exclude_fovs = include_wells, exclude_fovs
+        self.include_wells, self.exclude_fovs, self.val_split = include_wells, exclude_fovs, val_split
         self.neighbor_embeddings, self.n_neighbors = neighbor_embeddings, n_neighbors
         self._registry: ExperimentRegistry | None = None
 
@@ -248,25 +263,40 @@ class MultiExperimentDataModule(BatchDataModule):
         super().setup(stage)
 
     def fit_datasets(self) -> tuple[MultiExperimentTripletDataset, MultiExperimentTripletDataset | None]:
-        """Split the experiments."""
-        split = ExperimentSplit.of(self.registry, self.val_experiments, self.experiments_yaml)
+        """Split the experiments, or every one of them."""
+        split = ExperimentSplit.of(self.registry, self.val_experiments, type(self).__name__)
         index = self._make_index(self.registry, self.tau_range)
-        train = self._make_dataset(index.subset(split.train) if split.val else index, augmented=True)
-        val = self._make_dataset(index.subset(split.val)) if split.val else None
+        if self.val_split is not None:
+            to_validate = self.val_split.rows(index, self.seed)
+            train_index, val_index = index.part(~to_validate), index.part(to_validate)
+            validated = f"some {self.val_split.by}s of each"
+        else:
+            train_index = index.subset(split.train) if split.val else index
+            val_index = index.subset(split.val) if split.val else None
+            validated = ", ".join(split.val)
+        train = self._make_dataset(train_index, augmented=True)
+        val = None if val_index is None else self._make_dataset(val_index)
         _logger.info(
             "training on %d anchors of %s; validating on %s",
             len(train),
             ", ".join(split.train),
-            f"{len(val)} anchors of {', '.join(split.val)}" if val is not None else "nothing",
+            "nothing" if val is None else f"{len(val)} anchors of {validated}",
         )
         return train, val
 
     def evaluation_dataset(self) -> MultiExperimentTripletDataset:
-        """Read the validation experiments alone."""
+        """Read what is validated on alone."""
         check_known(self.val_experiments, self.registry, "val_experiments", type(self).__name__)
+        if self.val_split is not None:
+            index = self._make_index(self.registry, self.tau_range)
+            return self._make_dataset(index.part(self.val_split.rows(index, self.seed)))
         if not self.val_experiments:
             raise InputError(
-                type(self).__name__, field="val_experiments", found="none", expected="experiments to evaluate on"
+                type(self).__name__,
+                field="val_experiments",
+                found="none",
+                expected="experiments to evaluate on",
+                fix="name some, or set val_split",
             )
         return self._make_dataset(self._index_of(self.val_experiments, self.tau_range))
 

@@ -263,6 +263,27 @@ class MultiExperimentIndex:
         part._fill(self._whole.subset(names), self._anchors_of_whole()[self._whole.rows_of(names)])
         return part
 
+    def part(self, rows: np.ndarray) -> Self:
+        """Return an index of some of the observations, without reading a file.
+
+        Parameters
+        ----------
+        rows : ndarray of bool, shape (N,)
+            Which rows of ``tracks`` to keep: whole lineages, so that no anchor loses its positives.
+
+        Raises
+        ------
+        InputError
+            If none of them has a positive.
+        """
+        part = copy.copy(self)
+        for derived in ("lineage", "positives", "valid_anchors"):
+            part.__dict__.pop(derived, None)
+        kept = np.zeros(len(self._whole), dtype=bool)
+        kept[np.flatnonzero(rows) if self._kept is None else np.flatnonzero(self._kept)[rows]] = True
+        part._fill(self._whole.rows(kept), self._anchors_of_whole()[kept])
+        return part
+
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the index to a parquet file that :meth:`load` reads several times faster than building takes.
 
