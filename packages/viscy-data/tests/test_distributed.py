@@ -1,4 +1,5 @@
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
-from viscy_data.distributed import SequentialBatchSampler, ShardedDistributedSampler, World
+from viscy_data.distributed import (
+    EpochPositions,
+    SequentialBatchSampler,
+    ShardedDistributedSampler,
+    ShuffledBatchSampler,
+    World,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "sharded_distributed.json").read_text())
 
@@ -108,3 +115,45 @@ def test_they_are_distributed_samplers_by_type():
 def test_bad_numbers_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SequentialBatchSampler(**{"n": 4, "batch_size": 2, **options})
+
+
+def shuffled(n, batch_size, size=1, rank=0, **options):
+    return ShuffledBatchSampler(n, batch_size, size, rank, **options)
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 9), size=st.integers(1, 4), drop_last=st.booleans())
+def test_shuffled_batches_are_those_of_a_lone_process_dealt_out_in_turn(n, batch_size, size, drop_last):
+    alone = list(shuffled(n, batch_size, drop_last=drop_last))
+    n_used = n if not drop_last or n < batch_size else n // batch_size * batch_size
+    assert len(flat(alone)) == len(set(flat(alone))) == n_used
+    ranks = [list(shuffled(n, batch_size, size, rank, drop_last=drop_last)) for rank in range(size)]
+    assert {len(rank) for rank in ranks} == {len(shuffled(n, batch_size, size, drop_last=drop_last))}
+    dealt = flat(zip(*ranks, strict=True))
+    assert dealt == [alone[turn % len(alone)] for turn in range(len(dealt))]
+
+
+def test_shuffled_batches_know_their_epoch_and_can_begin_in_the_middle():
+    sampler = shuffled(20, 4, seed=3)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert all(batch.epoch == epoch for batch in sampler)
+    assert epochs[0] != epochs[1]
+    assert flat(epochs[0]) != flat(list(shuffled(20, 4, seed=4)))
+    sampler.start_batch = 2
+    assert list(sampler) == epochs[1][2:]
+    sampler.set_epoch(0)
+    assert list(sampler) == epochs[0]
+    with pytest.raises(ValueError, match="start_batch"):
+        sampler.start_batch = 6
+    with pytest.raises(ValueError, match="epoch"):
+        sampler.set_epoch(-1)
+    with pytest.raises(ValueError, match="n and batch_size"):
+        shuffled(0, 4)
+
+
+def test_positions_take_their_epoch_to_another_process():
+    positions = pickle.loads(pickle.dumps(EpochPositions([2, 0], epoch=7)))
+    assert (positions, positions.epoch) == ([2, 0], 7)

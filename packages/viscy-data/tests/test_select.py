@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from viscy_data.errors import InputError, InputErrors
-from viscy_data.select import fovs_named, select_fovs
-from viscy_data.stores import FovInfo, FovKey
+from viscy_data.select import SelectWell, fovs_named, select_fovs
+from viscy_data.stores import FovInfo, FovKey, PlateWriter
 
 NAMES = ("A/1/0", "A/1/1", "A/2/0", "B/1/0")
 FOVS = [FovInfo(FovKey("/p.zarr", name), (1, 1, 1, 8, 8), "uint8", ("a",)) for name in NAMES]
@@ -55,3 +56,24 @@ def test_fovs_are_named_by_themselves_or_by_their_well():
     with pytest.raises(InputError, match="dataset_fovs") as caught:
         fovs_named(FOVS, ["C/1"], where="/p.zarr", field="dataset_fovs")
     assert caught.value.found == "'C/1'"
+
+
+def test_the_mixin_chooses_infos_and_open_positions(tmp_path):
+    from iohub.ngff import open_ome_zarr
+
+    path = tmp_path / "plate.zarr"
+    with PlateWriter(path, ["a"]) as writer:
+        for name in NAMES:
+            writer.write(name, np.zeros((1, 1, 1, 8, 8), np.uint8))
+
+    class Chosen(SelectWell):
+        _include_wells, _exclude_fovs = ["A/1", "B/1"], ["A/1/0"]
+
+    assert names(Chosen().fovs_to_fit(FOVS)) == ["A/1/1", "B/1/0"]
+    assert names(SelectWell().fovs_to_fit(FOVS)) == list(NAMES)
+    with open_ome_zarr(path, mode="r") as plate:
+        found = Chosen()._filter_fit_fovs(plate)
+        assert [position.zgroup.name.strip("/") for position in found] == ["A/1/1", "B/1/0"]
+        Chosen._include_wells = ["A/1"]
+        with pytest.raises(InputError, match="at least 2"):
+            Chosen()._filter_fit_fovs(plate)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
@@ -380,6 +381,35 @@ def test_split_is_a_function_of_seed_and_fov_names(plate):
         assert train | val == set(NAMES)
         assert not train & val
         assert len(train) == 3
+
+
+def test_a_resumed_run_keeps_the_split_of_its_checkpoint(plate):
+    def sides(data):
+        return [{fov.name for fov in side.positions} for side in (data.train_dataset, data.val_dataset)]
+
+    first, same, resumed = (module(plate, split_ratio=0.6, seed=seed) for seed in (0, 0, 1))
+    for data in (first, same, resumed):
+        data.setup("fit")
+    assert sides(resumed) != sides(first)
+    state = json.loads(json.dumps(first.state_dict()))
+    same.load_state_dict(state)
+    with pytest.warns(UserWarning, match="whose split is kept"):
+        resumed.load_state_dict(state)
+    assert sides(resumed) == sides(same) == sides(first)
+    assert resumed.data_record()["split"] == first.data_record()["split"] == state["split"]
+
+
+def test_the_split_of_a_checkpoint_holds_for_a_later_set_up_and_not_for_another_plate(plate):
+    first, later, other = (module(plate, split_ratio=0.6, seed=seed) for seed in (0, 1, 1))
+    first.setup("fit")
+    state = first.state_dict()
+    later.load_state_dict(state)
+    later.setup("validate")
+    assert later.split == first.split
+    other.setup("fit")
+    own = other.split
+    other.load_state_dict(state | {"split": state["split"] | {"store": "/elsewhere.zarr"}})
+    assert other.split == own
 
 
 def test_excluded_fovs_and_other_wells_do_not_take_part(plate):

@@ -6,7 +6,7 @@ one that already divides the work among the ranks and leaves it in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-__all__ = ["FixedOrderBatchSampler", "SequentialBatchSampler", "ShardedDistributedSampler", "World"]
+__all__ = [
+    "EpochPositions",
+    "FixedOrderBatchSampler",
+    "ResumableSampler",
+    "SequentialBatchSampler",
+    "ShardedDistributedSampler",
+    "ShuffledBatchSampler",
+    "World",
+]
 
 
 @dataclass(frozen=True)
@@ -204,3 +212,97 @@ class FixedOrderBatchSampler(SequentialBatchSampler):
         """Yield this rank's batches."""
         for batch in super().__iter__():
             yield self._order[batch].tolist()
+
+
+class ResumableSampler(DistributedSampler):
+    """What a sampler of batches needs to go on in the middle of an epoch; subclasses have a length and an order."""
+
+    epoch: int = 0
+    _start: tuple[int, int] = (0, 0)
+
+    @property
+    def start_batch(self) -> int:
+        """First batch of this rank in the present epoch, for resuming; other epochs begin at 0. Settable."""
+        epoch, start = self._start
+        return start if epoch == self.epoch else 0
+
+    @start_batch.setter
+    def start_batch(self, start: int) -> None:
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start_batch must lie between 0 and {len(self)}, found {start}.")
+        self._start = (self.epoch, int(start))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch; Lightning calls it at the start of each."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, found {epoch}.")
+        self.epoch = int(epoch)
+
+
+class EpochPositions(list[int]):
+    """The positions of a batch, and the epoch that they were drawn for.
+
+    A dataset whose items are random makes them a function of both, so that an item is another one in each epoch
+    whatever its batch. Survives the way to a worker process.
+
+    Parameters
+    ----------
+    positions : iterable of int
+    epoch : int, default 0
+    """
+
+    def __init__(self, positions: Iterable[int] = (), epoch: int = 0) -> None:
+        super().__init__(positions)
+        self.epoch = epoch
+
+
+class ShuffledBatchSampler(ResumableSampler):
+    """Batches of a new random order of all items in each epoch.
+
+    The sequence does not depend on the number of ranks: batches are dealt out in turn, and the last round wraps around.
+
+    Parameters
+    ----------
+    n, batch_size : int
+        Number of items, and items per batch. Fewer items than a batch make one smaller batch.
+    num_replicas, rank : int, default 1, 0
+        The world.
+    seed : int, default 0
+        With the epoch, determines the order.
+    drop_last : bool, default True
+        Leave out the items beyond a multiple of the batch size: others in each epoch. Otherwise the last batch holds
+        them.
+
+    Examples
+    --------
+    >>> batches = ShuffledBatchSampler(5, 2)
+    >>> len(batches), sorted(sum(ShuffledBatchSampler(5, 2, drop_last=False), []))
+    (2, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, num_replicas: int = 1, rank: int = 0, seed: int = 0, drop_last: bool = True
+    ) -> None:
+        world = World(num_replicas, rank)
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"n and batch_size must be at least 1, found {n} and {batch_size}.")
+        # The parent's constructor wants a dataset; its type alone is what matters here.
+        self.n, self.batch_size, self.seed = int(n), int(batch_size), int(seed)
+        self.num_replicas, self.rank, self.drop_last, self.shuffle = world.size, world.rank, bool(drop_last), True
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of an epoch over all ranks."""
+        whole, rest = divmod(self.n, self.batch_size)
+        return max(1, whole + (rest > 0 and not self.drop_last))
+
+    def __len__(self) -> int:
+        """Count this rank's batches in a whole epoch: the same on every rank."""
+        return ceil(self.n_batches / self.num_replicas)
+
+    def __iter__(self) -> Iterator[EpochPositions]:
+        """Yield this rank's batches of the present epoch, from ``start_batch`` on."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        for turn in range(self.start_batch, len(self)):
+            first = (self.rank + turn * self.num_replicas) % self.n_batches * self.batch_size
+            yield EpochPositions(order[first : first + self.batch_size].tolist(), self.epoch)

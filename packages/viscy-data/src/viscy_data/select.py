@@ -9,12 +9,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
-from viscy_data.stores import FovInfo, canonical_fov_name
+from viscy_data.stores import FovInfo, canonical_fov_name, describe_position
 
-__all__ = ["fovs_named", "select_fovs"]
+if TYPE_CHECKING:
+    from iohub.ngff import Plate, Position
+
+__all__ = ["SelectWell", "fovs_named", "select_fovs"]
 
 
 def select_fovs(
@@ -74,6 +78,31 @@ def fovs_named(fovs: Sequence[FovInfo], names: Sequence[str], *, where: str = ""
     wanted, wrong = _known(names, known, where, field)
     raise_all(wrong)
     return [fov for fov in fovs if fov.name in wanted or fov.well in wanted]
+
+
+class SelectWell:
+    """Mixin of data modules that restrict fitting to wells and leave FOVs out.
+
+    Attributes
+    ----------
+    _include_wells, _exclude_fovs : sequence of str or None
+        As for :func:`select_fovs`; set by the data module.
+    """
+
+    _include_wells: Sequence[str] | None = None
+    _exclude_fovs: Sequence[str] | None = None
+
+    def fovs_to_fit(self, fovs: Sequence[FovInfo], where: str = "") -> list[FovInfo]:
+        """Choose the FOVs to fit, see :func:`select_fovs`; the split needs at least two of them."""
+        return select_fovs(fovs, self._include_wells, self._exclude_fovs, where=where)
+
+    def _filter_fit_fovs(self, plate: Plate) -> list[Position]:
+        """Choose positions of an open plate: for subclasses that were written for VisCy v2.2."""
+        described = [(describe_position(position), position) for _, position in plate.positions()]
+        chosen = self.fovs_to_fit([fov for fov, _ in described])
+        if len(chosen) < 2:
+            raise InputError("the plate", found=f"{len(chosen)} FOVs to fit", expected="at least 2")
+        return [position for fov, position in described if fov in chosen]
 
 
 def _known(

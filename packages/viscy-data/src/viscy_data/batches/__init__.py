@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "datamodule": ["BatchDataModule"],
         "dataset": ["PatchDataset"],
         "pipeline": ["TransformPipeline"],
+        "stages": ["StagedDataModule"],
     },
 )

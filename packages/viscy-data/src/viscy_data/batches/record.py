@@ -5,16 +5,23 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import inspect
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["described", "plain_record"]
+__all__ = ["SPEED_SETTINGS", "constructor_of", "described", "plain_record", "settings_of"]
+
+SPEED_SETTINGS = frozenset(
+    {"num_workers", "buffer_size", "pin_memory", "prefetch_factor", "cache_pool_bytes", "persistent_workers"}
+    | {"dask_address"}
+)
+"""Settings of data modules that change how they work and not what they yield."""
 
 _RANDOM_STATES = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random)
 _SETS = (set, frozenset)
@@ -31,6 +38,20 @@ def plain_record(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return _path_of(type(value))
+
+
+def constructor_of(instance: object, frame: FrameType) -> FrameType:
+    """Return the frame of the outermost constructor of an object above a frame: there is what its user gave."""
+    while frame.f_back.f_code.co_name == "__init__" and frame.f_back.f_locals.get("self") is instance:
+        frame = frame.f_back
+    return frame
+
+
+def settings_of(cls: type, frame: FrameType) -> dict[str, Any]:
+    """Describe the arguments of a constructor, as they are in its frame, but for those of speed."""
+    parameters = inspect.signature(cls.__init__).parameters
+    values = {name: frame.f_locals[name] for name in parameters if name != "self" and name in frame.f_locals}
+    return described({name: value for name, value in values.items() if name not in SPEED_SETTINGS})
 
 
 def described(value: Any) -> Any:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import DistributedSampler
 
-from viscy_data.distributed import World
+from viscy_data.distributed import ResumableSampler, World
 from viscy_data.sampler.compose import BatchComposer
 from viscy_data.sampler.epoch import Epoch
 from viscy_data.sampler.groups import AnchorColumns, AnchorGroups, lineage_codes
@@ -34,7 +33,7 @@ __all__ = ["FlexibleBatchSampler"]
 _logger = logging.getLogger(__name__)
 
 
-class FlexibleBatchSampler(DistributedSampler):
+class FlexibleBatchSampler(ResumableSampler):
     """Compose batches of anchors along several axes at once.
 
     Every batch holds exactly ``batch_size`` anchors and is a pure function of (seed, epoch, batch number): any batch
@@ -206,7 +205,6 @@ class FlexibleBatchSampler(DistributedSampler):
         if seed < 0:
             raise ValueError(f"seed must be at least 0, found {seed}.")
         self.seed, self.epoch, self.drop_last, self.shuffle = int(seed), 0, bool(drop_last), True
-        self._start = (0, 0)
         groups = AnchorGroups.from_table(
             table,
             experiment=columns.experiment if plan.experiment_aware else None,
@@ -252,18 +250,6 @@ class FlexibleBatchSampler(DistributedSampler):
         whole, rest = divmod(self.n_anchors, self.batch_size)
         return max(1, whole + (rest > 0 and not self.drop_last))
 
-    @property
-    def start_batch(self) -> int:
-        """First batch of this rank in the present epoch, for resuming; other epochs begin at 0. Settable."""
-        epoch, start = self._start
-        return start if epoch == self.epoch else 0
-
-    @start_batch.setter
-    def start_batch(self, start: int) -> None:
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start_batch must lie between 0 and {len(self)}, found {start}.")
-        self._start = (self.epoch, int(start))
-
     def __len__(self) -> int:
         """Count this rank's batches in a whole epoch: the same on every rank."""
         return -(-self.n_batches // self.num_replicas)
@@ -274,12 +260,6 @@ class FlexibleBatchSampler(DistributedSampler):
         world = World(self.num_replicas, self.rank)
         for turn in range(self.start_batch, len(self)):
             yield self.batch((world.rank + turn * world.size) % n_batches, epoch).tolist()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; Lightning calls it at the start of each."""
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, found {epoch}.")
-        self.epoch = int(epoch)
 
     def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
         """Compose one batch.

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from monai.transforms import MapTransform
 
 from viscy_data.batches.datamodule import BatchDataModule
 from viscy_data.checks import Option, is_number
 from viscy_data.distributed import World
-from viscy_data.errors import InputError, MissingInputError, raise_all
+from viscy_data.errors import MissingInputError, raise_all
 from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
 from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo, read_plate
@@ -101,10 +100,11 @@ class TripletDataModule(BatchDataModule):
     ) -> None:
         if caching:
             raise ValueError("caching=True is not supported; set cache_pool_bytes to keep decoded chunks in memory")
-        loader_options: dict[str, Any] = {"pin_memory": pin_memory}
-        if num_workers > 0:
-            loader_options["persistent_workers"] = persistent_workers
-            loader_options |= {"prefetch_factor": prefetch_factor} if prefetch_factor else {}
+        loader_options = {
+            "pin_memory": pin_memory,
+            "persistent_workers": persistent_workers,
+            "prefetch_factor": prefetch_factor,
+        }
         super().__init__(
             PatchWindow(
                 z_range,
@@ -149,7 +149,8 @@ class TripletDataModule(BatchDataModule):
 
     def fit_datasets(self) -> tuple[TripletDataset, TripletDataset]:
         """Split the FOVs."""
-        train, val = self._split(self._fovs_to_fit(read_plate(self.data_path)))
+        fovs = self._fovs_to_fit(read_plate(self.data_path))
+        train, val = self.split_fovs(fovs, self.split_ratio, str(self.data_path))
         return self._dataset(train, augmented=True), self._dataset(val, augmented=self.augment_validation)
 
     def prediction_dataset(self) -> TripletDataset:
@@ -165,16 +166,6 @@ class TripletDataModule(BatchDataModule):
         fields = ("fit_include_wells", "fit_exclude_fovs")
         where = str(self.data_path)
         return select_fovs(fovs, self.fit_include_wells, self.fit_exclude_fovs, where=where, fields=fields)
-
-    def _split(self, fovs: Sequence[FovInfo]) -> tuple[list[FovInfo], list[FovInfo]]:
-        if len(fovs) < 2:
-            raise InputError(
-                str(self.data_path), found=f"{len(fovs)} FOVs to fit", expected="at least 2, to train and to validate"
-            )
-        ordered = sorted(fovs, key=lambda fov: fov.name)
-        n_train = min(max(int(len(fovs) * self.split_ratio), 1), len(fovs) - 1)
-        chosen = set(np.random.default_rng(self.seed).permutation(len(fovs))[:n_train].tolist())
-        return tuple([fov for i, fov in enumerate(ordered) if (i in chosen) is side] for side in (True, False))
 
     def _dataset(self, fovs: Sequence[FovInfo], *, augmented: bool = False, **options: Any) -> TripletDataset:
         paths = [find_tracks(self.tracks_path, fov.name) for fov in fovs]
