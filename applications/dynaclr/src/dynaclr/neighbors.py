@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from viscy_data.errors import InputError
+from viscy_data.optional import require
 from viscy_utils.evaluation.embedded import CELL, canonical_cells, read_embedded
 
 __all__ = ["anchor_neighbors", "nearest_of_other_lineages"]
@@ -141,12 +142,7 @@ def _exact(vectors: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
 
 def _approximate(vectors: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
     """Search the 32 nearest of about 4 sqrt(N) clusters."""
-    try:
-        import faiss
-    except ImportError as err:
-        raise ImportError(
-            f"near neighbours of {len(vectors)} cells of one experiment need faiss: pip install 'dynaclr[neighbors]'"
-        ) from err
+    faiss = require("faiss", extra="neighbors", package="dynaclr")
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     index = faiss.index_factory(vectors.shape[1], f"IVF{int(4 * len(vectors) ** 0.5)},Flat", faiss.METRIC_INNER_PRODUCT)
     index.nprobe = 32

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from viscy_data._optional import require
 from viscy_data.files import replacing
+from viscy_data.optional import require
 
 __all__ = ["Documents", "open_documents", "write_json"]
 

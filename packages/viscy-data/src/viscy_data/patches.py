@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from viscy_data._optional import require
 from viscy_data.errors import InputError
+from viscy_data.optional import require
 from viscy_data.placement import clamp_centers, patch_start
 from viscy_data.stores import FovInfo, FovKey, read_fov
 from viscy_data.stores.arrays import begin_open, end_open

@@ -297,8 +297,24 @@ def test_a_failing_reduction_keeps_the_embeddings(tmp_path, caplog):
     write_embedding_dataset(tmp_path / "e.zarr", np.ones((2, 4)), table(2), pca_kwargs={"n_components": 2})
     assert "no pca: ValueError: pca needs at least 3 rows" in caplog.text
     assert ad.read_zarr(tmp_path / "e.zarr").X.shape == (2, 4)
-    write_embedding_dataset(tmp_path / "f.zarr", np.ones((4, 4)), table(4), phate_kwargs={"colour": 2})
-    assert "no phate" in caplog.text
+    write_embedding_dataset(tmp_path / "f.zarr", np.ones((4, 4)), table(4), umap_kwargs={"colour": 2})
+    assert "no umap" in caplog.text
+
+
+def test_phate_is_an_extra_of_its_own(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "phate", None)
+    write_embedding_dataset(tmp_path / "f.zarr", np.eye(4), table(4), phate_kwargs={"n_components": 2})
+    assert "no phate: ImportError" in caplog.text
+    assert "pip install 'viscy-utils[phate]'" in caplog.text
+    with pytest.raises(ImportError, match=r"viscy-utils\[phate\]"):  # before anything is predicted
+        predict(EmbeddingWriter(tmp_path / "g.zarr", phate_kwargs={"n_components": 2}), CellsModule())
+    assert not (tmp_path / "g.zarr.parts").exists()
+
+
+def test_phate_reduces_when_it_is_installed():
+    pytest.importorskip("phate")
+    features = np.random.default_rng(0).normal(size=(20, 4))
+    assert reduce_features("phate", features, {"n_components": 2}).shape == (20, 2)
 
 
 @pytest.mark.parametrize(("method", "neighbours"), [("umap", "n_neighbors"), ("phate", "knn")])

@@ -16,6 +16,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.tracks_table import FovTracks, TracksTable
 from dynaclr.lineage import LineageCycleError
 from viscy_data.errors import InputError, InputErrors, MissingInputError, raise_all
+from viscy_data.optional import require
 from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo
 from viscy_data.tracks import find_tracks, read_tracks
@@ -237,11 +238,8 @@ def _map(tasks: Sequence[_Task], workers: int | None) -> list[FovTracks | InputE
 
 
 def _map_on_dask(tasks: Sequence[_Task], address: str) -> list[FovTracks | InputError]:
-    try:
-        from dask.distributed import Client
-    except ImportError as err:
-        raise ImportError("dask_address needs Dask: pip install 'dynaclr[dask]'") from err
-    with Client(address) as client:
+    distributed = require("dask.distributed", extra="dask", package="dynaclr")
+    with distributed.Client(address) as client:
         return client.gather(client.map(_read_or_error, tasks, pure=False))
 
 

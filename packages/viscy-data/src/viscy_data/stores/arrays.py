@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from viscy_data._documents import open_documents
-from viscy_data._optional import require
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.optional import require
 from viscy_data.stores.multiscales import AXES
 from viscy_data.stores.names import FovInfo
 

@@ -17,7 +17,7 @@ Needs the extra ``triplet``.
 
 import lazy_loader
 
-from viscy_data._optional import require
+from viscy_data.optional import require
 
 for _dependency in ("pandas", "scipy.ndimage"):
     require(_dependency, extra="triplet")

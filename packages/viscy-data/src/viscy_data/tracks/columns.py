@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viscy_data._optional import require
 from viscy_data.errors import InputError
+from viscy_data.optional import require
 from viscy_data.tracks.dialect import TextTable
 
 if TYPE_CHECKING:

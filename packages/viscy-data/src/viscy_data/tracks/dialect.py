@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viscy_data._optional import require
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.optional import require
 
 if TYPE_CHECKING:
     import pyarrow as pa

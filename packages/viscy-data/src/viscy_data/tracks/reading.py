@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from viscy_data._optional import require
 from viscy_data.errors import InputError, raise_all
+from viscy_data.optional import require
 from viscy_data.stores import canonical_fov_name
 from viscy_data.tracks.columns import check_unique, convert_column
 from viscy_data.tracks.dialect import REQUIRED, read_text_table

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from viscy_data._optional import require
 from viscy_data.batches.dataset import PatchDataset
 from viscy_data.cells import cells_inside, check_fovs
 from viscy_data.errors import raise_all
+from viscy_data.optional import require
 from viscy_data.stores import FovInfo, describe_position
 from viscy_data.triplet.pairs import TrackPairs
 from viscy_data.typing import INDEX_COLUMNS

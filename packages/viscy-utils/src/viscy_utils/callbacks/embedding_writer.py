@@ -22,7 +22,7 @@ from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.prediction_manifest import prediction_manifest
 from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
 from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
-from viscy_utils.embeddings.reductions import add_reductions
+from viscy_utils.embeddings.reductions import add_reductions, require_reductions
 from viscy_utils.embeddings.store import (
     build_anndata,
     import_anndata,
@@ -106,6 +106,8 @@ class EmbeddingWriter(BasePredictionWriter):
         For an unknown interval or a non-positive number of rows.
     FileExistsError
         At set-up, if the store exists and ``overwrite`` is False.
+    ImportError
+        At set-up, if a reduction needs an extra that is not installed.
     InputError
         At set-up, if the parts of an interrupted run belong to another model or other data.
     """
@@ -139,6 +141,7 @@ class EmbeddingWriter(BasePredictionWriter):
         if stage != "predict":
             return
         import_anndata()
+        require_reductions(self._reductions)
         refuse_existing(self.output_path, self.overwrite, remedy=_REMEDY)
         self._parts = PredictionParts(self.output_path, trainer.global_rank)
         manifest = prediction_manifest(trainer, pl_module)

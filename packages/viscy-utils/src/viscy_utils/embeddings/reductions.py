@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from viscy_data.optional import require
 from viscy_utils.embeddings.store import add_array, edit_store
 
-__all__ = ["add_reductions", "fit_reduction", "reduce_features"]
+__all__ = ["add_reductions", "fit_reduction", "reduce_features", "require_reductions"]
 
 _logger = logging.getLogger(__name__)
 
@@ -21,6 +22,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "tsne": {"n_components": 2, "perplexity": 30.0, "init": "pca", "random_state": 42},
     "umap": {"n_components": 2, "n_neighbors": 15, "random_state": 42},
     "phate": {"n_components": 2, "knn": 5, "decay": 40, "random_state": 42, "verbose": 0},
+}
+# Where a method is, and which extra has it.
+_ESTIMATORS = {
+    "pca": ("sklearn.decomposition", "PCA", "eval"),
+    "tsne": ("sklearn.manifold", "TSNE", "eval"),
+    "umap": ("umap", "UMAP", "eval"),
+    "phate": ("phate", "PHATE", "phate"),
 }
 _NEIGHBOURS = {"umap": "n_neighbors", "phate": "knn"}
 
@@ -36,7 +44,7 @@ def fit_reduction(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) 
     Parameters
     ----------
     method : {"pca", "tsne", "umap", "phate"}
-        Needs the extra ``eval``.
+        Needs the extra ``eval``; PHATE, which is under the GPL, the extra ``phate`` as well.
     features : ndarray, shape (N, F)
         One row per observation.
     kwargs : mapping
@@ -54,7 +62,7 @@ def fit_reduction(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) 
     ValueError
         For fewer than three rows.
     ImportError
-        If the method is not installed.
+        If the method is not installed; it names the extra.
     """
     n_rows, n_features = features.shape
     if n_rows < 3:
@@ -66,28 +74,29 @@ def fit_reduction(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) 
         options["perplexity"] = min(options["perplexity"], (n_rows - 1) / 3)
     elif isinstance(options["n_components"], int):
         options["n_components"] = min(options["n_components"], n_rows, n_features)
-    try:
-        from sklearn.preprocessing import StandardScaler
-
-        estimator = _estimator(method)
-    except ImportError as err:
-        raise ImportError(f"{method} is not installed: pip install 'viscy-utils[eval]'") from err
     if options.pop("normalize_features", True):
-        features = StandardScaler().fit_transform(features)
-    model = estimator(**options)
+        scaler = require("sklearn.preprocessing", extra="eval", package="viscy-utils").StandardScaler()
+        features = scaler.fit_transform(features)
+    model = _estimator(method)(**options)
     return model, np.asarray(model.fit_transform(features), np.float32)
 
 
 def _estimator(method: str) -> Any:
-    if method == "pca":
-        from sklearn.decomposition import PCA as estimator
-    elif method == "tsne":
-        from sklearn.manifold import TSNE as estimator
-    elif method == "umap":
-        from umap import UMAP as estimator
-    else:
-        from phate import PHATE as estimator
-    return estimator
+    module, name, extra = _ESTIMATORS[method]
+    return getattr(require(module, extra=extra, package="viscy-utils"), name)
+
+
+def require_reductions(requested: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Check that what :func:`add_reductions` will need is installed, before there is anything to lose.
+
+    Raises
+    ------
+    ImportError
+        Naming the extra.
+    """
+    for method, kwargs in requested.items():
+        if kwargs:
+            _estimator(method)
 
 
 def add_reductions(path: Path, requested: Mapping[str, Mapping[str, Any] | None]) -> None:

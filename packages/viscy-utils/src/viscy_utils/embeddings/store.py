@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 
 from viscy_data.files import replacing
+from viscy_data.optional import require
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -42,12 +43,8 @@ def import_anndata() -> Any:
     ------
     ImportError
     """
-    try:
-        import anndata
-        import xarray  # noqa: F401
-    except ImportError as err:
-        raise ImportError("embeddings are stored as AnnData: pip install 'viscy-utils[anndata]'") from err
-    return anndata
+    require("xarray", extra="anndata", package="viscy-utils")
+    return require("anndata", extra="anndata", package="viscy-utils")
 
 
 def parts_path_of(output_path: str | Path) -> Path:

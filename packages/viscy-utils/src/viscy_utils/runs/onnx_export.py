@@ -12,6 +12,7 @@ from torch import Tensor
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import refuse_existing, replacing
+from viscy_data.optional import require
 
 __all__ = ["export_onnx"]
 
@@ -41,11 +42,8 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     InputError
         If the model has no example input, or the checkpoint is missing, is none, or does not fit the model.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as err:
-        raise ImportError("export to ONNX: pip install 'viscy-utils[export]'") from err
+    for module in ("onnx", "onnxscript"):
+        require(module, extra="export", package="viscy-utils")
     export_path = Path(export_path)
     refuse_existing(export_path, remedy="choose another export_path")
     if not isinstance(model.example_input_array, Tensor):

@@ -8,15 +8,15 @@ from types import ModuleType
 __all__ = ["require"]
 
 
-def require(module: str, *, extra: str) -> ModuleType:
-    """Import an optional module.
+def require(module: str, *, extra: str, package: str = "viscy-data") -> ModuleType:
+    """Import an optional module, or say which extra installs it.
 
     Parameters
     ----------
     module : str
         Name to import, such as ``"pyarrow.csv"``.
-    extra : str
-        The extra of viscy-data that installs it.
+    extra, package : str
+        The extra that installs it, and whose.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def require(module: str, *, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as err:
-        package = module.partition(".")[0]
+        top = module.partition(".")[0]
         raise ImportError(
-            f"{package} is needed for this and cannot be imported: pip install 'viscy-data[{extra}]'", name=package
+            f"{top} is needed for this and cannot be imported: pip install '{package}[{extra}]'", name=top
         ) from err
