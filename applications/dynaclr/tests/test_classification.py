@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 from dynaclr.classification import ClassificationModule, ClassificationPredictionWriter
 from dynaclr.imbalance import ClassMetrics, ClassTally, count_classes
+from viscy_data import ClassificationDataModule, PlateWriter, update_attributes
 from viscy_losses import FocalLoss
 from viscy_models.contrastive import ContrastiveEncoder, ResNet3dEncoder
 
@@ -201,6 +202,54 @@ class TestRuns:
     def test_counting_names_a_label_that_is_no_class(self, tmp_path):
         with pytest.raises(ValueError, match="found label 2, expected 0 to 1"):
             _trainer(tmp_path).fit(_module(class_weight_method="inverse"), Annotated([0, 1, 2]))
+
+
+@pytest.fixture
+def annotated_plate(tmp_path):
+    """Bright and dark cells of three FOVs, and a table that says which is which."""
+    rows = []
+    with PlateWriter(tmp_path / "images.zarr", ["Phase"]) as writer:
+        for fov in ("A/1/0", "A/1/1", "A/1/2"):
+            image = np.zeros((2, 1, 1, 32, 32), np.float32)
+            for track, (y, x) in enumerate([(4, 4), (4, 28), (28, 4), (28, 28)]):
+                image[..., y - 4 : y + 4, x - 4 : x + 4] = track % 2
+                rows += [(f"/{fov}", track, t, y, x, track % 2) for t in range(2)]
+            writer.write(fov, image)
+    for fov in ("A/1/0", "A/1/1", "A/1/2"):
+        statistics = {"Phase": {"fov_statistics": {"mean": 0.5, "std": 0.5}}}
+        update_attributes(tmp_path / "images.zarr", fov, "normalization", statistics)
+    table = pd.DataFrame(rows, columns=["fov_name", "track_id", "t", "y", "x", "infection_state"])
+    table.assign(id=range(len(rows))).to_csv(tmp_path / "labels.csv", index=False)
+    return {"image_path": tmp_path / "images.zarr", "annotation_path": tmp_path / "labels.csv"}
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
+def test_annotated_cells_of_a_plate_are_learnt_and_predicted(annotated_plate, tmp_path):
+    data = ClassificationDataModule(
+        **annotated_plate,
+        val_fovs=["A/1/2"],
+        channel_name="Phase",
+        z_range=(0, 1),
+        train_exclude_timepoints=[],
+        train_transforms=None,
+        val_transforms=None,
+        initial_yx_patch_size=(8, 8),
+        batch_size=5,
+        num_workers=0,
+    )
+    module = _module(lr=0.1, class_weight_method="inverse")
+    _trainer(tmp_path, max_epochs=3).fit(module, data)
+    assert module.figures["val"].class_accuracies == [1, 1]
+    path = tmp_path / "predictions.csv"
+    trainer = _trainer(tmp_path, callbacks=[ClassificationPredictionWriter(path)])
+    trainer.predict(module, data, return_predictions=False)
+    found, truth = pd.read_csv(path), pd.read_csv(annotated_plate["annotation_path"])
+    assert found.columns.tolist() == ["fov_name", "track_id", "t", "id", "y", "x", "label", "prediction"]
+    assert found["fov_name"].tolist() == truth["fov_name"].str.strip("/").tolist()
+    for name in ("track_id", "t", "id", "y", "x"):
+        assert found[name].tolist() == truth[name].tolist()
+    assert found["label"].tolist() == truth["infection_state"].tolist() == found["prediction"].round().tolist()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "cell_classification": ["ClassificationDataModule", "ClassificationDataset"],
         "channel_dropout": ["ChannelDropout"],
         "channels": ["center_crop", "gather_channels", "scatter_channels", "transform_channelwise"],
         "distributed": ["ShardedDistributedSampler"],

@@ -1,0 +1,193 @@
+"""What holds for every data module: the same batches for any number of workers and ranks, and after a resumption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from monai.transforms import Randomizable, Transform
+
+from viscy_data import ClassificationDataModule
+from viscy_data.stores import update_attributes
+from viscy_data.testing.encoding import Encoding, write_encoded_plate
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval"),
+]
+
+N_FRAMES, EXTENT, FOVS = 4, 32, ["A/1/0", "A/1/1", "A/1/2"]
+Factory = Callable[..., LightningDataModule]
+
+
+class Shift(Randomizable, Transform):
+    """Add one random number to an image."""
+
+    def __call__(self, image):
+        return image + self.R.uniform(1, 1e6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A plate of encoded pixels, with annotations of two cells per FOV and frame."""
+    folder = tmp_path_factory.mktemp("contract")
+    code = Encoding(n_plates=1, n_fovs=len(FOVS), shape=(N_FRAMES, 1, 1, EXTENT, EXTENT))
+    write_encoded_plate(folder / "images.zarr", code, 0, FOVS, ["Phase"])
+    places = [(0, 3, 4), (1, 20, 30)]
+    for fov in FOVS:
+        update_attributes(
+            folder / "images.zarr", fov, "normalization", {"Phase": {"fov_statistics": {"mean": 0.0, "std": 1.0}}}
+        )
+    rows = [(fov, track, t, y, x) for fov in FOVS for t in range(N_FRAMES) for track, y, x in places]
+    table = pd.DataFrame(rows, columns=["fov_name", "track_id", "t", "y", "x"])
+    table.assign(id=range(len(rows)), infection_state=table["track_id"]).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def classification(folder, num_workers: int = 0) -> ClassificationDataModule:
+    return ClassificationDataModule(
+        image_path=folder / "images.zarr",
+        annotation_path=folder / "labels.csv",
+        val_fovs=["A/1/2"],
+        channel_name="Phase",
+        z_range=(0, 1),
+        train_exclude_timepoints=[],
+        train_transforms=[Shift()],
+        val_transforms=[Shift()],
+        initial_yx_patch_size=(8, 8),
+        batch_size=4,
+        num_workers=num_workers,
+    )
+
+
+MODULES: dict[str, Factory] = {"classification": classification}
+PREDICTING = ["classification"]
+
+
+@pytest.fixture(params=MODULES)
+def make(request, folder) -> Factory:
+    return lambda **options: MODULES[request.param](folder, **options)
+
+
+def image(batch: Any) -> torch.Tensor:
+    """The first tensor of a batch."""
+    while not isinstance(batch, torch.Tensor):
+        batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
+    return batch
+
+
+class Recorder(LightningModule):
+    """Keep the batches that come; perhaps ask for the number of steps before a checkpoint is read."""
+
+    def __init__(self, asks_for_steps: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[str, list[torch.Tensor]] = {"train": [], "val": [], "predict": []}
+        self.asks_for_steps = asks_for_steps
+
+    def training_step(self, batch, batch_idx):
+        self.seen["train"].append(image(batch).clone())
+        return self.weight * image(batch).mean()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.seen["val"].append(image(batch).clone())
+
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        self.seen["predict"].append(image(batch).clone())
+        return 0
+
+    def configure_optimizers(self):
+        if self.asks_for_steps:
+            assert self.trainer.estimated_stepping_batches > 0
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Stop(Callback):
+    def __init__(self, path, after):
+        self.path, self.after = path, after
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if len(module.seen["train"]) == self.after:
+            trainer.save_checkpoint(self.path)
+            raise SystemExit(1)
+
+
+def make_trainer(**options) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet |= {"max_epochs": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
+    return Trainer(**quiet | options)
+
+
+@contextmanager
+def as_rank(monkeypatch, data: LightningDataModule, size: int, rank: int) -> Iterator[None]:
+    """Make a data module believe that it is one of several processes."""
+    data.trainer = make_trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(data.trainer), "world_size", size)
+        patch.setattr(type(data.trainer), "global_rank", rank)
+        yield
+
+
+def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected) > 0
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_epochs_differ_in_training_and_not_in_validation(make):
+    model, data = Recorder(), make()
+    make_trainer().fit(model, data)
+    n_train, n_val = len(model.seen["train"]) // 2, len(model.seen["val"]) // 2
+    assert n_train > 1
+    assert not torch.equal(model.seen["train"][0], model.seen["train"][n_train])
+    assert_equal(model.seen["val"][n_val:], model.seen["val"][:n_val])
+
+
+@pytest.mark.slow
+def test_batches_do_not_depend_on_the_number_of_workers(make):
+    models = Recorder(), Recorder()
+    for model, num_workers in zip(models, (0, 2), strict=True):
+        make_trainer().fit(model, make(num_workers=num_workers))
+    for stage in ("train", "val"):
+        assert_equal(models[1].seen[stage], models[0].seen[stage])
+
+
+@pytest.mark.parametrize("asks_for_steps", [False, True])
+@pytest.mark.parametrize("killed_after", [1, 5])
+def test_a_run_resumed_in_mid_epoch_goes_on_as_an_unbroken_one(make, tmp_path, killed_after, asks_for_steps):
+    whole, killed, resumed = (Recorder(asks_for_steps) for _ in range(3))
+    make_trainer().fit(whole, make())
+    path = tmp_path / "killed.ckpt"
+    with pytest.raises(SystemExit):
+        make_trainer(callbacks=[Stop(path, killed_after)]).fit(killed, make())
+    make_trainer().fit(resumed, make(), ckpt_path=path, weights_only=True)
+    assert_equal(resumed.seen["train"], whole.seen["train"][killed_after:])
+
+
+def test_ranks_share_the_order_of_a_lone_process(make, monkeypatch):
+    orders = {}
+    for size, rank in [(1, 0), (2, 0), (2, 1)]:
+        data = make()
+        with as_rank(monkeypatch, data, size, rank):
+            data.setup("fit")
+            orders[size, rank] = [image(batch) for batch in data.train_dataloader()]
+    dealt = [batch for turn in zip(orders[2, 0], orders[2, 1], strict=True) for batch in turn]
+    assert_equal(dealt[: len(orders[1, 0])], orders[1, 0])
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_ranks_predict_everything_once_in_order(folder, name, monkeypatch):
+    whole, parts = Recorder(), []
+    make_trainer().predict(whole, MODULES[name](folder), return_predictions=False)
+    for rank in range(2):
+        data = MODULES[name](folder)
+        with as_rank(monkeypatch, data, 2, rank):
+            data.setup("predict")
+            parts += [image(batch) for batch in data.predict_dataloader()]
+    assert torch.equal(torch.cat(parts), torch.cat(whole.seen["predict"]))
