@@ -21,6 +21,9 @@ from viscy_data.loaders import BatchLoader
 from viscy_utils.callbacks import CheckpointVisualization
 from viscy_utils.evaluation import visualization
 
+pytest.importorskip("matplotlib")
+pytest.importorskip("skimage")
+
 
 class Cells(Dataset):
     """Twelve cells; `wobble` draws from a generator of its own when it reads."""
@@ -383,6 +386,7 @@ def test_the_trainer_is_as_before_after_a_run_even_after_an_interrupted_one(tmp_
 
 
 def test_loggers_that_take_images_get_the_picture(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
     logger = TensorBoardLogger(tmp_path / "logs")
     images = []
     monkeypatch.setattr(logger.experiment, "add_image", lambda *args, **kwargs: images.append((args, kwargs)))
@@ -395,6 +399,7 @@ def test_loggers_that_take_images_get_the_picture(tmp_path, monkeypatch):
 
 
 def test_a_failing_logger_does_not_take_the_picture_from_the_disk(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
     logger = TensorBoardLogger(tmp_path / "logs")
     monkeypatch.setattr(logger.experiment, "add_image", lambda *args, **kwargs: 1 / 0)
     with pytest.warns(UserWarning, match="did not reach all loggers: ZeroDivisionError"):
@@ -406,3 +411,9 @@ def test_a_failing_logger_does_not_take_the_picture_from_the_disk(tmp_path, monk
 def test_bad_options_are_refused(options, name):
     with pytest.raises(ValueError, match=name):
         CheckpointVisualization(**options)
+
+
+def test_what_pictures_need_is_missed_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'viscy-utils\[plot\]'"):
+        fit(tmp_path, CheckpointVisualization(1))

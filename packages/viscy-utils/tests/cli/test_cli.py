@@ -54,6 +54,13 @@ class BadArgument(BoringDataModule):
         raise ValueError(f"share must be at most 1, got {share}")
 
 
+class LoggingModel(BoringModel):
+    def training_step(self, batch, batch_idx):
+        found = super().training_step(batch, batch_idx)
+        self.log("loss", found["loss"])
+        return found
+
+
 class BadStep(BoringModel):
     def training_step(self, batch, batch_idx):
         raise ValueError("shapes differ")
@@ -158,6 +165,25 @@ def test_a_run_with_a_valid_configuration(write):
     assert yaml.safe_load(Path("config.yaml").read_text())["trainer"]["max_steps"] == 1
     main(["fit", "-c", path])  # an earlier configuration in the same folder is kept
     assert len(list(Path.cwd().glob("config*.yaml"))) == 2
+
+
+@boring
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.filterwarnings("ignore:Could not log computational graph")
+def test_logs_are_for_tensorboard_where_it_is_installed(write, installed, monkeypatch, caplog):
+    if installed:
+        pytest.importorskip("tensorboard")
+    else:
+        monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.setattr("lightning.pytorch.demos.boring_classes.BoringModel", LoggingModel)
+    config = yaml.safe_load(Path(write(trainer={"log_every_n_steps": 1})).read_text())
+    del config["trainer"]["logger"]
+    Path("default.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "-c", "default.yaml"])
+    [folder] = Path("lightning_logs").iterdir()
+    assert len(list(folder.glob("events.*"))) == installed
+    assert (folder / "metrics.csv").exists() != installed
+    assert caplog.text.count("pip install 'viscy-utils[tensorboard]'") == (not installed)
 
 
 @pytest.mark.parametrize("is_global_zero", [True, False])

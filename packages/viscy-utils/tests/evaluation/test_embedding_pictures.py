@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from viscy_utils.evaluation.comparison import compare
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.embedding_pictures import draw_embeddings, label_owner, project, time_axis
 from viscy_utils.evaluation.image_tiles import Block, Tile, draw_blocks, scale_bar_length
 from viscy_utils.reports.panels import draw_classes
+
+Figure = pytest.importorskip("matplotlib.figure").Figure
+FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot
-from skimage.metrics import structural_similarity
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,6 +17,9 @@ from viscy_utils.evaluation.image_tiles import contrast_limits
 from viscy_utils.evaluation.model_outputs import evaluating, run_model
 from viscy_utils.evaluation.reconstruction_tiles import mean_ssim, sharpest_slice
 from viscy_utils.evaluation.visualization import draw_outputs, plot_reconstructions
+
+pyplot = pytest.importorskip("matplotlib.pyplot")
+structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
 
 Named = namedtuple("Named", ["reconstruction", "mu"])
 

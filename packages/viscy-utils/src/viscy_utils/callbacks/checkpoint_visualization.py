@@ -20,10 +20,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from matplotlib.image import imsave
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from viscy_data.optional import require
 from viscy_utils.evaluation.model_outputs import run_model
 from viscy_utils.evaluation.visualization import draw_outputs
 from viscy_utils.pictures.log_images import log_image
@@ -77,6 +77,8 @@ class CheckpointVisualization(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch for checkpoints."""
         if stage == "fit":
+            for module in ("matplotlib", "skimage"):
+                require(module, extra="plot", package="viscy-utils")
             self._stop()  # an interrupted run has no teardown
             self._saves = _WatchedSaves(trainer, self._on_saved)
 
@@ -209,7 +211,7 @@ def _picture_paths(trainer: Trainer, checkpoint: str) -> list[str]:
 
 def _write(image: NDArray[np.uint8], path: str) -> None:
     buffer = io.BytesIO()
-    imsave(buffer, image, format="png")
+    require("matplotlib.image", extra="plot", package="viscy-utils").imsave(buffer, image, format="png")
     files = get_filesystem(path)
     files.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     partial = f"{path}.part"  # a picture that is there is whole

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from jsonargparse import Namespace, lazy_instance
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from viscy_data.errors import InputError, MissingInputError, reading_input
 from viscy_utils.cli.config_errors import condensed, first_cause
@@ -60,9 +61,12 @@ class VisCyCLI(LightningCLI):
         return {name: known.get(name, {"model"}) for name in SUBCOMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Log to TensorBoard, one folder per start, unless the configuration says otherwise."""
-        version = datetime.now().strftime("%Y%m%d-%H%M%S")
-        logger = lazy_instance(TensorBoardLogger, save_dir="", version=version, log_graph=True)
+        """Log to TensorBoard or else to CSV files, one folder per start, unless the configuration says otherwise."""
+        self._started = datetime.now().strftime("%Y%m%d-%H%M%S")
+        if find_spec("tensorboard") is None:
+            logger = lazy_instance(CSVLogger, save_dir="", version=self._started)
+        else:
+            logger = lazy_instance(TensorBoardLogger, save_dir="", version=self._started, log_graph=True)
         parser.set_defaults({"trainer.logger": logger})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -83,6 +87,8 @@ class VisCyCLI(LightningCLI):
         """Build model, data module and trainer; what their classes refuse is bad input."""
         with reading_input("building the classes of the configuration"), first_cause():
             super().instantiate_classes()
+        if isinstance(self.trainer.logger, CSVLogger) and self.trainer.logger.version == self._started:
+            _logger.warning("Logging to CSV files, without TensorBoard: pip install 'viscy-utils[tensorboard]'")
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Predict without collecting the predictions in memory: callbacks write them."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure, SubFigure
 
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.probe import Score
 from viscy_utils.reports.panels import draw_classes, draw_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["draw_embeddings", "label_owner", "project", "time_axis"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+
+from viscy_data.optional import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["Block", "Tile", "contrast_limits", "draw_blocks", "page_size", "scale_bar_length"]
 
@@ -125,7 +128,7 @@ def draw_blocks(
     layout = _Layout(blocks)
     n_columns = n_columns or _n_columns(len(blocks), layout.width, layout.height)
     page = page_size(blocks, headline, n_columns)
-    if isinstance(figure, Figure):
+    if hasattr(figure, "set_size_inches"):  # a part of a figure has no size of its own
         figure.set_size_inches(page)
     for number, block in enumerate(blocks):
         left = _MARGIN + (number % n_columns) * layout.width
@@ -200,8 +203,9 @@ def _draw_scale_bar(axes: Axes, shape: tuple[int, ...], um_per_px: float) -> Non
     length = scale_bar_length(width * (um_per_px or 1.0))
     end, line = width * 0.95 - 0.5, height * 0.95 - 0.5
     start = end - length / (um_per_px or 1.0)
-    outline = [withStroke(linewidth=2, foreground="black")]
-    axes.plot([start, end], [line, line], color="white", linewidth=2, path_effects=[withStroke(linewidth=3.5)])
+    effects = require("matplotlib.patheffects", extra="plot", package="viscy-utils")
+    outline = [effects.withStroke(linewidth=2, foreground="black")]
+    axes.plot([start, end], [line, line], color="white", linewidth=2, path_effects=[effects.withStroke(linewidth=3.5)])
     words = f"{length:g} {'µm' if um_per_px else 'px'}"
     place = ((start + end) / 2, line - 0.03 * height)
     axes.text(*place, words, color="white", fontsize=6, ha="center", va="bottom", path_effects=outline)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from viscy_data.optional import require
 from viscy_utils.evaluation.image_tiles import Block, Tile, contrast_limits
 
 __all__ = ["as_categories", "mean_ssim", "reconstruction_block", "sharpest_slice"]
@@ -49,6 +49,7 @@ def mean_ssim(target: NDArray, image: NDArray) -> float:
         return float("nan")
     span = float(target.max()) - float(target.min())
     # Slices are channels here: each is compared by itself.
+    structural_similarity = require("skimage.metrics", extra="plot", package="viscy-utils").structural_similarity
     return float(structural_similarity(target, image, win_size=window, channel_axis=0, data_range=span or 1.0))
 
 

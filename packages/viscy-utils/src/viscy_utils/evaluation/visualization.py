@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import nn
 
+from viscy_data.optional import require
 from viscy_utils.evaluation.image_tiles import draw_blocks
 from viscy_utils.evaluation.model_outputs import ModelOutputs, run_model
 from viscy_utils.evaluation.neighbor_tiles import neighbor_blocks
 from viscy_utils.evaluation.reconstruction_tiles import reconstruction_block
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_outputs", "plot_reconstructions"]
 
@@ -115,15 +117,13 @@ def _as_stacks(outputs: ModelOutputs) -> ModelOutputs:
 
 
 def _new_figure() -> Figure:
-    figure = Figure(dpi=_DPI)
-    FigureCanvasAgg(figure)
+    figure = require("matplotlib.figure", extra="plot", package="viscy-utils").Figure(dpi=_DPI)
+    require("matplotlib.backends.backend_agg", extra="plot", package="viscy-utils").FigureCanvasAgg(figure)
     return figure
 
 
 def _pyplot_figure() -> Figure:
-    from matplotlib import pyplot
-
-    return pyplot.figure(dpi=_DPI)
+    return require("matplotlib.pyplot", extra="plot", package="viscy-utils").figure(dpi=_DPI)
 
 
 def _show(figure: Figure) -> None:

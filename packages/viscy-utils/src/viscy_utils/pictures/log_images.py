@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from viscy_data.optional import require
+
 __all__ = ["detach_sample", "image_sinks", "log_image", "render_images"]
 
 ImageSink = Callable[[str, NDArray[np.uint8], int], object]
@@ -48,8 +50,7 @@ def render_images(imgs: Sequence[Sequence[NDArray]], cmaps: Sequence[str] = ()) 
     -------
     ndarray of uint8, shape (H, W, 3)
     """
-    from matplotlib import colormaps  # not needed to find the loggers
-
+    colormaps = require("matplotlib", extra="plot", package="viscy-utils").colormaps
     rows = []
     for images in imgs:
         tiles = []

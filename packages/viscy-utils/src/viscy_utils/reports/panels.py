@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
+
+from viscy_data.optional import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["class_colors", "draw_classes", "draw_numbers"]
 
@@ -15,6 +20,7 @@ _MOST_LISTED = 20
 
 def class_colors(names: list[str]) -> list[tuple[float, ...]]:
     """Choose a colour per class that can be told from the others; of more than ten, along a scale."""
+    colormaps = require("matplotlib", extra="plot", package="viscy-utils").colormaps
     if len(names) <= 10:
         return [colormaps["tab10"](number) for number in range(len(names))]
     return [colormaps["turbo"](share) for share in np.linspace(0.05, 0.95, len(names))]

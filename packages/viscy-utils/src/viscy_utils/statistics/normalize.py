@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skimage.exposure import equalize_adapthist
+
+from viscy_data.optional import require
 
 __all__ = ["hist_adapteq_2D", "hist_clipping", "unzscore", "zscore"]
 
@@ -89,6 +90,8 @@ def hist_adapteq_2D(
 
     Raises
     ------
+    ImportError
+        Without scikit-image, of the extra ``plot``.
     ValueError
         If the image is not 2D, or the kernel size or clip limit is out of range.
     """
@@ -100,7 +103,8 @@ def hist_adapteq_2D(
     if clip_limit is not None and not 0 <= clip_limit <= 1:
         raise ValueError(f"clip_limit must be within 0 to 1, got {clip_limit}")
     limit = 0.01 if clip_limit is None else clip_limit
-    return equalize_adapthist(image, kernel_size=kernel_size, clip_limit=limit)
+    exposure = require("skimage.exposure", extra="plot", package="viscy-utils")
+    return exposure.equalize_adapthist(image, kernel_size=kernel_size, clip_limit=limit)
 
 
 def _as_float(image: ArrayLike) -> NDArray:
