@@ -66,17 +66,17 @@ def POD_metric(target_bin: ArrayLike, pred_bin: ArrayLike) -> list[float]:
         matched one to one within half of the mean major axis of the targets, the nearest first. A quotient is NaN
         where there is nothing to divide by, as is everything without any object.
     """
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
-
+    optimize, distance = (
+        require(f"scipy.{part}", extra="metrics", package="viscy-utils") for part in ("optimize", "spatial.distance")
+    )
     targets, predictions = (_regions(image) for image in (target_bin, pred_bin))
     n_hits = 0
     if targets and predictions:
         limit = np.mean([region.axis_major_length for region in targets]) / 2
-        distances = cdist(*([region.centroid for region in regions] for regions in (targets, predictions)))
+        distances = distance.cdist(*([region.centroid for region in regions] for regions in (targets, predictions)))
         # One pair beyond the limit costs more than all within it: first as many hits as can be, then near ones.
         beyond = (limit + 1) * (min(distances.shape) + 1)
-        rows, columns = linear_sum_assignment(np.where(distances <= limit, distances, beyond))
+        rows, columns = optimize.linear_sum_assignment(np.where(distances <= limit, distances, beyond))
         n_hits = int((distances[rows, columns] <= limit).sum())
     n_false, n_missed = len(predictions) - n_hits, len(targets) - n_hits
     precision, recall = _share(n_hits, len(predictions)), _share(n_hits, len(targets))
@@ -84,9 +84,8 @@ def POD_metric(target_bin: ArrayLike, pred_bin: ArrayLike) -> list[float]:
 
 
 def _regions(image: ArrayLike) -> list[Any]:
-    from skimage.measure import label, regionprops
-
-    return regionprops(label(np.asarray(image).astype(np.int64)))
+    measure = require("skimage.measure", extra="metrics", package="viscy-utils")
+    return measure.regionprops(measure.label(np.asarray(image).astype(np.int64)))
 
 
 def _share(part: int, whole: int) -> float:
