@@ -135,17 +135,18 @@ class BatchComposer:
         ask = self._ask_window if self.plan.temporal_enrichment else self._ask
         pools, requests, moved = ask(epoch, number, experiment, earlier, phase)
         places, request, repeated = draw(pools, requests)
-        came, surplus, key = np.zeros(len(places), dtype=bool), 0, epoch.batch_key(number)
+        came, surplus = None, 0
         if self._near is not None:
             n_own = self.sizes.shape[1] * self.groups.edges.shape[1]
-            places, came = self._near.apply(places, request, pools, n_own, key)
+            places, came = self._near.apply(places, request, pools, n_own, epoch.batch_key(number))
         if self._limit is not None:
             before = places
-            places, surplus = self._limit.apply(places, request, pools, key)
-            came &= places == before
+            places, surplus = self._limit.apply(places, request, pools, epoch.batch_key(number))
+            came = None if came is None else came & (places == before)
             repeated = len(places) - len(np.unique(places)) if repeated else 0
         parts = requests.counts.reshape(*self.sizes.shape, -1).sum(axis=2)
-        return Batch(places, experiment, parts, moved, repeated, surplus, int(came.sum()))
+        n_came = 0 if came is None else int(came.sum())
+        return Batch(places, experiment, parts, moved, repeated, surplus, n_came)
 
     def _ask(self, epoch: Epoch, number: int, experiment: int, earlier: int, phase: int) -> tuple[Pools, Requests, int]:
         """Go on in the sequences of the batch's experiment, after what its earlier batches of the epoch took."""

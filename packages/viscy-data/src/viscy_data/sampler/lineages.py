@@ -21,14 +21,14 @@ from viscy_data.sampler.permutation import hash_key, mix, uniform_below
 __all__ = ["LineageLimit"]
 
 _ATTEMPTS = 16
-_ANCHORS_KEPT = 4_000_000  # in lists by lineage, 12 bytes each
+_ANCHORS_KEPT = 16_000_000  # in lists by lineage, 4 bytes each
 
 
 @dataclass(frozen=True, eq=False)
 class _LineageList:
     """The anchors of a pool, those of one lineage next to each other."""
 
-    places: Ints
+    places: NDArray[np.integer]
     lineages: NDArray[np.integer]
     first: Ints
 
@@ -37,10 +37,11 @@ class _LineageList:
         size = pools.sizes[request]
         places = pools.locate(np.full(size, request), np.arange(size))
         places = places[np.argsort(lineage[places], kind="stable")]
+        places = places.astype(np.int32) if len(lineage) < 2**31 else places
         lineages, first = np.unique(lineage[places], return_index=True)
         return cls(places, lineages, np.append(first, size))
 
-    def anchors(self, lineage: int) -> Ints:
+    def anchors(self, lineage: int) -> NDArray[np.integer]:
         at = np.searchsorted(self.lineages, lineage)
         return self.places[self.first[at] : self.first[at + 1]]
 
@@ -209,7 +210,7 @@ class _Exchange:
     def _list(self, request: int) -> _LineageList:
         return self.owner.lineage_list(self.pools, request)
 
-    def _unused(self, request: int, anchors: Ints) -> int:
+    def _unused(self, request: int, anchors: NDArray[np.integer]) -> int:
         """Take the first unused anchor from a random one on."""
         begin = hash_key(self.key, request, len(self.used)) % len(anchors)
         for at in range(begin, begin + len(anchors)):

@@ -101,17 +101,18 @@ def _shuffle(index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.
 
 def _scatter(index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Send elements once through the network."""
-    x, size = index.astype(np.uint64), size.astype(np.uint64)
+    rows = np.sqrt(size).astype(np.int64)
+    columns = -(-size // rows)
+    # None is negative: the bits are the same.
+    x, size, rows, columns = (numbers.view(np.uint64) for numbers in (index, size, rows, columns))
     # On a small grid the network alone prefers some cells; a keyed rotation makes every image equally likely.
     x = (x + ((key * _C2) >> _S33)) % size
-    rows = np.maximum(np.sqrt(size.astype(np.float64)), np.minimum(size, 2)).astype(np.uint64)
-    columns = -(-size.astype(np.int64) // rows.astype(np.int64)).astype(np.uint64) if x.size else size
     out = _feistel(x, rows, columns, key)
     outside = np.flatnonzero(out >= size)
     while outside.size:
         out[outside] = _feistel(out[outside], rows[outside], columns[outside], key[outside])
         outside = outside[out[outside] >= size[outside]]
-    return out.astype(np.int64)
+    return out.view(np.int64)
 
 
 def _feistel(
