@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from viscy_models import load_weights
+from viscy_models import BetaVae25D, ContrastiveEncoder, ResNet3dEncoder, load_weights
+from viscy_models.architecture import describe
 
 
 @pytest.fixture
@@ -123,6 +124,79 @@ def test_weights_of_a_compiled_model_fit_the_plain_one(model, state, tmp_path):
     checkpoint = {"state_dict": {f"model.{key}": torch.full_like(v, 2) for key, v in compiled.state_dict().items()}}
     torch.save(checkpoint, tmp_path / "last.ckpt")
     assert loaded(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), tmp_path / "last.ckpt")
+
+
+def test_a_compiled_model_takes_weights_with_and_without_the_mark(model, state, tmp_path):
+    for mark in ("", "_orig_mod."):
+        torch.save({f"model.{mark}{key}": value for key, value in state.items()}, tmp_path / "last.ckpt")
+        target = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        load_weights(torch.compile(target, backend="eager"), tmp_path / "last.ckpt")
+        assert all((value == 2).all() for value in target.state_dict().values())
+
+
+STEM = {"in_channels": "1", "stem_kernel_size": "(5, 4, 4)"}
+HEAD = {"embedding_dim": "8", "projection_dim": "4"}
+ENCODERS = {
+    name: (ContrastiveEncoder, {"backbone": name, "in_channels": 1, "in_stack_depth": 5}, {"backbone": name, **STEM})
+    for name in (
+        *("convnext_atto", "convnext_femto", "convnext_pico", "convnext_nano", "convnext_tiny", "convnext_base"),
+        *("convnext_small", "convnextv2_atto", "convnextv2_femto", "convnextv2_nano", "convnextv2_tiny"),
+    )
+} | {
+    f"resnet{n}": (
+        ContrastiveEncoder,
+        {"backbone": f"resnet{n}", "in_channels": 1, "in_stack_depth": 5, "width": 32},
+        {"backbone": f"resnet{n}", "width": "32", **STEM},
+    )
+    for n in (18, 34, 50, 101)
+}
+ENCODERS["3D"] = (
+    ResNet3dEncoder,
+    {"backbone": "resnet18", "in_channels": 2},
+    {"backbone": "resnet18 (3D)", "width": "64", "in_channels": "2", "stem_kernel_size": "(7, 7, 7)"},
+)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_weights_tell_what_network_they_are_of(name):
+    kind, options, expected = ENCODERS[name]
+    with torch.device("meta"):
+        state = kind(**options, embedding_dim=8, projection_dim=4).state_dict()
+    assert describe(state) == expected | HEAD
+    assert describe({f"model.{key}": value for key, value in state.items()}) == expected | HEAD
+
+
+def test_depth_is_told_by_the_slices_that_the_stem_leaves():
+    with torch.device("meta"):
+        encoder = ContrastiveEncoder("resnet18", 1, 40)
+    assert describe(encoder.state_dict())["z slices after the stem"] == "8"
+
+
+def test_weights_of_an_autoencoder_tell_theirs():
+    with torch.device("meta"):
+        state = BetaVae25D("resnet18", 3, 4, 4, 32, (64, 64), decoder_stages=2).state_dict()
+    expected = {"backbone": "resnet18", "width": "64", "in_channels": "3", "stem_kernel_size": "(2, 4, 4)"}
+    expected |= {"z slices after the stem": "2"}
+    assert describe(state) == expected | {"latent_dim": "32"}
+
+
+def test_another_architecture_is_reported_in_a_few_lines(tmp_path):
+    with torch.device("meta"):
+        model = ContrastiveEncoder("convnext_tiny", 2, 15)
+        other = ContrastiveEncoder("resnet50", 1, 10, projection_dim=64)
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {f"model.{key}": torch.zeros(v.shape) for key, v in other.state_dict().items()}}, path)
+    with pytest.raises(ValueError, match="does not fit ContrastiveEncoder") as error:
+        load_weights(model, path)
+    report = str(error.value)
+    assert len(report.replace(str(tmp_path), "")) < 1000
+    for line in (
+        "backbone: resnet50 in the file, convnext_tiny in the model",
+        "in_channels: 1 in the file, 2 in the model",
+        "projection_dim: 64 in the file, 128 in the model",
+    ):
+        assert line in report
+    assert "stem_kernel_size" not in report
 
 
 def test_pickles_are_never_read_in_full(model, state, tmp_path, monkeypatch):

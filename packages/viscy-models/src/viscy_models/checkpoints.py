@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["load_weights"]
+from viscy_models.architecture import describe
+
+__all__ = ["load_weights", "mismatches", "uncompiled"]
 
 _logger = logging.getLogger(__name__)
 _PREFIX = "model."
 _COMPILED = "_orig_mod."  # what torch.compile puts into names
-_SHOWN = 8
+_SHOWN, _SHOWN_CHARACTERS = 8, 110
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -29,7 +31,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Parameters
     ----------
     model : torch.nn.Module
-        Modified in place; untouched when the file does not fit.
+        Modified in place; untouched when the file does not fit. It may be compiled.
     path : str or Path
         A Lightning checkpoint (its ``state_dict`` is used), a saved state dict, or a ``.safetensors`` file. Weights
         of a Lightning module's ``model`` attribute lose that prefix, and those of a compiled model its mark; what else
@@ -41,18 +43,26 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         If there is no such file.
     ValueError
         If the file holds anything but weights and plain values, or its keys or shapes are not the model's: the message
-        lists what is missing, unexpected and of another shape.
+        says what backbones these are of, in what settings they differ, and what is missing, unexpected and of another
+        shape.
 
     Notes
     -----
     Nothing in the file is executed: pickles are read with ``weights_only=True``.
     """
     path = Path(path)
-    state = _match_prefix(_read_state_dict(path), model.state_dict())
-    problems = _compare(model.state_dict(), state)
+    names = {uncompiled(name): name for name in model.state_dict()}
+    wanted = {uncompiled(name): value for name, value in model.state_dict().items()}
+    state = _match_prefix(_read_state_dict(path), wanted)
+    problems = mismatches(wanted, state)
     if problems:
         raise ValueError("\n".join([f"{path} does not fit {type(model).__name__}:", *problems]))
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict({names[name]: value for name, value in state.items()}, strict=True)
+
+
+def uncompiled(name: str) -> str:
+    """Return the name of a weight without the mark of `torch.compile`."""
+    return name.replace(_COMPILED, "")
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -62,7 +72,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict, expected names with tensors, or such under 'state_dict'")
-    return {str(key).replace(_COMPILED, ""): value for key, value in state.items()}
+    return {uncompiled(str(key)): value for key, value in state.items()}
 
 
 def _read(path: Path) -> object:
@@ -88,20 +98,44 @@ def _match_prefix(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
     return stripped
 
 
-def _compare(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    shapes = [
-        f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in found and found[key].shape != value.shape
-    ]
+def mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Say in what the weights of a file differ from those of a model, in lines that together stay under 1 kB.
+
+    Parameters
+    ----------
+    wanted, found : mapping of str to Tensor
+        Of the model and of the file, without marks of compilation. An empty one of the model takes any shape: it is one
+        whose shape comes with the first batch.
+
+    Returns
+    -------
+    list of str
+        Settings of the networks that differ, as far as the weights tell, then names; empty if the weights fit.
+    """
+    shapes = []
+    for key, value in wanted.items():
+        if key in found and found[key].shape != value.shape and value.numel():
+            shapes.append(f"{key} {tuple(found[key].shape)} for {tuple(value.shape)}")
     groups = (
         ("missing from the file", [key for key in wanted if key not in found]),
         ("unexpected in the file", [key for key in found if key not in wanted]),
         ("of another shape (file for model)", shapes),
     )
-    return [f"  {len(names)} {title}: {_shorten(names)}" for title, names in groups if names]
+    lines = [f"  {len(names)} {title}: {_shorten(names)}" for title, names in groups if names]
+    return [*_settings(describe(wanted), describe(found)), *lines] if lines else []
+
+
+def _settings(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    return [
+        f"  {name}: {found.get(name, 'none')} in the file, {wanted.get(name, 'none')} in the model" for name in names
+    ]
 
 
 def _shorten(names: list[str]) -> str:
-    rest = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + rest
+    shown = names[:1]
+    for name in names[1:_SHOWN]:
+        if len(", ".join([*shown, name])) <= _SHOWN_CHARACTERS:
+            shown.append(name)
+    rest = f", and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + rest

@@ -80,6 +80,8 @@ class ContrastiveEncoder(MixedFormatModule):
     ----------
     num_features : int
         Width F of the embedding.
+    in_channels, in_stack_depth : int
+        As given: what images must have.
 
     Raises
     ------
@@ -124,6 +126,7 @@ class ContrastiveEncoder(MixedFormatModule):
             checkpoint_blocks(encoder)
         self.stem = StemDepthtoChannels(in_channels, in_stack_depth, stem_width, stem_kernel_size, stem_stride)
         self.encoder = encoder
+        self.in_channels, self.in_stack_depth = in_channels, in_stack_depth
         self.num_features: int = encoder.num_features
         self.projection = projection_mlp(self.num_features, embedding_dim, projection_dim)
 
