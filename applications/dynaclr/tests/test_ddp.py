@@ -23,10 +23,15 @@ from lightning.pytorch import Callback
 
 
 class Recorder(Callback):
-    """Write down which batches a rank has seen, and what its weights were at the end."""
+    """Write down which batches a rank has seen, what its weights were at the end, and whether the average followed."""
 
     def on_train_start(self, trainer, module):
         self.rows = []
+        self.slow = [] if module.average is None else [p.detach().clone() for p in module.average.parameters()]
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        pairs = zip(self.slow, module.model.parameters(), strict=False)
+        self.slow = [0.75 * average + 0.25 * weight.detach() for average, weight in pairs]
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         self.rows.append([trainer.current_epoch, batch["lineage"].tolist(), float(batch["anchor"].sum())])
@@ -34,11 +39,22 @@ class Recorder(Callback):
     def on_train_end(self, trainer, module):
         weights = torch.nn.utils.parameters_to_vector(module.parameters()).double().sum().item()
         with open(f"rank{trainer.global_rank}.json", "w") as file:
-            json.dump({"rows": self.rows, "weights": weights, "world": trainer.world_size}, file)
+            pairs = zip(self.slow, module.average.parameters(), strict=True) if self.slow else []
+            drift = max([float((slow - average).abs().max()) for slow, average in pairs], default=None)
+            json.dump({"rows": self.rows, "weights": weights, "world": trainer.world_size, "drift": drift}, file)
 '''
 
 
-def _config(experiments_yaml: Path, held_out: str) -> dict:
+LOSSES = {
+    "NT-Xent": (
+        {"class_path": "dynaclr.loss.NTXentHCL", "init_args": {"temperature": 0.2, "gather_distributed": True}},
+        None,
+    ),
+    "MoCo": ({"class_path": "viscy_losses.MoCoLoss", "init_args": {"queue_size": 32, "dim": 8}}, 0.75),
+}
+
+
+def _config(experiments_yaml: Path, held_out: str, loss: str) -> dict:
     return {
         "seed_everything": 1,
         "data": {
@@ -69,10 +85,8 @@ def _config(experiments_yaml: Path, held_out: str) -> dict:
                         "projection_dim": 8,
                     },
                 },
-                "loss_function": {
-                    "class_path": "dynaclr.loss.NTXentHCL",
-                    "init_args": {"temperature": 0.2, "gather_distributed": True},
-                },
+                "loss_function": LOSSES[loss][0],
+                "momentum": LOSSES[loss][1],
                 "example_input_array_shape": [1, 2, 1, 16, 16],
             },
         },
@@ -95,11 +109,12 @@ def _config(experiments_yaml: Path, held_out: str) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_batches(synthetic_experiments, tmp_path):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_processes_share_the_batches(synthetic_experiments, tmp_path, loss):
     experiments_yaml = synthetic_experiments(3).yaml
     names = [entry["name"] for entry in yaml.safe_load(experiments_yaml.read_text())["experiments"]]
     (tmp_path / "recorder.py").write_text(RECORDER)
-    (tmp_path / "fit.yml").write_text(yaml.safe_dump(_config(experiments_yaml, names[-1])))
+    (tmp_path / "fit.yml").write_text(yaml.safe_dump(_config(experiments_yaml, names[-1], loss)))
     dynaclr = Path(sys.executable).with_name("dynaclr")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
@@ -110,6 +125,7 @@ def test_two_processes_share_the_batches(synthetic_experiments, tmp_path):
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["world"] for rank in ranks] == [2, 2]
     assert ranks[0]["weights"] == pytest.approx(ranks[1]["weights"], abs=1e-9)
+    assert [rank["drift"] for rank in ranks] == (pytest.approx([0, 0], abs=1e-6) if loss == "MoCo" else [None, None])
     seen = [defaultdict(set), defaultdict(set)]
     for rank, record in enumerate(ranks):
         for epoch, lineage, total in record["rows"]:

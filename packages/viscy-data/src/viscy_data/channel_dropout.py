@@ -80,16 +80,22 @@ class ChannelDropout(nn.Module):
             )
         if not self.training or self.p == 0.0 or not self.channels:
             return x
-        drawn = torch.stack([torch.rand(len(x), generator=generator, device=x.device) for _ in self.channels], dim=1)
-        dropped = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        dropped[:, self.channels] = drawn < self.p
-        present = torch.ones_like(dropped) if mask is None else mask.to(x.device, torch.bool)
-        listed = present[:, self.channels]
-        # The draws are independent and identical, so the largest is a uniform choice among the listed channels.
-        kept = torch.tensor(self.channels, device=x.device)[torch.where(listed, drawn, -1.0).argmax(dim=1)]
-        emptied = ~(present & ~dropped).any(dim=1) & listed.any(dim=1)
-        dropped[emptied.nonzero().squeeze(1), kept[emptied]] = False
+        dropped = self._draw(x, generator, mask)
         return torch.where(dropped.reshape(*dropped.shape, *[1] * (x.ndim - 2)), self.fill, x)
+
+    def _draw(self, x: Tensor, generator: torch.Generator | None, mask: Tensor | None) -> Tensor:
+        """Choose what to drop, (B, C), by arithmetic alone: a choice by index would wait for the device."""
+        n_channels = x.shape[1]
+        draws = {channel: torch.rand(len(x), generator=generator, device=x.device) for channel in self.channels}
+        never = torch.full((len(x),), 2.0, device=x.device)
+        drawn = torch.stack([draws.get(channel, never) for channel in range(n_channels)], dim=1)
+        present = torch.ones_like(drawn, dtype=torch.bool) if mask is None else mask.to(x.device, torch.bool)
+        dropped = drawn < self.p
+        # The draws are independent and identical, so the largest is a uniform choice among the listed channels.
+        candidates = torch.where(present & (drawn <= 1), drawn, -1.0)
+        kept = torch.arange(n_channels, device=x.device) == candidates.argmax(dim=1, keepdim=True)
+        emptied = ~(present & ~dropped).any(dim=1) & (candidates >= 0).any(dim=1)
+        return dropped & ~(emptied[:, None] & kept)
 
     def extra_repr(self) -> str:
         """Say what is dropped, for ``print(model)``."""

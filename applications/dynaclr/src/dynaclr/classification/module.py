@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from dynaclr.classification.head import class_logits, loss_value, split_encoder
+from dynaclr.engine.training import TrainingModule
 from dynaclr.imbalance import BalancedCrossEntropy, ClassFigures, ClassTally, ClassWeightMethod, choose_class_loss
 
 __all__ = ["ClassificationModule"]
 
 
-class ClassificationModule(LightningModule):
+class ClassificationModule(TrainingModule):
     """Classify cells with an encoder and a linear layer, all of it trained.
 
     Logs ``loss/{stage}``, and for each epoch ``metric/accuracy/{stage}``, ``metric/f1_score/{stage}``,
@@ -67,23 +67,16 @@ class ClassificationModule(LightningModule):
         class_weight_method: ClassWeightMethod = "none",
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, "Constant", 0, example_input_array_shape)
         if num_classes < 2:
             raise ValueError(f"num_classes: found {num_classes}, expected at least 2")
         self.save_hyperparameters(ignore=["encoder", "loss"])
         self.stem, self.backbone = split_encoder(encoder, 1 if num_classes == 2 else num_classes)
         balance = {"class_weight_method": class_weight_method, "class_weights": class_weights}
         self.loss = _choose_loss(loss, num_classes, focal_gamma, **balance)
-        self.lr = lr
         self.num_classes = num_classes
         self.figures: dict[str, ClassFigures] = {}
         self._tallies = nn.ModuleDict({f"{stage}_tally": ClassTally(num_classes) for stage in ("train", "val")})
-        self._example_shape = tuple(example_input_array_shape)
-
-    @property
-    def example_input_array(self) -> Tensor:
-        """Zeros, made when asked for: no memory is held and no random number is drawn."""
-        return torch.zeros(self._example_shape)
 
     def setup(self, stage: str) -> None:
         """Count the classes of the training set if the loss is to be weighted by them."""
@@ -132,12 +125,6 @@ class ClassificationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the epoch."""
         self._log_figures("val")
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Set up AdamW."""
-        if self.lr is None:
-            raise ValueError("lr: found None, expected the learning rate, since the module is to be trained")
-        return torch.optim.AdamW(self.parameters(), lr=self.lr)
 
     def _step(self, batch: Sequence[Tensor], stage: Literal["train", "val"]) -> Tensor:
         images, labels = batch[0], _labels(batch)

@@ -55,7 +55,9 @@ def batch_metrics(anchor: Tensor, positive: Tensor) -> dict[str, Tensor]:
     cosine = F.cosine_similarity(anchor, stacked.views)
     distance = torch.cdist(anchor.float(), stacked.views)
     close = pair_metrics(anchor, positive)
-    cosine_mean, distance_mean = cosine[negatives].mean(), distance[negatives].mean()
+    # Sums, not selections, whose length would have to be waited for.
+    number = negatives.sum()
+    cosine_mean, distance_mean = (cosine * negatives).sum() / number, (distance * negatives).sum() / number
     return {
         "cosine_similarity/negative_mean": cosine_mean,
         "cosine_similarity/negative_sum": (cosine * negatives).sum(dim=1).mean(),
@@ -64,5 +66,5 @@ def batch_metrics(anchor: Tensor, positive: Tensor) -> dict[str, Tensor]:
         "euclidean_distance/negative_sum": (distance * negatives).sum(dim=1).mean(),
         "margin_euclidean_positive/negative": distance_mean - close["euclidean_distance/positive"],
         "alignment": 2 - 2 * close["cosine_similarity/positive"],
-        "uniformity": torch.log(torch.exp(4 * cosine[negatives] - 4).mean()),
+        "uniformity": torch.log((torch.exp(4 * cosine - 4) * negatives).sum() / number),
     }

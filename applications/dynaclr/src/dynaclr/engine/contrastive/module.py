@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from dynaclr.engine.contrastive.average import check_momentum, follow, frozen_copy
 from dynaclr.engine.contrastive.images import EpochImages
 from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
-from dynaclr.engine.training import warmup_cosine_scheduler
-from viscy_models.checkpoints import load_weights
+from dynaclr.engine.finite import FiniteWatch
+from dynaclr.engine.training import ScheduleName, TrainingModule
+from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.log_images import image_sinks, log_image
 
 __all__ = ["ContrastiveModule", "ContrastivePrediction"]
@@ -31,7 +32,7 @@ class ContrastivePrediction(TypedDict):
     """Where the cells come from, as the batch has it."""
 
 
-class ContrastiveModule(LightningModule):
+class ContrastiveModule(TrainingModule):
     """Train an encoder so that a cell and its later self come close and other cells stay apart.
 
     Parameters
@@ -59,11 +60,19 @@ class ContrastiveModule(LightningModule):
         Checkpoint to start from; it must fit exactly.
     warmup_epochs : int, default 3
         Of "WarmupCosine".
+    momentum : float, optional
+        From 0 to less than 1, such as 0.99: keep an average of the encoder, ``average.*`` in checkpoints, that after
+        each step of the optimiser becomes ``momentum`` times itself plus the rest of the encoder. It makes the keys of
+        `viscy_losses.MoCoLoss`. A checkpoint without one begins it with the weights of the encoder.
+    predict_with_average : bool, default False
+        Whether predictions and exports come from the average instead of the encoder itself.
 
     Raises
     ------
     ValueError
-        For options out of range, and for a checkpoint that does not fit the encoder.
+        For options out of range, and for a checkpoint that does not fit the encoder. While training, for projections or
+        a loss that are not finite, naming the cells: on the CPU at once, on a GPU within 50 steps and before a
+        checkpoint is written.
     """
 
     def __init__(
@@ -71,7 +80,7 @@ class ContrastiveModule(LightningModule):
         encoder: nn.Module,
         loss_function: nn.Module | None = None,
         lr: float = 1e-3,
-        schedule: Literal["WarmupCosine", "Constant"] = "Constant",
+        schedule: ScheduleName = "Constant",
         log_batches_per_epoch: int = 8,
         log_samples_per_batch: int = 1,
         log_embeddings: bool = False,
@@ -80,39 +89,36 @@ class ContrastiveModule(LightningModule):
         ckpt_path: str | None = None,
         *,
         warmup_epochs: int = 3,
+        momentum: float | None = None,
+        predict_with_average: bool = False,
     ) -> None:
-        super().__init__()
-        if schedule not in ("WarmupCosine", "Constant"):
-            raise ValueError(f"schedule: found {schedule!r}, expected 'WarmupCosine' or 'Constant'")
+        super().__init__(lr, schedule, warmup_epochs, example_input_array_shape)
         if log_negative_metrics_every_n_epochs < 1:
             found = log_negative_metrics_every_n_epochs
             raise ValueError(f"log_negative_metrics_every_n_epochs: found {found}, expected at least 1")
-        if warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs: found {warmup_epochs}, expected 0 or more")
+        if predict_with_average and momentum is None:
+            raise ValueError(
+                "predict_with_average: found true, expected false without momentum, which makes the average"
+            )
         # A checkpoint holds plain values only, and loading it does not load what it was once started from.
         self.save_hyperparameters(ignore=["encoder", "loss_function", "ckpt_path"])
         self.model = encoder
         self.loss_function = nn.TripletMarginLoss(margin=0.5) if loss_function is None else loss_function
-        self.lr = lr
-        self.schedule = schedule
-        self.warmup_epochs = warmup_epochs
         self.log_negative_metrics_every_n_epochs = log_negative_metrics_every_n_epochs
-        self._example_shape = tuple(example_input_array_shape)
         self._images = {
             "train": EpochImages(log_batches_per_epoch, log_samples_per_batch),
             "val": EpochImages(log_batches_per_epoch, log_samples_per_batch, scatter=log_embeddings),
         }
+        self._watch = FiniteWatch()
         if ckpt_path is not None:
             load_weights(self.model, ckpt_path)
-
-    @property
-    def example_input_array(self) -> Tensor:
-        """Zeros, made when asked for: no memory is held and no random number is drawn."""
-        return torch.zeros(self._example_shape)
+        self.momentum = None if momentum is None else check_momentum(momentum)
+        self.predict_with_average = predict_with_average
+        self.average = None if momentum is None else frozen_copy(encoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode images (B, C, Z, Y, X) into features (B, F) and projections (B, P)."""
-        return self.model(x)
+        """Encode images (B, C, Z, Y, X) into features (B, F) and projections (B, P), as for a prediction."""
+        return (self.average if self.predict_with_average else self.model)(x)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch."""
@@ -129,26 +135,47 @@ class ContrastiveModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log images of samples."""
+        self._watch.settle()
         self._log_images("train")
 
     def on_validation_epoch_end(self) -> None:
         """Log images of samples, and of the embedding if asked for."""
+        self._watch.settle()
         self._log_images("val")
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Set up AdamW and the schedule."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
-        if self.schedule == "Constant":
-            return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": warmup_cosine_scheduler(optimizer, self.trainer, self.warmup_epochs),
-        }
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save what is not finite."""
+        self._watch.settle()
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return all parameters but those of the average."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("average.")]
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Make a step, and let the average follow; batches whose gradients only accumulate do not come here."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.average is not None:
+            makes_keys = objective_of(self.loss_function).takes_keys
+            follow(self.average, self.model, self.momentum, buffers=not makes_keys)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take weights; a checkpoint without an average begins one, and one that is not used is left out."""
+        state = {name: value for name, value in state_dict.items() if not name.startswith("average.")}
+        if self.average is not None:
+            own = {uncompiled(name): value for name, value in state.items() if name.startswith("model.")}
+            begun = {f"average.{name.removeprefix('model.')}": value for name, value in own.items()}
+            state |= {name: state_dict.get(name, value) for name, value in begun.items()}
+        return super().load_state_dict(state, strict, assign)
 
     def _step(self, batch: dict[str, Any], batch_idx: int, stage: Literal["train", "val"]) -> Tensor:
         objective = objective_of(self.loss_function)
         views = self._project(batch, objective)
+        step = f"{stage} epoch {self.current_epoch} batch {batch_idx}"
+        self._watch.add(torch.cat([views.anchor, views.positive], dim=1), "projections", step, batch)
         loss = objective.compute(views)
+        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step)
         size = len(views.anchor)
         # A cell alone has nothing to be told from. It is logged without weight rather than not at all, since all
         # processes have to log alike.
@@ -172,15 +199,22 @@ class ContrastiveModule(LightningModule):
                     f"negative: {type(self.loss_function).__name__} compares with a negative image and the batch has "
                     "none; set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL"
                 )
-            negative = self(batch["negative"])[1]
-        return Views(self(batch["anchor"])[1], self(batch["positive"])[1], negative, batch.get("lineage"))
+            negative = self.model(batch["negative"])[1]
+        anchor = self.model(batch["anchor"])[1]
+        if objective.takes_keys and self.average is not None:
+            with torch.no_grad():
+                positive = self.average(batch["positive"])[1]
+        else:
+            positive = self.model(batch["positive"])[1]
+        return Views(anchor, positive, negative, batch.get("lineage"))
 
     def _log(self, name: str, value: Tensor, weight: int, on_step: bool = False, prog_bar: bool = False) -> None:
         value = value if weight else torch.zeros_like(value)
         self.log(name, value, on_step=on_step, on_epoch=True, prog_bar=prog_bar, sync_dist=True, batch_size=weight)
 
     def _collect(self, batch: dict[str, Any], views: Views, batch_idx: int, stage: str) -> None:
-        wanted = self.trainer.is_global_zero and not self.trainer.sanity_checking
+        trainer = self._trainer  # a step is also possible without one
+        wanted = trainer is not None and trainer.is_global_zero and not trainer.sanity_checking
         if wanted and image_sinks(self.loggers):
             self._images[stage].add(batch, views, batch_idx)
 

@@ -15,7 +15,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor, nn
 
 from dynaclr.loss import NTXentHCL
-from viscy_losses import BaseLoss
+from viscy_losses import BaseLoss, MoCoLoss
 
 __all__ = ["Objective", "Views", "objective_of"]
 
@@ -36,6 +36,8 @@ class Objective:
     compute: Callable[[Views], Tensor]
     contrasts_batch: bool
     """Whether the negatives are the other cells of the batch; otherwise the batch brings them."""
+    takes_keys: bool = False
+    """Whether positives get no gradient, so that an encoder may make them that only follows the trained one."""
 
 
 @singledispatch
@@ -68,4 +70,4 @@ def _(loss: NTXentHCL | BaseLoss) -> Objective:
     def contrast_pairs(views: Views) -> Tensor:
         return loss.forward_pairs(views.anchor, views.positive, views.lineage)
 
-    return Objective(contrast_pairs, contrasts_batch=True)
+    return Objective(contrast_pairs, contrasts_batch=True, takes_keys=isinstance(loss, MoCoLoss))

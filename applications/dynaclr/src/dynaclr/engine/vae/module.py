@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from dynaclr.engine.training import warmup_cosine_scheduler
+from dynaclr.engine.training import ScheduleName, TrainingModule
 from dynaclr.engine.vae.elbo import CLASS_LOSSES, BetaSchedule, BetaScheduleName, reconstruction_loss
 from dynaclr.engine.vae.label_maps import NetworkInput, label_map
 from dynaclr.engine.vae.latent import LatentTally, kl_per_dimension, kl_scalars
@@ -23,7 +22,7 @@ __all__ = ["BetaVaeModule"]
 Stage = Literal["train", "val"]
 
 
-class BetaVaeModule(LightningModule):
+class BetaVaeModule(TrainingModule):
     """Train a variational autoencoder to reconstruct its input; beta weighs the divergence from the prior.
 
     The scales are those of the evidence lower bound: both terms are sums, over the elements of an image and over the
@@ -83,6 +82,8 @@ class BetaVaeModule(LightningModule):
         For options out of range or that exclude each other.
     """
 
+    schedule_option = "lr_schedule"
+
     def __init__(
         self,
         vae: nn.Module,
@@ -92,7 +93,7 @@ class BetaVaeModule(LightningModule):
         beta_min: float = 0.1,
         beta_warmup_epochs: int = 50,
         lr: float = 1e-5,
-        lr_schedule: Literal["WarmupCosine", "Constant"] = "Constant",
+        lr_schedule: ScheduleName = "Constant",
         log_batches_per_epoch: int = 8,
         log_samples_per_batch: int = 1,
         example_input_array_shape: Sequence[int] = (1, 2, 30, 256, 256),
@@ -105,14 +106,10 @@ class BetaVaeModule(LightningModule):
         class_weights: Sequence[float] | None = None,
         warmup_epochs: int = 3,
     ) -> None:
-        super().__init__()
-        if lr_schedule not in ("WarmupCosine", "Constant"):
-            raise ValueError(f"lr_schedule: found {lr_schedule!r}, expected 'WarmupCosine' or 'Constant'")
-        if log_enhanced_visualizations_frequency < 1 or warmup_epochs < 0:
-            raise ValueError(
-                "expected log_enhanced_visualizations_frequency of at least 1 and warmup_epochs of 0 or more, found "
-                f"{log_enhanced_visualizations_frequency} and {warmup_epochs}"
-            )
+        super().__init__(lr, lr_schedule, warmup_epochs, example_input_array_shape)
+        if log_enhanced_visualizations_frequency < 1:
+            found = log_enhanced_visualizations_frequency
+            raise ValueError(f"expected log_enhanced_visualizations_frequency of at least 1, found {found}")
         self.save_hyperparameters(ignore=["vae", "loss_function"])
         self.model = vae
         self.network_input = NetworkInput.of(vae)
@@ -122,21 +119,14 @@ class BetaVaeModule(LightningModule):
         balance = {"class_weight_method": class_weight_method, "class_weights": class_weights}
         self.loss_function = _choose_loss(loss_function, num_classes, focal_gamma, **balance)
         self.beta_schedule = BetaSchedule(beta, beta_schedule, beta_min, beta_warmup_epochs)
-        self.lr, self.lr_schedule, self.warmup_epochs = lr, lr_schedule, warmup_epochs
         self.vae_logger = BetaVaeLogger(_latent_dim(vae))
         self._visualize_every = log_enhanced_visualizations_frequency if log_enhanced_visualizations else None
-        self._example_shape = tuple(example_input_array_shape)
         self._images = {s: ReconstructionImages(log_batches_per_epoch, log_samples_per_batch) for s in ("train", "val")}
         self._latents = nn.ModuleDict({f"{stage}_latents": LatentTally() for stage in ("train", "val")})
         tallies = {f"{stage}_tally": ClassTally(num_classes) for stage in ("train", "val")} if num_classes else {}
         self._tallies = nn.ModuleDict(tallies)
         self.figures: dict[str, ClassFigures] = {}
         self.latent_kl: dict[str, Tensor] = {}
-
-    @property
-    def example_input_array(self) -> Tensor:
-        """Zeros, made when asked for: no memory is held and no random number is drawn."""
-        return torch.zeros(self._example_shape)
 
     @property
     def beta(self) -> float:
@@ -212,15 +202,10 @@ class BetaVaeModule(LightningModule):
             self.vae_logger.log_latent_interpolation(self)
             self.vae_logger.log_factor_traversal_matrix(self)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Set up AdamW and the schedule."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
-        if self.lr_schedule == "Constant":
-            return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": warmup_cosine_scheduler(optimizer, self.trainer, self.warmup_epochs),
-        }
+    def expected_input(self) -> dict[str, int]:
+        """Say what images the network takes; of label images, the module itself makes the channels."""
+        found = super().expected_input()
+        return found if self.num_classes is None else {name: n for name, n in found.items() if name != "channels"}
 
     def _reconstruct(self, x: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         output = self.model(self.network_input.encode(x, labels))
