@@ -8,7 +8,8 @@ drawn on the CPU, so that a seed means the same on every device and nothing wait
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,19 @@ from torch import Tensor
 
 from viscy_transforms._blocks import blocks, empty, memory_format_of, one_by_one
 
-__all__ = ["BatchedRandom", "BatchedRandomd", "as_range", "in_float", "may_be_nonfinite", "per_sample"]
+__all__ = [
+    "BatchedRandom",
+    "BatchedRandomd",
+    "as_range",
+    "full_precision",
+    "in_float",
+    "may_be_nonfinite",
+    "moved",
+    "per_sample",
+]
 
 _MAX_SEED = 2**63 - 1
+_WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}  # there and back, exactly
 
 
 class BatchedRandom(RandomizableTransform):
@@ -106,7 +117,8 @@ class BatchedRandom(RandomizableTransform):
             Only its shape is used.
         """
         self._selected, self._size = self._rand(data.shape[0]) < self.prob, tuple(data.shape[2:])
-        self._parameters = self._draw(data)
+        with torch.autocast("cpu", enabled=False):  # matrices of 16 bit would miss the pixel
+            self._parameters = self._draw(data)
         self._field_seed = self._seed() if self.needs_field else 0
         self._do_transform = any(self._selected.tolist())
 
@@ -141,7 +153,8 @@ class BatchedRandom(RandomizableTransform):
         if self.needs_field:
             # Anew for every key, so that keys of one shape get one pattern on whatever device they are.
             self._field = torch.Generator(data.device).manual_seed(self._field_seed)
-        out = self._in_blocks(data)
+        with full_precision(data):
+            out = self._in_blocks(data) if self.computes else moved(data, self._in_blocks)
         self._field = None
         return out
 
@@ -267,6 +280,18 @@ class BatchedRandomd(MapTransform, RandomizableTransform):
 def per_sample(parameter: Tensor, data: Tensor) -> Tensor:
     """View a parameter of shape (B,) or (B, C) so that it broadcasts against (B, C, ...)."""
     return parameter.reshape(*parameter.shape, *(1,) * (data.ndim - parameter.ndim))
+
+
+def full_precision(data: Tensor) -> AbstractContextManager:
+    """Make a context in which autocast leaves alone what is done to a tensor."""
+    device = data.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def moved(data: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
+    """Move pixels about in a type that torch has the operations for: unsigned integers go through wider ones."""
+    wider = _WIDER.get(data.dtype)
+    return move(data) if wider is None else move(data.to(wider)).to(data.dtype)
 
 
 def in_float(data: Tensor) -> Tensor:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from monai.transforms import MapTransform, Transform
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from viscy_transforms._batched import moved
 
 __all__ = ["BatchedZoom", "BatchedZoomd"]
 
@@ -27,6 +30,10 @@ class BatchedZoom(Transform):
         See torch.
     antialias : bool, default False
         See torch.
+
+    Notes
+    -----
+    Integers keep their type and value in the modes "nearest" and "nearest-exact", and become float32 in the others.
     """
 
     def __init__(
@@ -43,11 +50,25 @@ class BatchedZoom(Transform):
 
     def __call__(self, sample: Tensor) -> Tensor:
         """Return a scaled copy of a batch."""
+        if not sample.is_floating_point():
+            if self.mode in ("nearest", "nearest-exact"):
+                return moved(sample, self._pick)
+            sample = sample.float()
         if not self._leaves_z(sample):
             return self._interpolate(sample, self.scale_factor, self.mode)
         # Slices then are images of their own: four neighbours count instead of eight.
         zoomed = self._interpolate(sample.flatten(0, 2)[:, None], self.scale_factor[1:], "bilinear")
         return zoomed.reshape(*sample.shape[:3], *zoomed.shape[2:])
+
+    def _pick(self, sample: Tensor) -> Tensor:
+        """Take the nearest pixel along one axis after the other; torch has no such operation for most integers."""
+        n_axes = sample.ndim - 2
+        factors = self.scale_factor if isinstance(self.scale_factor, tuple) else (self.scale_factor,) * n_axes
+        for axis, factor in zip(range(2, sample.ndim), factors, strict=True):
+            places = torch.arange(sample.shape[axis], dtype=torch.float64, device=sample.device)
+            rows = self._interpolate(places[None, None], float(factor), self.mode)[0, 0].long()
+            sample = sample.index_select(axis, rows)
+        return sample
 
     def _leaves_z(self, sample: Tensor) -> bool:
         stacked = self.mode == "trilinear" and sample.ndim == 5 and sample.is_contiguous() and not self.antialias

@@ -28,14 +28,15 @@ class BatchedRandZStackShiftd(BatchedRandomd):
     mode : {"constant"}, default "constant"
         How slices without content are filled.
     cval : float, default 0.0
-        What they are filled with.
+        What they are filled with; of integer batches, a value that their type has.
     allow_missing_keys : bool, default False
         Whether absent keys are passed over.
 
     Raises
     ------
     ValueError
-        If the mode is another one, the largest shift negative, or at call if there is no z axis.
+        If the mode is another one, the largest shift negative, or at call if there is no z axis or an integer batch
+        cannot hold ``cval``.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class _ZStackShift(BatchedRandom):
     def _draw(self, data: Tensor) -> tuple[Tensor, ...]:
         if data.ndim != 5:
             raise ValueError(f"a shift along z needs a batch (B, C, Z, Y, X), found the shape {tuple(data.shape)}")
+        _check_fill(self.cval, data.dtype)
         return (torch.randint(-self.max_shift, self.max_shift + 1, (data.shape[0],), generator=self._generator),)
 
     def _transform(self, data: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
@@ -81,3 +83,11 @@ class _ZStackShift(BatchedRandom):
         source = torch.where((source >= 0) & (source < depth), source, depth)  # the slice that is put behind the others
         filled = torch.nn.functional.pad(data, (0, 0, 0, 0, 0, 1), value=self.cval)
         return filled.transpose(1, 2)[samples, source].transpose(1, 2)
+
+
+def _check_fill(value: float, dtype: torch.dtype) -> None:
+    if dtype.is_floating_point:
+        return
+    low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    if not low <= value <= high or value != int(value):
+        raise ValueError(f"cval is {value}, expected a whole number from {low} to {high} for a batch of {dtype}")

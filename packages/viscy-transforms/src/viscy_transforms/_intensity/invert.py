@@ -19,6 +19,8 @@ _BATCH_NDIM = 5
 class RandInvertIntensityd(BatchedRandomd):
     """Negate intensities at random: one decision for all keys, per sample when there is a batch.
 
+    Integers become float32, since not all of them have a negative.
+
     Parameters
     ----------
     keys : str or iterable of str
@@ -40,7 +42,6 @@ class RandInvertIntensityd(BatchedRandomd):
 
 
 class _Invert(BatchedRandom):
-    computes = False
     takes_out = True
     block_bytes = sys.maxsize  # one pass: nothing has to stay in the cache
 
