@@ -116,7 +116,8 @@ def test_two_processes_share_the_batches(synthetic_experiments, tmp_path, loss):
     (tmp_path / "recorder.py").write_text(RECORDER)
     (tmp_path / "fit.yml").write_text(yaml.safe_dump(_config(experiments_yaml, names[-1], loss)))
     dynaclr = Path(sys.executable).with_name("dynaclr")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
         [dynaclr, "fit", "--config", "fit.yml"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

@@ -53,7 +53,7 @@ def describe(state: Mapping[str, Tensor]) -> dict[str, str]:
     stem = _first(state, "stem.conv.weight", "stem.conv3d.weight", "encoder.conv1.weight")
     if stem is not None and stem.ndim == 5:
         found |= {"in_channels": str(stem.shape[1]), "stem_kernel_size": str(tuple(stem.shape[2:]))}
-        if stem.shape[0] < first_width:  # depth is folded into the width of the first stage
+        if 0 < stem.shape[0] < first_width:  # depth is folded into the width of the first stage
             found["z slices after the stem"] = str(first_width // stem.shape[0])
     widths = {"embedding_dim": "projection.0.weight", "projection_dim": "projection.3.weight"}
     for name, key in {**widths, "latent_dim": "encoder.fc_mu.weight"}.items():
