@@ -34,6 +34,14 @@ OWN_COMMANDS = {
     "evaluate": Subcommand(
         "probe, mixing and smoothness of written embeddings", runs="dynaclr.commands.evaluate:evaluate"
     ),
+    "train-linear-classifier": Subcommand(
+        "train a classifier of an annotation on embeddings",
+        runs="dynaclr.commands.train_linear_classifier:train_linear_classifier",
+    ),
+    "apply-linear-classifier": Subcommand(
+        "add the predictions of a classifier to embeddings",
+        runs="dynaclr.commands.apply_linear_classifier:apply_linear_classifier",
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from viscy_utils.evaluation.labels import is_missing
 
-__all__ = ["Score", "experiment_separability", "linear_probe"]
+__all__ = ["Score", "experiment_separability", "linear_probe", "score_predictions"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ def linear_probe(
         return Score.missing("a single class on one side of the split")
     predicted = classifier.fit(features[~test], labels[~test]).predict(features[test])
     unseen = [f"'{name}' is only among the held-out cells" for name in np.setdiff1d(labels[test], labels[~test])]
-    return _scored(labels[test], predicted, units[test], seed, "trained on the other experiments", *unseen, left_out)
+    return score_predictions(
+        labels[test], predicted, units[test], seed, "trained on the other experiments", *unseen, left_out
+    )
 
 
 def _check_apart(units: np.ndarray, test: np.ndarray) -> None:
@@ -173,7 +175,7 @@ def _cross_validated(
         return Score.missing("a class that lives in a single FOV")
     splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     predicted = cross_val_predict(classifier, features, labels, cv=splits, groups=groups)
-    return _scored(labels, predicted, units, seed, f"{n_folds} folds over FOVs", left_out)
+    return score_predictions(labels, predicted, units, seed, f"{n_folds} folds over FOVs", left_out)
 
 
 def _check_within(units: np.ndarray, groups: np.ndarray) -> None:
@@ -183,7 +185,20 @@ def _check_within(units: np.ndarray, groups: np.ndarray) -> None:
         raise ValueError(f"{n_split} lineages are in several groups, so that folds over groups would divide them")
 
 
-def _scored(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, seed: int, *notes: str) -> Score:
+def score_predictions(labels: np.ndarray, predicted: np.ndarray, units: np.ndarray, seed: int, *notes: str) -> Score:
+    """Balanced accuracy of predictions.
+
+    Parameters
+    ----------
+    labels, predicted : ndarray, shape (N,)
+        True and predicted class per cell; classes that occur in ``labels`` count.
+    units : ndarray, shape (N,)
+        Independent unit per cell, resampled for the interval.
+    seed : int
+        Of the bootstrap.
+    *notes : str
+        Joined in the note of the score; empty ones are left out.
+    """
     classes = np.unique(labels)
     value = np.mean([np.mean(predicted[labels == label] == label) for label in classes])
     low, high = _bootstrap(labels, predicted, units, np.random.default_rng(seed))

@@ -1,0 +1,110 @@
+"""`train-linear-classifier` and `apply-linear-classifier` as a user runs them."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from dynaclr.commands.apply_linear_classifier import apply_linear_classifier
+from dynaclr.commands.train_linear_classifier import train_linear_classifier
+from viscy_utils.embeddings.store import write_anndata
+from viscy_utils.evaluation.linear_classifier_file import load_classifier
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two stores of embeddings; the first is annotated, but for a tenth of the cells."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    track = np.repeat(np.arange(40), 5)
+    for name in ("first", "second"):
+        state = rng.integers(2, size=40)[track]
+        obs = pd.DataFrame(
+            {"experiment": name, "fov_name": np.array(["A/1/0", "A/1/1", "B/1/0", "B/1/1"])[track % 4],
+             "track_id": track, "t": np.tile(np.arange(5), 40), "truth": np.array(["healthy", "infected"])[state]},
+            index=[str(row) for row in range(200)],
+        )  # fmt: skip
+        features = rng.normal(size=(200, 4)).astype(np.float32)
+        features[:, 0] += 6 * state
+        adata = anndata.AnnData(features, obs=obs)
+        adata.uns["checkpoint"] = "last.ckpt"
+        write_anndata(adata, tmp_path / f"{name}.zarr")
+        table = obs.rename(columns={"truth": "infection_state"})
+        table.iloc[::10, -1] = ""
+        table.to_csv(f"{name}.csv", index=False)
+    write("lc.yml", task="infection_state", output_path="c.npz", train_datasets=[
+        {"embeddings": "first.zarr", "annotations": "first.csv"}])  # fmt: skip
+    write("apply.yml", classifier_path="c.npz", embeddings_path="second.zarr", output_path="predicted.zarr")
+    return tmp_path
+
+
+def write(path, **content):
+    with open(path, "w") as file:
+        yaml.safe_dump(content, file)
+
+
+def run(command, *arguments):
+    return CliRunner().invoke(command, ["-c", *arguments], env={"COLUMNS": "120"})
+
+
+def test_a_classifier_is_trained_on_one_store_and_applied_to_another_repeatably(folder):
+    done = run(train_linear_classifier, "lc.yml")
+    assert done.exit_code == 0, done.output
+    assert "split by FOV" in done.output
+    assert "validation" in done.output
+    assert "Wrote c.npz" in done.output
+    _, content = load_classifier("c.npz")
+    (data,) = content["origin"]["data"]
+    assert len(data["embeddings_sha256"]) == 64
+    assert data["encoder"] == {"checkpoint": "last.ckpt"}
+    assert content["origin"]["metrics"]["val_accuracy"] > 0.9
+    first = (folder / "c.npz").read_bytes()
+    assert run(train_linear_classifier, "lc.yml", "--overwrite").exit_code == 0
+    assert (folder / "c.npz").read_bytes() == first
+
+    done = run(apply_linear_classifier, "apply.yml")
+    assert done.exit_code == 0, done.output
+    assert "predicted.zarr" in done.output
+    read = anndata.read_zarr("predicted.zarr")
+    assert (read.obs["predicted_infection_state"] == read.obs["truth"]).mean() > 0.95
+    assert read.uns["classifier_infection_state_artifact"] == "c.npz"
+    assert "predicted_infection_state" not in anndata.read_zarr("second.zarr").obs
+
+
+def test_nothing_is_overwritten_unasked(folder):
+    assert run(train_linear_classifier, "lc.yml").exit_code == 0
+    done = run(train_linear_classifier, "lc.yml")
+    assert done.exit_code == 2
+    assert "c.npz exists" in done.output
+    write("apply.yml", classifier_path="c.npz", embeddings_path="second.zarr")
+    assert run(apply_linear_classifier, "apply.yml").exit_code == 0
+    done = run(apply_linear_classifier, "apply.yml")
+    assert done.exit_code == 2
+    assert "earlier predictions" in done.output
+    write("apply.yml", classifier_path="c.npz", embeddings_path="second.zarr", overwrite=True)
+    assert run(apply_linear_classifier, "apply.yml").exit_code == 0
+
+
+def test_bad_input_is_one_paragraph_and_exit_code_2(folder):
+    write("typo.yml", task="infection_state", outputpath="c.npz", train_datasets=[])
+    done = run(train_linear_classifier, "typo.yml")
+    assert done.exit_code == 2
+    assert "did you mean 'output_path'" in done.output
+    write("task.yml", task="division", output_path="c.npz", train_datasets=[
+        {"embeddings": "first.zarr", "annotations": "first.csv"}])  # fmt: skip
+    done = run(train_linear_classifier, "task.yml")
+    assert done.exit_code == 2
+    assert "division" in done.output
+    assert run(apply_linear_classifier, "absent.yml").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [train_linear_classifier, apply_linear_classifier])
+def test_help_shows_a_configuration(command):
+    done = CliRunner().invoke(command, ["--help"])
+    assert done.exit_code == 0
+    assert "Example:" in done.output
+    assert "embeddings" in done.output

@@ -1,0 +1,167 @@
+"""What the YAML files of linear classifiers may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from viscy_data.checks import near_matches
+from viscy_data.errors import InputError, raise_all
+from viscy_data.yaml_reading import read_yaml
+
+__all__ = [
+    "VALID_CHANNELS",
+    "VALID_TASKS",
+    "LinearClassifierInferenceConfig",
+    "LinearClassifierTrainConfig",
+    "read_linear_classifier_config",
+]
+
+VALID_TASKS = Literal["infection_state", "organelle_state", "cell_division_state", "cell_death_state"]
+"""Usual names of tasks; any column of the annotations will do."""
+
+VALID_CHANNELS = Literal["phase", "sensor", "organelle"]
+"""Usual names of channels; they only name the artifact of a classifier."""
+
+
+class _Config(BaseModel):
+    """Refuse keys that are not known, and texts of nothing but blanks."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, str_min_length=1)
+
+
+_AnyConfig = TypeVar("_AnyConfig", bound=_Config)
+
+
+class LinearClassifierTrainConfig(_Config):
+    """Configuration of ``train-linear-classifier``.
+
+    Attributes
+    ----------
+    task : str
+        Column of the annotations to tell.
+    input_channel, marker, embedding_model : str
+        For the name of the artifact and the record.
+    train_datasets : list of dict
+        ``embeddings``, ``annotations``, and optionally ``include_wells``, of each.
+    use_scaling, use_pca, n_pca_components, max_iter, class_weight, solver, split_train_data, random_seed
+        See `viscy_utils.evaluation.linear_classifier.train_linear_classifier`.
+    output_path : str, optional
+        File of the classifier. Needed without ``wandb_project``.
+    wandb_project, wandb_entity, wandb_tags
+        Also save it to Weights & Biases.
+    """
+
+    task: str
+    input_channel: str = "phase"
+    marker: str | None = None
+    embedding_model: str = "unnamed"
+    train_datasets: list[dict[str, Any]] = Field(min_length=1)
+    use_scaling: bool = True
+    use_pca: bool = False
+    n_pca_components: int | None = None
+    max_iter: int = Field(default=1000, gt=0)
+    class_weight: Literal["balanced"] | None = "balanced"
+    solver: str = "lbfgs"
+    split_train_data: float = Field(default=0.8, gt=0, le=1)
+    random_seed: int = 42
+    output_path: str | None = None
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_tags: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def validate_config(self) -> LinearClassifierTrainConfig:
+        """Check what depends on several fields, and that all files are there."""
+        if self.use_pca and (self.n_pca_components is None or self.n_pca_components < 1):
+            raise ValueError("n_pca_components: use_pca needs a number of at least 1")
+        if self.output_path is None and self.wandb_project is None:
+            raise ValueError("output_path: nothing says where the classifier goes")
+        for number, dataset in enumerate(self.train_datasets):
+            unknown = set(dataset) - {"embeddings", "annotations", "include_wells"}
+            if unknown:
+                raise ValueError(f"train_datasets[{number}]: unknown key {', '.join(sorted(unknown))}")
+            for key in ("embeddings", "annotations"):
+                if not dataset.get(key):
+                    raise ValueError(f"train_datasets[{number}]: {key} is missing")
+                if not Path(dataset[key]).exists():
+                    raise ValueError(f"train_datasets[{number}].{key}: {dataset[key]} does not exist")
+        return self
+
+
+class LinearClassifierInferenceConfig(_Config):
+    """Configuration of ``apply-linear-classifier``.
+
+    Attributes
+    ----------
+    classifier_path : str, optional
+        File of the classifier. Excludes ``wandb_project``.
+    wandb_project, model_name, version, wandb_entity
+        Where it is at Weights & Biases.
+    embeddings_path : str
+        AnnData store to predict.
+    output_path : str, optional
+        Where to write the store with the predictions; by default predictions are added to the one that was read.
+    include_wells : list of str, optional
+        Predict only these.
+    overwrite : bool, default False
+        Replace an existing output, or predictions of the same task.
+    """
+
+    classifier_path: str | None = None
+    wandb_project: str | None = None
+    model_name: str | None = None
+    version: str = "latest"
+    wandb_entity: str | None = None
+    embeddings_path: str
+    output_path: str | None = None
+    include_wells: list[str] | None = None
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def validate_paths(self) -> LinearClassifierInferenceConfig:
+        """Check that there is one classifier, that inputs are there, and that no output is."""
+        if (self.classifier_path is None) == (self.wandb_project is None):
+            raise ValueError("classifier_path: give it, or wandb_project with model_name")
+        if self.wandb_project is not None and self.model_name is None:
+            raise ValueError("model_name: wandb_project needs the name of the classifier")
+        for name in ("classifier_path", "embeddings_path"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).exists():
+                raise ValueError(f"{name}: {path} does not exist")
+        if self.output_path is not None and Path(self.output_path).exists() and not self.overwrite:
+            raise ValueError(f"output_path: {self.output_path} exists; choose another one or set overwrite: true")
+        return self
+
+
+def read_linear_classifier_config(path: str | Path, kind: type[_AnyConfig]) -> _AnyConfig:
+    """Read a YAML file of one of the two kinds.
+
+    Raises
+    ------
+    InputError
+        Naming the file and each field that cannot be used.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(str(path), found="no mapping", expected=f"keys such as {', '.join(kind.model_fields)}")
+    try:
+        return kind(**content)
+    except ValidationError as err:
+        raise_all(_problem(str(path), kind, each) for each in err.errors(include_url=False))
+        raise
+
+
+def _problem(where: str, kind: type[_Config], error: Any) -> InputError:
+    field = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return InputError(where, field=field, found="an unknown key", expected=near_matches(field, kind.model_fields))
+    if error["type"] == "missing":
+        return InputError(where, field=field, found="nothing", expected="a value")
+    message = error["msg"].removeprefix("Value error, ")
+    if field:
+        return InputError(where, field=field, found=repr(error["input"]), expected=message)
+    field, _, found = message.partition(": ")  # as the checks of several fields above write it
+    return InputError(where, field=field, found=found)

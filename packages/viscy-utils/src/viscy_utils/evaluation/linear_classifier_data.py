@@ -1,0 +1,92 @@
+"""Annotated embeddings of several stores, put together for training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from viscy_data.errors import InputError
+from viscy_utils.embeddings.reading import read_embeddings
+from viscy_utils.embeddings.store import import_anndata
+from viscy_utils.evaluation.labels import is_missing, is_unknown
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+__all__ = ["load_and_combine_datasets"]
+
+_logger = logging.getLogger(__name__)
+
+_KEYS = (["experiment", "fov_name", "track_id", "t"], ["fov_name", "track_id", "t"], ["fov_name", "id"])
+
+
+def load_and_combine_datasets(datasets: Sequence[Mapping[str, Any]], task: str) -> ad.AnnData:
+    """Read embeddings with their annotations, and keep the cells that have a label.
+
+    Parameters
+    ----------
+    datasets : sequence of mapping
+        ``embeddings``, an AnnData store; ``annotations``, a CSV with the column ``task`` and those that identify cells:
+        ``experiment`` (if both have it), ``fov_name``, ``track_id``, ``t``, or ``fov_name`` and ``id``; optionally
+        ``include_wells``, such as ``[A/1]``.
+    task : str
+        The annotation. Tables that lack it are left out, with a warning; so are cells without a label or with the
+        label "unknown", counted in the log.
+
+    Returns
+    -------
+    AnnData
+        ``obs`` with ``task`` and ``dataset``, the path of the store.
+
+    Raises
+    ------
+    ValueError
+        If no cell is left, a cell is annotated twice, or stores differ in their number of features.
+    """
+    parts = [part for dataset in datasets if (part := _load(dataset, task)) is not None]
+    if not sum(len(part) for part in parts):
+        raise ValueError(f"no cell of {len(datasets)} datasets has a label of {task!r}")
+    widths = {part.obs["dataset"].iloc[0]: part.n_vars for part in parts if len(part)}
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{store}: {width}" for store, width in widths.items())
+        raise ValueError(f"embeddings of different numbers of features are not of one encoder: {found}")
+    return import_anndata().concat(parts, join="outer", index_unique="-", keys=[str(n) for n in range(len(parts))])
+
+
+def _load(dataset: Mapping[str, Any], task: str) -> ad.AnnData | None:
+    store, source = str(dataset["embeddings"]), Path(dataset["annotations"])
+    table = pd.read_csv(source, keep_default_na=False, na_values=[""])
+    if task not in table:
+        _logger.warning("%s is left out: no column %r among %s", source, task, ", ".join(table.columns))
+        return None
+    adata = read_embeddings(store)
+    fovs = adata.obs["fov_name"].astype(str).str.strip("/")
+    wells = dataset.get("include_wells")
+    if wells is not None:
+        prefixes = tuple(f"{well.strip('/')}/" for well in wells)
+        adata = adata[fovs.str.startswith(prefixes).to_numpy()]
+    labels = _match(adata.obs, table, task, str(source))
+    kept = ~(is_missing(labels) | is_unknown(labels))
+    _logger.info("%s: %d of %d cells have a label of %s", store, kept.sum(), len(kept), task)
+    part = adata[kept].copy()
+    part.obs = part.obs.assign(**{task: labels[kept].astype(str), "dataset": store})
+    return part
+
+
+def _match(obs: pd.DataFrame, table: pd.DataFrame, task: str, source: str) -> np.ndarray:
+    """Return the label of each row of ``obs``, NaN where the table has none."""
+    keys = next((keys for keys in _KEYS if all(name in obs and name in table for name in keys)), None)
+    if keys is None:
+        raise InputError(source, found=f"columns {', '.join(table)}", expected=" or ".join(map(", ".join, _KEYS[1:])))
+    left, right = obs[keys].reset_index(drop=True), table[[*keys, task]]
+    for name in ("experiment", "fov_name"):
+        if name in keys:
+            left, right = (each.assign(**{name: each[name].astype(str).str.strip("/")}) for each in (left, right))
+    if right.duplicated(keys).any():
+        raise InputError(source, found="cells that are annotated twice", fix=f"keep one row per {', '.join(keys)}")
+    return left.merge(right, on=keys, how="left")[task].to_numpy(dtype=object)
