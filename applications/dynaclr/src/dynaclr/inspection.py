@@ -86,7 +86,8 @@ def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> Batch
 
 def _tau_hours(dataset: MultiExperimentTripletDataset, anchors: np.ndarray, tau: np.ndarray) -> pd.DataFrame:
     names = dataset.index.tracks["experiment"].iloc[anchors].astype(str).to_numpy()
-    hours = {config.name: config.interval_minutes / 60 for config in dataset.index.registry.experiments}
+    registry = dataset.index.registry
+    hours = dict(zip(registry.names, registry.interval_hours, strict=True))
     offsets = pd.Series(tau * np.array([hours[name] for name in names]))
     return offsets.groupby(names).quantile(QUANTILES).unstack()
 

@@ -62,7 +62,7 @@ def example_pairs(data: MultiExperimentDataModule, n_pairs: int = 24) -> PairIma
     pairs, batch = dataset.pairs(chosen), data.pipeline(dataset[chosen], training=False)
     middle = batch["anchor"].shape[2] // 2
     rows, registry = dataset.index.tracks.iloc[pairs.anchors], dataset.index.registry
-    hours = {config.name: config.interval_minutes / 60 for config in registry.experiments}
+    hours = dict(zip(registry.names, registry.interval_hours, strict=True))
     starts = {config.name: config.start_hpi for config in registry.experiments}
     unit = {name: "after infection" if start else "into the recording" for name, start in starts.items()}
     places = [dataset.places(each) for each in (pairs.anchors, pairs.positives)]

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["center_crop", "gather_channels", "scatter_channels", "transform_channelwise"]
+__all__ = ["center_crop", "channel_keys", "gather_channels", "scatter_channels", "transform_channelwise"]
+
+
+def channel_keys(n_channels: int) -> list[str]:
+    """Name channels by position, since their names differ between experiments: ``ch_0``, ``ch_1``, ..."""
+    return [f"ch_{position}" for position in range(n_channels)]
 
 
 def scatter_channels(names: Sequence[str], patch: Tensor) -> dict[str, Tensor]:

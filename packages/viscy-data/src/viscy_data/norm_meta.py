@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from viscy_data._documents import open_documents
+from viscy_data.channels import channel_keys
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import FovKey, canonical_store, read_attributes
 
@@ -101,7 +102,7 @@ class NormStatistics:
         if len(self._fovs) != len(self._channels):
             raise ValueError(f"{len(self._fovs)} FOVs, but channel lists of {len(self._channels)}")
         count = max(map(len, self._channels), default=0)
-        self._names = list(names) if names is not None else [f"ch_{position}" for position in range(count)]
+        self._names = list(names) if names is not None else channel_keys(count)
         sidecars = [str(path) if path else None for path in sidecars or [None] * len(self._fovs)]
         sources = {pair: _read_sidecar(*pair) for pair in {(k.store, s) for k, s in zip(fovs, sidecars, strict=True)}}
 

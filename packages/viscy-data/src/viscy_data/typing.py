@@ -9,6 +9,7 @@ from torch import ShortTensor, Tensor
 
 __all__ = [
     "INDEX_COLUMNS",
+    "ROLES",
     "AnnotationColumns",
     "ChannelMap",
     "ChannelNormStats",
@@ -31,6 +32,9 @@ AnnotationColumns = Literal["infection_state", "cell_division_state", "cell_remo
 
 INDEX_COLUMNS = ["fov_name", "track_id", "t", "id", "parent_track_id", "parent_id", "z", "y", "x"]
 """Columns of a tracking index record, in order."""
+
+ROLES = ("anchor", "positive", "negative")
+"""Keys of the images of a batch; their place in this order is part of the seed of each."""
 
 
 class LevelNormStats(TypedDict):

@@ -20,6 +20,7 @@ from dynaclr.datamodule.trainer_checks import compare_beta, compare_leak, refuse
 from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from dynaclr.index.conditions import check_balance
 from dynaclr.neighbors import anchor_neighbors
 from dynaclr.tau_sampling import checked_decay_rate, checked_tau_range
 from viscy_data.batches.datamodule import BatchDataModule
@@ -237,7 +238,7 @@ class MultiExperimentDataModule(BatchDataModule):
 
     def channel_keys(self) -> list[str]:
         """Name the channels by position: ``ch_0``, ``ch_1``, ..."""
-        return [f"ch_{position}" for position in range(self.registry.num_source_channels)]
+        return self.registry.channel_keys()
 
     def channel_dropout(self) -> ChannelDropout:
         """Return what hides channels: the second one by default."""
@@ -274,6 +275,7 @@ class MultiExperimentDataModule(BatchDataModule):
             train_index = index.subset(split.train) if split.val else index
             val_index = index.subset(split.val) if split.val else None
             validated = ", ".join(split.val)
+        check_balance(train_index, self.plan, self.experiments_yaml)
         train = self._make_dataset(train_index, augmented=True)
         val = None if val_index is None else self._make_dataset(val_index)
         _logger.info(
@@ -302,7 +304,7 @@ class MultiExperimentDataModule(BatchDataModule):
 
     def prediction_dataset(self) -> MultiExperimentTripletDataset:
         """Read all observations of the experiments to predict."""
-        names = self.predict_experiments or [config.name for config in self.registry.experiments]
+        names = self.predict_experiments or self.registry.names
         check_known(names, self.registry, "predict_experiments", type(self).__name__)
         # Nothing is paired in a prediction: no cell, and no experiment, is left out for want of a positive.
         return self._make_dataset(self._index_of(names, (0.0, 0.0)), fit=False)

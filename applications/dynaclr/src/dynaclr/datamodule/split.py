@@ -24,7 +24,7 @@ def check_known(names: Sequence[str], registry: ExperimentRegistry, field: str, 
     InputError
         With near matches for every unknown name.
     """
-    known = [config.name for config in registry.experiments]
+    known = registry.names
     raise_all(
         InputError(where, field=field, found=repr(name), expected=near_matches(name, known), fix="correct the name")
         for name in names
@@ -56,7 +56,7 @@ class ExperimentSplit:
         """
         field = "val_experiments"
         check_known(val_experiments, registry, field, where)
-        names = [config.name for config in registry.experiments]
+        names = registry.names
         split = cls(
             tuple(name for name in names if name not in val_experiments),
             tuple(name for name in names if name in val_experiments),

@@ -14,7 +14,7 @@ from viscy_data.stores import FovInfo, canonical_fov_name
 
 __all__ = ["check_config", "check_names", "check_plate", "repeated_channel", "within"]
 
-_TEXTS = ("organelle", "date")
+_TEXTS = ("organelle", "date", "default_condition")
 _PATHS = ("data_path", "tracks_path")
 _LISTS = ("channel_names", "source_channel")
 
@@ -114,6 +114,8 @@ def repeated_channel(where: str, field: str, channel: str, count: int) -> InputE
 
 def _check_condition_wells(condition_wells: Any, where: str) -> list[InputError]:
     field = "condition_wells"
+    if condition_wells is None:
+        return []
     if not isinstance(condition_wells, dict) or not condition_wells:
         return [
             InputError(
@@ -121,7 +123,7 @@ def _check_condition_wells(condition_wells: Any, where: str) -> list[InputError]
                 field=field,
                 found=_shown(condition_wells),
                 expected="conditions with their wells",
-                fix="write {uninfected: [A/1], infected: [B/1]}",
+                fix="write {uninfected: [A/1], infected: [B/1]}, or leave it out",
             )
         ]
     errors, owner = [], {}
@@ -170,7 +172,7 @@ def check_plate(config: ExperimentConfig, plate: Sequence[FovInfo], where: str) 
             )
         )
     wells = list(dict.fromkeys(fov.well for fov in plate))
-    for condition, named in config.condition_wells.items():
+    for condition, named in (config.condition_wells or {}).items():
         unknown = [well for well in named if canonical_fov_name(well) not in wells]
         if unknown:
             errors.append(

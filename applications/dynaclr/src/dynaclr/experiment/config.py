@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from viscy_data.stores import canonical_fov_name
+
 __all__ = ["ExperimentConfig"]
 
 
@@ -23,8 +25,8 @@ class ExperimentConfig:
         All channels of the store, in its order.
     source_channel : list of str
         The channels that are used; their positions correspond across experiments.
-    condition_wells : dict of str to list of str
-        Wells (``"A/1"``) of each condition.
+    condition_wells : dict of str to list of str, optional
+        Wells (``"A/1"``) of each condition; an untreated movie needs none.
     interval_minutes : float, default 30.0
         Time from one frame to the next.
     start_hpi : float, default 0.0
@@ -35,6 +37,9 @@ class ExperimentConfig:
         Multiplicity of infection, for the reader.
     normalization_path : str, optional
         File with the normalisation statistics of a store that cannot be written to.
+    default_condition : str, optional
+        Condition of the wells that ``condition_wells`` does not name; by default they are "unknown", and batches are
+        not balanced over conditions together with them.
     """
 
     name: str
@@ -42,10 +47,19 @@ class ExperimentConfig:
     tracks_path: str
     channel_names: list[str]
     source_channel: list[str]
-    condition_wells: dict[str, list[str]]
+    condition_wells: dict[str, list[str]] | None = None
     interval_minutes: float = 30.0
     start_hpi: float = 0.0
     organelle: str = ""
     date: str = ""
     moi: float = 0.0
     normalization_path: str = ""
+    default_condition: str = ""
+
+    def condition_of_well(self) -> dict[str, str]:
+        """Return the condition of each well that ``condition_wells`` names."""
+        return {
+            canonical_fov_name(well): condition
+            for condition, wells in (self.condition_wells or {}).items()
+            for well in wells
+        }

@@ -22,6 +22,7 @@ from dynaclr.experiment.checks import check_config, check_names, check_plate, wi
 from dynaclr.experiment.config import ExperimentConfig
 from dynaclr.experiment.file import read_experiments
 from dynaclr.tau_sampling import checked_tau_range
+from viscy_data.channels import channel_keys
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
 from viscy_data.stores import FovInfo, canonical_store, read_plate
@@ -112,6 +113,20 @@ class ExperimentRegistry:
         return cls(experiments, training_channels, source=path)
 
     @property
+    def names(self) -> list[str]:
+        """Names of the experiments, in their order."""
+        return [config.name for config in self.experiments]
+
+    @property
+    def interval_hours(self) -> np.ndarray:
+        """Hours from one frame to the next, float64 of shape (experiments,)."""
+        return np.array([config.interval_minutes / 60 for config in self.experiments])
+
+    def channel_keys(self) -> list[str]:
+        """Name the channel positions as batches do: ``ch_0``, ``ch_1``, ..."""
+        return channel_keys(self.num_source_channels)
+
+    @property
     def shared_stores(self) -> dict[str, tuple[str, ...]]:
         """Stores that more than one experiment reads, with the names of these experiments."""
         readers = defaultdict(list)
@@ -130,8 +145,7 @@ class ExperimentRegistry:
         for config in self.experiments:
             if config.name == name:
                 return config
-        names = [config.name for config in self.experiments]
-        raise KeyError(f"no experiment {name!r}: {near_matches(name, names)}")
+        raise KeyError(f"no experiment {name!r}: {near_matches(name, self.names)}")
 
     def subset(self, names: Iterable[str]) -> ExperimentRegistry:
         """Return some of the experiments, in the order of this registry, without opening a store again.

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.index.tracks_reading import TrackSources
-from dynaclr.index.tracks_table import LeftOut, TracksTable
+from dynaclr.index.left_out import LeftOut
+from dynaclr.index.sources import TrackSources
+from dynaclr.index.tracks_table import TracksTable
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
 from viscy_data.stores import canonical_fov_name
@@ -43,10 +44,9 @@ class IndexRecord:
         Names, in order.
     filters : dict
         ``include_wells`` and ``exclude_fovs``.
-    fovs : dict of str to list
-        ``experiment: FOV`` to store, shape, and path, size in bytes and mtime in nanoseconds of the tracking table.
-    left_out : dict
-        As in :class:`~dynaclr.index.tracks_table.LeftOut`.
+    tables : dict of (str, str) to list
+        (Experiment, FOV) to store, shape, and path, size in bytes and mtime in nanoseconds of the tracking table.
+    left_out : LeftOut
     anchors : dict
         ``positive_scope`` and ``tau_frames`` of the stored anchors, set when the index is saved.
     schema_version : int
@@ -55,8 +55,8 @@ class IndexRecord:
 
     experiments: list[str]
     filters: dict[str, list[str] | None]
-    fovs: dict[str, list[Any]]
-    left_out: dict[str, Any]
+    tables: dict[tuple[str, str], list[Any]]
+    left_out: LeftOut
     anchors: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -70,12 +70,12 @@ class IndexRecord:
         exclude_fovs: Sequence[str] | None,
     ) -> Self:
         """Record the state of the input as it is now."""
-        names = [config.name for config in registry.experiments]
+        names = registry.names
         return cls(
             experiments=names,
             filters={"include_wells": _sorted(include_wells), "exclude_fovs": _sorted(exclude_fovs)},
-            fovs={
-                f"{names[source.experiment]}: {source.fov.name}": [
+            tables={
+                (names[source.experiment], source.fov.name): [
                     source.fov.store,
                     list(source.fov.shape),
                     str(source.path),
@@ -83,13 +83,31 @@ class IndexRecord:
                 ]
                 for source in sources.found
             },
-            left_out=dataclasses.asdict(left_out),
+            left_out=left_out,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for :meth:`from_json`."""
+        tables: dict[str, dict[str, list[Any]]] = {name: {} for name in self.experiments}
+        for (experiment, fov), state in self.tables.items():
+            tables[experiment][fov] = state
+        # Not dataclasses.asdict: it copies the state of every table, and JSON has no tuples for keys.
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain | {"tables": tables, "left_out": self.left_out.to_json()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self | None:
+        """Return what :meth:`to_json` was made of, None if that was of another layout."""
+        if set(content) != {field.name for field in dataclasses.fields(cls)}:
+            return None
+        tables = {(name, fov): state for name, own in content["tables"].items() for fov, state in own.items()}
+        return cls(**content | {"tables": tables, "left_out": LeftOut.from_json(content["left_out"])})
 
     def subset(self, experiments: Sequence[str]) -> Self:
         """Return the record of some of the experiments."""
-        fovs = {name: state for name, state in self.fovs.items() if _experiment_of(name) in experiments}
-        return dataclasses.replace(self, experiments=list(experiments), fovs=fovs)
+        tables = {key: state for key, state in self.tables.items() if key[0] in experiments}
+        left_out = self.left_out.subset(experiments)
+        return dataclasses.replace(self, experiments=list(experiments), tables=tables, left_out=left_out)
 
     def differences(self, now: IndexRecord) -> list[str]:
         """Say what has changed between this record and another."""
@@ -102,14 +120,17 @@ class IndexRecord:
             for name in self.filters
             if self.filters[name] != now.filters[name]
         ]
-        gone = [f"{name} is gone" for name in self.fovs if name not in now.fovs]
-        new = [f"{name} is new" for name in now.fovs if name not in self.fovs]
+        if changes:
+            return changes
+        both = [key for key in self.tables if key in now.tables]
         changed = [
-            f"{name} has changed ({_what(self.fovs[name], now.fovs[name])})"
-            for name in self.fovs
-            if name in now.fovs and self.fovs[name] != now.fovs[name]
+            f"{_shown(key)} has changed ({_what(self.tables[key], now.tables[key])})"
+            for key in both
+            if self.tables[key] != now.tables[key]
         ]
-        return changes + (changed + gone + new if not changes else [])
+        gone = [f"{_shown(key)} is gone" for key in self.tables if key not in now.tables]
+        new = [f"{_shown(key)} is new" for key in now.tables if key not in self.tables]
+        return changed + gone + new
 
 
 def write_index_file(
@@ -122,9 +143,12 @@ def write_index_file(
     FileExistsError
         If there is a file and ``overwrite`` is False.
     """
+    if clash := [name for name in (_TRACK, _ANCHOR) if name in table.columns]:
+        found, fix = "a column of the tracking tables that the file needs itself", "rename it"
+        raise InputError(str(path), field=clash[0], found=found, fix=fix)
     columns = {name: pa.array(table.columns[name]) for name in table.columns}
     columns |= {_TRACK: pa.array(table.track_index), _ANCHOR: pa.array(is_anchor)}
-    metadata = {_RECORD: json.dumps(dataclasses.asdict(record)).encode(), _TRACKS: _pack_tracks(table)}
+    metadata = {_RECORD: json.dumps(record.to_json()).encode(), _TRACKS: _pack_tracks(table)}
     with replacing(path, overwrite, remedy="pass overwrite to replace it") as temporary:
         pq.write_table(pa.table(columns, metadata=metadata), temporary, compression="zstd")
 
@@ -170,8 +194,7 @@ def read_index_file(
         if _RECORD not in metadata:
             raise InputError(str(path), found="a parquet file of something else", expected="a saved index", fix=fix)
         content = json.loads(metadata[_RECORD])
-        known = {field.name for field in dataclasses.fields(IndexRecord)}
-        record = IndexRecord(**content) if set(content) == known else None
+        record = IndexRecord.from_json(content)
         changes = record.differences(now) if record else [f"layout {content.get('schema_version')} of the file"]
         if changes:
             more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
@@ -199,16 +222,16 @@ def _unpack_table(
     registry: ExperimentRegistry, record: IndexRecord, packed: bytes, columns: dict[str, Any], track_index: np.ndarray
 ) -> TracksTable:
     tracks = pa.ipc.open_stream(packed).read_all()
-    infos = {f"{name}: {fov.name}": fov for name, fovs in registry.fovs.items() for fov in fovs}
+    infos = {(name, fov.name): fov for name, fovs in registry.fovs.items() for fov in fovs}
     number = {name: position for position, name in enumerate(record.experiments)}
     return TracksTable(
         experiments=tuple(record.experiments),
-        fovs=tuple(infos[name] for name in record.fovs),
-        fov_experiment=np.array([number[_experiment_of(name)] for name in record.fovs], dtype=np.int32),
+        fovs=tuple(infos[key] for key in record.tables),
+        fov_experiment=np.array([number[name] for name, _ in record.tables], dtype=np.int32),
         **{name: tracks[name].to_numpy() for name in tracks.column_names},
         track_index=track_index,
         columns=pd.DataFrame(columns, copy=False),
-        left_out=LeftOut(**record.left_out | {"fovs": tuple(record.left_out["fovs"])}),
+        left_out=record.left_out,
     )
 
 
@@ -218,9 +241,8 @@ def _to_pandas(column: pa.ChunkedArray) -> np.ndarray | pd.Categorical:
     return column.to_numpy()
 
 
-def _experiment_of(name: str) -> str:
-    """Experiment in ``experiment: FOV``; an experiment may hold a colon, a FOV never does."""
-    return name.rpartition(": ")[0]
+def _shown(key: tuple[str, str]) -> str:
+    return ": ".join(key)
 
 
 def _what(before: list[Any], after: list[Any]) -> str:

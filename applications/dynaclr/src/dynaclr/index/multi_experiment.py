@@ -20,11 +20,14 @@ import pandas as pd
 
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.borders import border_shifts
+from dynaclr.index.conditions import report_unnamed, unnamed_wells
 from dynaclr.index.file import IndexRecord, read_index_file, write_index_file
+from dynaclr.index.left_out import LeftOut
 from dynaclr.index.observations import build_observations
+from dynaclr.index.sources import find_sources
 from dynaclr.index.summary import summarize
-from dynaclr.index.tracks_reading import find_sources, read_table
-from dynaclr.index.tracks_table import LeftOut, TracksTable
+from dynaclr.index.tracks_reading import read_table
+from dynaclr.index.tracks_table import TracksTable
 from dynaclr.positives import PositiveLookup, PositiveScope
 from viscy_data.errors import InputError, raise_all
 from viscy_data.stores import FovInfo
@@ -107,6 +110,7 @@ class MultiExperimentIndex:
         table = read_table(registry, sources, workers, dask_address)
         self._record = IndexRecord.of(registry, sources, table.left_out, include_wells, exclude_fovs)
         self._fill(table)
+        report_unnamed(registry, self._table)
 
     def _configure(
         self,
@@ -124,8 +128,7 @@ class MultiExperimentIndex:
         self.max_border_shift = max_border_shift
         self.tau_range_hours = tau_range_hours
         self.positive_scope = positive_scope
-        names = [config.name for config in registry.experiments]
-        frames = [registry.tau_range_frames(name, tau_range_hours) for name in names]
+        frames = [registry.tau_range_frames(name, tau_range_hours) for name in registry.names]
         self._tau_frames = np.array(frames, dtype=np.int64)  # (experiments, 2)
 
     def _check_limits(self, fovs: Sequence[FovInfo], fov_experiment: Sequence[int]) -> None:
@@ -224,6 +227,11 @@ class MultiExperimentIndex:
         return self._table.left_out
 
     @property
+    def unnamed_wells(self) -> dict[tuple[str, str], int]:
+        """Cells of wells for which their experiment names no condition, by (experiment, well)."""
+        return unnamed_wells(self.registry, self._table)
+
+    @property
     def experiment_groups(self) -> dict[str, np.ndarray]:
         """Rows of ``tracks`` by experiment."""
         return self._groups("experiment")
@@ -257,7 +265,7 @@ class MultiExperimentIndex:
         for derived in ("lineage", "positives", "valid_anchors"):
             part.__dict__.pop(derived, None)
         part.registry = self.registry.subset(experiment_names)
-        names = [config.name for config in part.registry.experiments]
+        names = part.registry.names
         part._record = self._record.subset(names)
         part._tau_frames = self._tau_frames[np.isin(self._table.experiments, names)]
         part._fill(self._whole.subset(names), self._anchors_of_whole()[self._whole.rows_of(names)])
@@ -335,6 +343,7 @@ class MultiExperimentIndex:
         table, is_anchor, index._record = read_index_file(path, registry, now)
         index._check_limits(table.fovs, table.fov_experiment)
         index._fill(table, is_anchor if index._record.anchors == index._anchor_options() else None)
+        report_unnamed(registry, index._table)
         return index
 
     def _anchor_options(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.experiment.config import ExperimentConfig
+from dynaclr.index.conditions import conditions_of_fovs
 from dynaclr.index.tracks_table import TracksTable
 from dynaclr.lineage import LineageForest
 from viscy_data.errors import InputError
@@ -19,8 +20,6 @@ from viscy_data.patches import clamp_centers
 from viscy_data.stores import canonical_fov_name
 
 __all__ = ["build_observations"]
-
-UNKNOWN = "unknown"
 
 
 def build_observations(
@@ -55,20 +54,50 @@ def build_observations(
     experiment = table.fov_experiment[fov]
     reporters = [config.source_channel[1] if len(config.source_channel) > 1 else "" for config in configs]
     track_names = _track_names(table)
-    columns = {name: table.columns[name].array for name in table.columns}
-    columns["experiment"] = _categorical(experiment, [config.name for config in configs])
-    columns["condition"] = _categorical(fov, _conditions(configs, table))
+    columns: dict[str, Any] = {}
+    columns["experiment"] = _categorical(experiment, registry.names)
+    columns["condition"] = _categorical(fov, conditions_of_fovs(registry, table))
     columns["well_name"] = _categorical(fov, [info.well for info in table.fovs])
     columns["fov_name"] = _categorical(fov, [info.name for info in table.fovs])
     columns["global_track_id"] = pd.Categorical.from_codes(table.track_index, track_names)
-    columns["hours_post_infection"] = _hours(configs, experiment, table.columns["t"].to_numpy())
+    columns["hours_post_infection"] = _hours(registry, experiment, table.columns["t"].to_numpy())
     columns["fluorescence_channel"] = _categorical(experiment, reporters)
     columns["lineage_id"] = pd.Categorical.from_codes(forest.root[table.track_index], track_names)
     for axis, name, size in ((3, "y", yx_patch_size[0]), (4, "x", yx_patch_size[1])):
         extents = np.array([info.shape[axis] for info in table.fovs])
         columns[f"{name}_clamp"] = clamp_centers(table.columns[name].to_numpy(), size, extents[fov])
     columns["border_shift"] = border_shift
-    return pd.DataFrame(columns, copy=False)
+    return pd.DataFrame(_as_given(table, columns) | columns, copy=False)
+
+
+def _as_given(table: TracksTable, derived: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of the tables; those called like a derived one get a name of their own."""
+    given, renamed = {}, {}
+    for name in table.columns:
+        values = table.columns[name].array
+        if name not in derived:
+            given[name] = values
+        elif not _says_the_same(values, derived[name]):
+            renamed[name] = f"tracks_{name}"
+            given[renamed[name]] = values
+    if clash := [name for name in renamed.values() if name in table.columns or name in derived]:
+        raise InputError("tracking tables", field=clash[0], found="a name that is needed here", fix="rename the column")
+    if renamed:
+        pairs = ", ".join(f"{old!r} (now {new!r})" for old, new in renamed.items())
+        warnings.warn(
+            f"columns of the tracking tables have the names of columns of the index, and others in it: {pairs}",
+            stacklevel=5,
+        )
+    return given
+
+
+def _says_the_same(given: Any, derived: Any) -> bool:
+    """Tell whether a column of the tables repeats what is derived, such as the name of the FOV."""
+    given, derived = np.asarray(given), np.asarray(derived)
+    if given.dtype.kind in "iuf" and derived.dtype.kind in "iuf":
+        return np.allclose(given, derived, rtol=1e-6)
+    canonical = np.array([canonical_fov_name(value) for value in given], dtype=object)
+    return bool((canonical == np.array([canonical_fov_name(value) for value in derived], dtype=object)).all())
 
 
 def _categorical(numbers: np.ndarray, labels: Sequence[str]) -> pd.Categorical:
@@ -77,10 +106,9 @@ def _categorical(numbers: np.ndarray, labels: Sequence[str]) -> pd.Categorical:
     return pd.Categorical.from_codes(codes.astype(np.min_scalar_type(-len(categories) - 1))[numbers], categories)
 
 
-def _hours(configs: Sequence[ExperimentConfig], experiment: np.ndarray, t: np.ndarray) -> np.ndarray:
-    start = np.array([config.start_hpi for config in configs])
-    interval = np.array([config.interval_minutes / 60 for config in configs])
-    return (start[experiment] + t * interval[experiment]).astype(np.float32)
+def _hours(registry: ExperimentRegistry, experiment: np.ndarray, t: np.ndarray) -> np.ndarray:
+    start = np.array([config.start_hpi for config in registry.experiments])
+    return (start[experiment] + t * registry.interval_hours[experiment]).astype(np.float32)
 
 
 def _track_names(table: TracksTable) -> pd.Index:
@@ -101,26 +129,3 @@ def _track_names(table: TracksTable) -> pd.Index:
         pa.array(prefixes).take(pa.array(table.track_fov)), pa.array(table.track_id).cast(pa.string()), "_"
     )
     return pd.Index(names.to_pandas())
-
-
-def _conditions(configs: Sequence[ExperimentConfig], table: TracksTable) -> list[str]:
-    """Condition of each FOV."""
-    known = [
-        {canonical_fov_name(well): condition for condition, wells in config.condition_wells.items() for well in wells}
-        for config in configs
-    ]
-    labels = [
-        known[number].get(info.well, UNKNOWN) for number, info in zip(table.fov_experiment, table.fovs, strict=True)
-    ]
-    nameless = dict.fromkeys(
-        f"{table.experiments[number]}: {info.well}"
-        for number, info in zip(table.fov_experiment, table.fovs, strict=True)
-        if info.well not in known[number]
-    )
-    if nameless:
-        warnings.warn(
-            f"{len(nameless)} wells are in no condition of condition_wells and are called {UNKNOWN!r}: "
-            f"{', '.join(nameless)}",
-            stacklevel=5,
-        )
-    return labels

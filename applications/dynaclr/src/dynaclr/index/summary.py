@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dynaclr.index.left_out import LeftOut
+
 if TYPE_CHECKING:
     from dynaclr.index import MultiExperimentIndex
 
@@ -39,16 +41,22 @@ def summarize(index: MultiExperimentIndex) -> str:
             f"{len(np.unique(index.forest.root[own]))} lineages, {(n_daughters[own] > 1).sum()} divisions, "
             f"tau {low} to {high} frames",
         ]
-    left_out = index.left_out
+    lines += _left_out_lines(index.left_out)
+    lines += _border_lines(index)
+    return "\n".join(lines)
+
+
+def _left_out_lines(left_out: LeftOut) -> list[str]:
+    lines = []
     if left_out.fovs:
-        shown = ", ".join(left_out.fovs[:5]) + (", ..." if len(left_out.fovs) > 5 else "")
+        shown = ", ".join(": ".join(key) for key in left_out.fovs[:5]) + (", ..." if len(left_out.fovs) > 5 else "")
         lines.append(f"  left out: {len(left_out.fovs)} FOVs without a tracking table ({shown})")
     if left_out.n_outside or left_out.n_beyond:
         lines.append(
             f"  left out: {left_out.n_outside} observations outside the image, {left_out.n_beyond} after the last frame"
         )
-    lines += _border_lines(index)
-    return "\n".join(lines)
+    remarks = [(name, remark) for name, own in left_out.by_experiment.items() for remark in own.remarks]
+    return lines + [f"  {name}: {remark}" for name, remark in remarks]
 
 
 def _border_lines(index: MultiExperimentIndex) -> list[str]:

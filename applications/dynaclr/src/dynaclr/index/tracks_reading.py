@@ -1,4 +1,4 @@
-"""From the tracking tables of experiments to one table of tracks: which files, read in parallel, checked by FOV."""
+"""From the tracking tables of experiments to one table of tracks: read in parallel, checked by FOV."""
 
 from __future__ import annotations
 
@@ -7,89 +7,25 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from dynaclr.experiment import ExperimentRegistry
+from dynaclr.index.joined_columns import join_columns
+from dynaclr.index.left_out import LeftOut, LeftOutOf
+from dynaclr.index.sources import TrackSources, listed
 from dynaclr.index.tracks_table import FovTracks, TracksTable
 from dynaclr.lineage import LineageCycleError
-from viscy_data.errors import InputError, InputErrors, MissingInputError, raise_all
+from viscy_data.errors import InputError, raise_all
 from viscy_data.optional import require
-from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo
-from viscy_data.tracks import find_tracks, read_tracks
+from viscy_data.tracks import count_outside, describe_outside, read_tracks
 
-__all__ = ["TrackSource", "TrackSources", "find_sources", "read_table"]
+__all__ = ["read_table"]
 
 _logger = logging.getLogger(__name__)
 _SHOWN = 10
-_Task = tuple[str, tuple[int, ...]]  # tracking table, shape of its FOV
-
-
-class TrackSource(NamedTuple):
-    """The tracking table of one FOV."""
-
-    experiment: int
-    fov: FovInfo
-    path: Path
-
-
-class TrackSources(NamedTuple):
-    """Tracking tables of the chosen FOVs, and ``experiment: FOV`` of those that have none."""
-
-    found: list[TrackSource]
-    missing: list[str]
-
-
-def find_sources(
-    registry: ExperimentRegistry, include_wells: Sequence[str] | None = None, exclude_fovs: Sequence[str] | None = None
-) -> TrackSources:
-    """Find the tracking tables of the FOVs that are asked for.
-
-    Parameters
-    ----------
-    registry : ExperimentRegistry
-        Experiments with their FOVs.
-    include_wells : sequence of str, optional
-        Take only these wells, of every experiment that has them.
-    exclude_fovs : sequence of str, optional
-        Leave out the FOVs of these names, of every experiment that has them.
-
-    Raises
-    ------
-    InputError
-        With all problems together: names that match nothing, no folder of tracks, several tables for a FOV, an
-        experiment without any table, nothing left.
-    """
-    all_fovs = [fov for fovs in registry.fovs.values() for fov in fovs]
-    wanted = {fov.key for fov in select_fovs(all_fovs, include_wells, exclude_fovs)}
-    found, missing, errors = [], [], []
-    for number, config in enumerate(registry.experiments):
-        chosen = [fov for fov in registry.fovs[config.name] if fov.key in wanted]
-        if not chosen:
-            warnings.warn(f"include_wells and exclude_fovs leave no FOV of experiment {config.name!r}", stacklevel=3)
-        try:
-            paths = _find_tables(config.name, config.tracks_path, chosen)
-        except InputError as err:
-            errors += err.errors if isinstance(err, InputErrors) else [err]
-            continue
-        found += [TrackSource(number, fov, path) for fov, path in zip(chosen, paths, strict=True) if path is not None]
-        missing += [f"{config.name}: {fov.name}" for fov, path in zip(chosen, paths, strict=True) if path is None]
-        _warn_of_strangers(config.name, Path(config.tracks_path), registry.fovs[config.name])
-    raise_all(errors)
-    if not found:
-        raise InputError(
-            "include_wells, exclude_fovs", found="no FOV left", expected="at least one", fix="loosen the filters"
-        )
-    if missing:
-        warnings.warn(
-            f"{len(missing)} of {len(missing) + len(found)} FOVs have no tracking table and are left out: "
-            f"{_listed(missing)}",
-            stacklevel=3,
-        )
-    return TrackSources(found, missing)
+_Task = tuple[str, FovInfo]  # tracking table, and its FOV
 
 
 def read_table(
@@ -115,7 +51,7 @@ def read_table(
     ImportError
         If a Dask address is given and Dask is not installed.
     """
-    tasks = [(str(source.path), source.fov.shape) for source in sources.found]
+    tasks = [(str(source.path), source.fov) for source in sources.found]
     results = _map_on_dask(tasks, dask_address) if dask_address else _map(tasks, workers)
     failed = [result for result in results if isinstance(result, InputError)]
     errors = [err for failure in failed for err in getattr(failure, "errors", (failure,))]
@@ -124,18 +60,20 @@ def read_table(
         errors = [*errors[:_SHOWN], more]
     raise_all(errors)
     table = TracksTable.join(
-        [config.name for config in registry.experiments],
+        registry.names,
         [source.fov for source in sources.found],
         [source.experiment for source in sources.found],
         results,
-        sources.missing,
+        join_columns(results, [path for path, _ in tasks]),
+        _left_out(registry.names, results, sources),
     )
     _check_cycles(table, sources)
-    _warn_of_dropped(table, sum(part.n_early for part in results))
+    _report(table, results, sources)
     if not len(table):
+        causes = [f"{name}: {remark}" for name, own in table.left_out.by_experiment.items() for remark in own.remarks]
         raise InputError(
             "tracking tables",
-            found=f"no cell inside the images of {len(sources.found)} FOVs",
+            found="; ".join([f"no cell inside the images of {len(sources.found)} FOVs", *causes]),
             expected="at least one",
             fix="check that tracks and stores belong together, and the units of y and x (pixels)",
         )
@@ -151,7 +89,7 @@ def _check_cycles(table: TracksTable, sources: TrackSources) -> None:
             InputError(
                 str(sources.found[fov].path),
                 field="parent_track_id",
-                found=f"tracks {_listed(table.track_id[err.tracks[fovs == fov]])} of FOV {table.fovs[fov].name} are "
+                found=f"tracks {listed(table.track_id[err.tracks[fovs == fov]])} of FOV {table.fovs[fov].name} are "
                 "their own ancestors",
                 expected="parents without a cycle",
                 fix="correct the parents of these tracks",
@@ -160,29 +98,29 @@ def _check_cycles(table: TracksTable, sources: TrackSources) -> None:
         )
 
 
-def read_fov(path: str, shape: Sequence[int]) -> FovTracks:
+def read_fov(path: str, fov: FovInfo) -> FovTracks:
     """Read the tracking table of one FOV.
 
     Parameters
     ----------
     path : str
         The table.
-    shape : sequence of int
-        (T, C, Z, Y, X) of the FOV. Rows outside the image or after its last frame are dropped and counted; their tracks
-        stay in the lineage.
+    fov : FovInfo
+        Its FOV. Rows outside the image or after its last frame are dropped and counted; their tracks stay in the
+        lineage.
 
     Raises
     ------
     InputError
-        If the table cannot be used, two parents of one track among the reasons.
+        If the table cannot be used, a parent that changes along a track among the reasons.
     """
-    table = read_tracks(path)
+    notes: list[str] = []
+    table = read_tracks(path, notes=notes)
     columns = {str(name): column.to_numpy() for name, column in table.items()}
     track_id, track = np.unique(columns["track_id"], return_inverse=True)
-    parent = _parents(path, columns.get("parent_track_id"), track_id, track)
+    parent, n_orphans = _parents(path, columns.get("parent_track_id"), track_id, track)
     t, y, x = (columns[name] for name in ("t", "y", "x"))
-    inside = (0 <= y) & (y < shape[3]) & (0 <= x) & (x < shape[4])
-    kept = inside & (t < shape[0])
+    kept = (0 <= y) & (y < fov.shape[3]) & (0 <= x) & (x < fov.shape[4]) & (t < fov.shape[0])
     begin = np.full(len(track_id), np.iinfo(np.int64).max)
     np.minimum.at(begin, track, t)
     chosen = slice(None) if kept.all() else kept
@@ -191,31 +129,36 @@ def read_fov(path: str, shape: Sequence[int]) -> FovTracks:
         track=track[kept].astype(np.int32),
         track_id=track_id,
         parent=parent,
-        n_outside=int((~inside).sum()),
-        n_beyond=int((inside & ~kept).sum()),
+        outside=count_outside(columns, fov),
         n_early=int(((parent >= 0) & (begin < begin[parent])).sum()),
+        n_orphans=n_orphans,
+        notes=tuple(notes),
     )
 
 
-def _parents(path: str, named: np.ndarray | None, track_id: np.ndarray, track: np.ndarray) -> np.ndarray:
-    """Find the number of each track's parent, -1 where none is named or the named one is not in the table."""
+def _parents(path: str, named: np.ndarray | None, track_id: np.ndarray, track: np.ndarray) -> tuple[np.ndarray, int]:
+    """Find the number of each track's parent, -1 for none; and count tracks whose parent is not in the table."""
     parent = np.full(len(track_id), -1, dtype=np.int32)
     if named is None or not len(named):
-        return parent
-    place = np.minimum(np.searchsorted(track_id, named), len(track_id) - 1)
-    # -1 means "no parent", even where a track carries that id.
-    rows = np.flatnonzero((named >= 0) & (track_id[place] == named))
-    parent[track[rows]] = place[rows]
-    contradiction = rows[parent[track[rows]] != place[rows]]
-    if len(contradiction):
-        row = contradiction[0]
+        return parent, 0
+    first = np.full(len(track_id), -1)
+    first[track[::-1]] = np.arange(len(track))[::-1]
+    own = named[first]  # as the first row of each track names it
+    changed = np.flatnonzero(named != own[track])
+    if len(changed):
+        row = changed[0]
+        parents = sorted((int(own[track[row]]), int(named[row])))
         raise InputError(
             path,
             field="parent_track_id",
-            found=f"track {track_id[track[row]]} with the parents {named[row]} and {track_id[parent[track[row]]]}",
-            expected="one parent per track",
+            found=f"track {track_id[track[row]]} with the parents {' and '.join(map(str, parents))} (-1 is none)",
+            expected="one parent per track, the same in all of its rows",
         )
-    return parent
+    place = np.minimum(np.searchsorted(track_id, own), len(track_id) - 1)
+    # -1 means "no parent", even where a track carries that id.
+    known = (own >= 0) & (track_id[place] == own)
+    parent[known] = place[known]
+    return parent, int(((own >= 0) & ~known).sum())
 
 
 def _compact(column: np.ndarray) -> np.ndarray:
@@ -243,54 +186,43 @@ def _map_on_dask(tasks: Sequence[_Task], address: str) -> list[FovTracks | Input
         return client.gather(client.map(_read_or_error, tasks, pure=False))
 
 
-def _find_tables(experiment: str, tracks_path: str, fovs: Sequence[FovInfo]) -> list[Path | None]:
-    where = f"experiment {experiment!r}"
-    if not Path(tracks_path).is_dir():
-        raise MissingInputError(where, field="tracks_path", found=f"no folder {tracks_path}", fix="check the path")
-    errors, paths = [], []
-    for fov in fovs:
-        try:
-            paths.append(find_tracks(tracks_path, fov.name))
-        except InputError as err:
-            errors.append(err)
-    raise_all(errors)
-    if fovs and not any(paths):
-        raise InputError(
-            where,
-            field="tracks_path",
-            found=f"no tracking table in {tracks_path} for any of {len(fovs)} FOVs",
-            expected=f"for example {Path(tracks_path) / fovs[0].name / 'tracks.csv'}",
-            fix="give the folder that holds row/column/fov folders",
+def _left_out(names: Sequence[str], parts: Sequence[FovTracks], sources: TrackSources) -> LeftOut:
+    by_experiment = {}
+    for number, name in enumerate(names):
+        pairs = zip(parts, sources.found, strict=True)
+        own = [part for part, source in pairs if source.experiment == number]
+        n_orphans = sum(part.n_orphans for part in own)
+        remarks = describe_outside([part.outside for part in own])
+        if n_orphans:
+            remarks.append(f"{n_orphans} tracks name a parent that is not in their table, and count as roots")
+        by_experiment[name] = LeftOutOf(
+            fovs=tuple(fov for experiment, fov in sources.missing if experiment == name),
+            n_outside=sum(part.outside.n_outside for part in own),
+            n_beyond=sum(part.outside.n_beyond for part in own),
+            n_orphans=n_orphans,
+            remarks=tuple(remarks),
         )
-    return paths
+    return LeftOut(by_experiment)
 
 
-def _warn_of_strangers(experiment: str, tracks_path: Path, fovs: Sequence[FovInfo]) -> None:
-    folders = {"/".join(path.parts[-3:]) for path in tracks_path.glob("*/*/*")}
-    unknown = sorted(folders - {fov.name for fov in fovs})
-    if strangers := [name for name in unknown if any((tracks_path / name).glob("*.csv"))]:
-        warnings.warn(
-            f"experiment {experiment!r}: tracking tables of {len(strangers)} FOVs that the store does not have are "
-            f"ignored: {_listed(strangers)}",
-            stacklevel=4,
-        )
-
-
-def _warn_of_dropped(table: TracksTable, n_early: int) -> None:
+def _report(table: TracksTable, parts: Sequence[FovTracks], sources: TrackSources) -> None:
+    """Say what was left out, what looks wrong, and what had to be assumed."""
     left_out = table.left_out
-    total = len(table) + left_out.n_outside + left_out.n_beyond
     if left_out.n_beyond:
+        total = len(table) + left_out.n_outside + left_out.n_beyond
         warnings.warn(
             f"{left_out.n_beyond} of {total} observations lie after the last frame of their FOV and are left out: are "
             "the tracks those of a longer movie?",
             stacklevel=4,
         )
-    if n_early:
+    if n_early := sum(part.n_early for part in parts):
         warnings.warn(f"{n_early} tracks begin before their parent track; check parent_track_id", stacklevel=4)
-    if left_out.n_outside:
-        _logger.info("%d of %d observations lie outside the image and are left out", left_out.n_outside, total)
-
-
-def _listed(names: Sequence[object]) -> str:
-    shown = ", ".join(str(name) for name in names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+    for name, own in left_out.by_experiment.items():
+        for remark in own.remarks:
+            _logger.warning("experiment %r: %s", name, remark)
+    tables_of: dict[str, list[str]] = {}
+    for part, source in zip(parts, sources.found, strict=True):
+        for note in part.notes:
+            tables_of.setdefault(note, []).append(str(source.path))
+    for note, paths in tables_of.items():
+        _logger.warning("%s (%d tracking tables, the first %s)", note, len(paths), paths[0])

@@ -10,29 +10,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from dynaclr.index.left_out import LeftOut
 from dynaclr.lineage import LineageForest
 from viscy_data.stores import FovInfo
+from viscy_data.tracks import OutsideCount
 
-__all__ = ["FovTracks", "LeftOut", "TracksTable"]
-
-_NUMBERS_OR_NONE = ("id", "parent_track_id", "parent_id")
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What is in the input but not in the table.
-
-    Parameters
-    ----------
-    fovs : tuple of str
-        ``experiment: FOV`` of FOVs without a tracking table.
-    n_outside, n_beyond : int
-        Rows outside the image, and rows after the last frame.
-    """
-
-    fovs: tuple[str, ...] = ()
-    n_outside: int = 0
-    n_beyond: int = 0
+__all__ = ["FovTracks", "TracksTable"]
 
 
 @dataclass(frozen=True)
@@ -49,17 +32,22 @@ class FovTracks:
         Ascending.
     parent : ndarray of int32, shape (M,)
         Position of the parent track, -1 for none.
-    n_outside, n_beyond, n_early : int
-        Rows outside the image, rows after the last frame, tracks that begin before their parent.
+    outside : OutsideCount
+        Rows outside the image or after the last frame, which are dropped.
+    n_early, n_orphans : int
+        Tracks that begin before their parent, and tracks whose parent is not in the table.
+    notes : tuple of str
+        What had to be assumed to read the table.
     """
 
     columns: dict[str, np.ndarray]
     track: np.ndarray
     track_id: np.ndarray
     parent: np.ndarray
-    n_outside: int = 0
-    n_beyond: int = 0
+    outside: OutsideCount
     n_early: int = 0
+    n_orphans: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +91,10 @@ class TracksTable:
         fovs: Sequence[FovInfo],
         fov_experiment: Sequence[int],
         parts: Sequence[FovTracks],
-        missing: Iterable[str] = (),
+        columns: pd.DataFrame,
+        left_out: LeftOut,
     ) -> TracksTable:
-        """Join the tables of FOVs, in their order."""
+        """Join the tables of FOVs, in their order, whose columns are joined already."""
         n_tracks = np.array([len(part.track_id) for part in parts], dtype=np.int64)
         offsets = np.cumsum(n_tracks) - n_tracks
         parents = [
@@ -122,10 +111,8 @@ class TracksTable:
             track_index=np.concatenate(
                 [part.track + np.int32(offset) for part, offset in zip(parts, offsets, strict=True)]
             ),
-            columns=_join_columns(parts),
-            left_out=LeftOut(
-                tuple(missing), sum(part.n_outside for part in parts), sum(part.n_beyond for part in parts)
-            ),
+            columns=columns,
+            left_out=left_out,
         )
 
     @cached_property
@@ -160,7 +147,6 @@ class TracksTable:
         rows = self.rows_of(names)
         experiment_number, fov_number, track_number = map(_renumber, (chosen, fov_kept, track_kept))
         parent = self.parent[track_kept]
-        prefixes = tuple(f"{name}: " for name in names)
         return TracksTable(
             experiments=tuple(name for name, kept in zip(self.experiments, chosen, strict=True) if kept),
             fovs=tuple(fov for fov, kept in zip(self.fovs, fov_kept, strict=True) if kept),
@@ -170,26 +156,9 @@ class TracksTable:
             parent=np.where(parent < 0, np.int32(-1), track_number[parent]),
             track_index=track_number[self.track_index[rows]],
             columns=self.columns[rows].reset_index(drop=True),
-            # Rows are counted for the whole build; only FOVs are known by experiment.
-            left_out=LeftOut(tuple(fov for fov in self.left_out.fovs if fov.startswith(prefixes))),
+            left_out=self.left_out.subset(names),
         )
 
 
 def _renumber(kept: np.ndarray) -> np.ndarray:
     return (np.cumsum(kept) - 1).astype(np.int32)
-
-
-def _join_columns(parts: Sequence[FovTracks]) -> pd.DataFrame:
-    """Join by column; a table that lacks a column contributes "none"."""
-    names = list(dict.fromkeys(name for part in parts for name in part.columns))
-    return pd.DataFrame({name: _join_column(name, parts) for name in names}, copy=False)
-
-
-def _join_column(name: str, parts: Sequence[FovTracks]) -> np.ndarray | pd.Categorical:
-    none = np.int32(-1) if name in _NUMBERS_OR_NONE else np.float32(np.nan)
-    # Tables without a row say nothing about the type of their columns.
-    filled = [part for part in parts if len(part.track)] or parts[:1]
-    values = [part.columns[name] if name in part.columns else np.full(len(part.track), none) for part in filled]
-    if all(value.dtype.kind in "biuf" for value in values):
-        return np.concatenate(values)
-    return pd.Categorical(np.concatenate([value.astype(object) for value in values]))

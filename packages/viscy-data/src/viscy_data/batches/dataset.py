@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from viscy_data.channels import channel_keys
 from viscy_data.norm_meta import NormStatistics, collate_norm_meta
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES, PatchReader
 from viscy_data.placement import Placement
@@ -111,7 +112,7 @@ class PatchDataset(Dataset):
         self.final_size = tuple(read_size) if final_size is None else tuple(final_size)
         self._channels = np.asarray(channels, np.int64).reshape(len(self.fovs), -1)  # (F, C)
         self._channel_names = [list(names) for names in channel_names]
-        self.keys = [f"ch_{c}" for c in range(self._channels.shape[1])] if keys is None else list(keys)
+        self.keys = channel_keys(self._channels.shape[1]) if keys is None else list(keys)
         self.fov_labels = [fov.store for fov in fovs] if fov_labels is None else list(fov_labels)
         self._record_columns = [name for name in record_columns if name in cells.columns]
         self._extents = np.array([fov.shape[3:] for fov in self.fovs], np.int64).reshape(-1, 2)  # (F, 2)

@@ -17,11 +17,9 @@ from torch import Tensor
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.channels import center_crop, transform_channelwise
 from viscy_data.norm_meta import collate_norm_meta
+from viscy_data.typing import ROLES
 
 __all__ = ["ROLES", "TransformPipeline", "collate_statistics"]
-
-ROLES = ("anchor", "positive", "negative")
-"""Keys of the images of a batch; their place in this order is part of the seed of each."""
 
 
 def collate_statistics(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,16 +9,14 @@ right is refused.
 from __future__ import annotations
 
 from viscy_data.tracks.outside import OutsideCount, count_outside, describe_outside
-from viscy_data.tracks.reading import TracksFile, find_tracks, read_tracks, read_tracks_file
+from viscy_data.tracks.reading import find_tracks, read_tracks
 from viscy_data.tracks.writing import write_tracks
 
 __all__ = [
     "OutsideCount",
-    "TracksFile",
     "count_outside",
     "describe_outside",
     "find_tracks",
     "read_tracks",
-    "read_tracks_file",
     "write_tracks",
 ]

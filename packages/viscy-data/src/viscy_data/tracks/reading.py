@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +17,7 @@ from viscy_data.tracks.dialect import REQUIRED, read_text_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TracksFile", "find_tracks", "read_tracks", "read_tracks_file"]
-
-
-class TracksFile(NamedTuple):
-    """A table, and what the reader had to assume or could not use."""
-
-    table: pd.DataFrame
-    notes: tuple[str, ...]
+__all__ = ["find_tracks", "read_tracks"]
 
 
 def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
@@ -60,7 +53,7 @@ def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
     return tables[0] if tables else None
 
 
-def read_tracks(path: str | Path) -> pd.DataFrame:
+def read_tracks(path: str | Path, *, notes: list[str] | None = None) -> pd.DataFrame:
     """Read and check a tracking table.
 
     Separators (comma, semicolon, tab), decimal commas, encodings (UTF-8, UTF-16, Windows-1252) and lines of names and
@@ -70,6 +63,8 @@ def read_tracks(path: str | Path) -> pd.DataFrame:
     ----------
     path : str or Path
         CSV with a header. A table of a header alone is an FOV without cells.
+    notes : list of str, optional
+        Takes what had to be assumed or could not be used; without it there are warnings.
 
     Returns
     -------
@@ -88,14 +83,6 @@ def read_tracks(path: str | Path) -> pd.DataFrame:
         fractions where whole numbers are due, ids that cannot be held exactly, coordinates that are not finite,
         negative time, a track that occurs twice in a frame.
     """
-    file = read_tracks_file(path)
-    for note in file.notes:
-        warnings.warn(f"{path}: {note}", stacklevel=2)
-    return file.table
-
-
-def read_tracks_file(path: str | Path) -> TracksFile:
-    """Read a table as :func:`read_tracks` does, and return what it would warn of."""
     text = read_text_table(Path(path))
     names = text.columns.column_names
     raise_all(
@@ -111,11 +98,16 @@ def read_tracks_file(path: str | Path) -> TracksFile:
             errors.append(err)
     raise_all(errors)
     check_unique(str(path), columns["track_id"], columns["t"], text.first_line)
-    columns, notes = _with_parents(columns)
+    columns, assumed = _with_parents(columns)
+    for note in text.notes + assumed:
+        if notes is None:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+        else:
+            notes.append(note)
     if "parent_track_id" in columns:
         parent = columns["parent_track_id"]
         parent[parent == columns["track_id"]] = -1
-    return TracksFile(require("pandas", extra="triplet").DataFrame(columns), text.notes + notes)
+    return require("pandas", extra="triplet").DataFrame(columns)
 
 
 def _with_parents(columns: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dynaclr.engine.contrastive.objective import Views
+from viscy_data.typing import ROLES
 from viscy_utils.pictures.log_images import detach_sample, render_images
 
 __all__ = ["EpochImages", "embedding_scatter"]
@@ -40,7 +41,7 @@ class EpochImages:
     def add(self, batch: Mapping[str, Any], views: Views, number: int) -> None:
         """Keep the first samples of the first batches, and the projections of up to 5000 cells."""
         if number < self.n_batches:
-            images = [batch[key] for key in ("anchor", "positive", "negative") if key in batch]
+            images = [batch[key] for key in ROLES if key in batch]
             self._samples += detach_sample(images, self.n_samples)
         if self.scatter and sum(map(len, self._projections)) < _MAX_SCATTERED:
             self._projections.append(views.anchor.detach().float().cpu())
