@@ -45,11 +45,11 @@ def cells() -> tuple[np.ndarray, pd.DataFrame]:
 def stored(tmp_path):
     """Return a factory of stores: of the cells, after a change."""
 
-    def make(change=lambda features, obs: None, name="embeddings.zarr") -> Path:
+    def make(change=lambda features, obs: None, name="embeddings.zarr", uns=None) -> Path:
         features, obs = cells()
         changed = change(features, obs)
         obs = obs if changed is None else changed
-        write_anndata(anndata.AnnData(features, obs=obs), tmp_path / name)
+        write_anndata(anndata.AnnData(features, obs=obs, uns=uns or {}), tmp_path / name)
         return tmp_path / name
 
     return make
@@ -195,6 +195,45 @@ def test_a_report_that_is_there_is_kept_unless_told(stored, tmp_path):
     assert "report.md exists" in done.stderr
     assert "--overwrite" in done.stderr
     assert (tmp_path / "report" / "report.md").read_text() == "mine"
+
+
+def test_two_stores_of_one_name_are_refused_until_they_have_names(stored, tmp_path):
+    (tmp_path / "other").mkdir()
+    first, second = stored(), stored(name="other/embeddings.zarr")
+    message = refused(tmp_path, "-e", first, "-e", second)
+    assert "a second store called 'embeddings'" in message
+    report(tmp_path, "-e", f"one={first}", "-e", f"two={second}")
+    names = [row["name"] for row in json.loads((tmp_path / "report" / "report.json").read_text())]
+    assert names == ["one", "two"]
+
+
+def test_tables_that_were_tracked_again_and_encoders_that_are_the_same_are_noticed(stored, tmp_path):
+    """As `predict` writes it: the data of an origin are JSON, as their keys may be paths."""
+
+    def origin(weights, digest):
+        source = {"store": "plate.zarr", "fovs": 4, "observations": 96, "digest": digest}
+        return {
+            "checkpoint": {"path": "best.ckpt", "blake2b": weights},
+            "data": json.dumps({"sources": {"predict": [source]}}),
+        }
+
+    def moved(features, obs):
+        obs["y"], obs["x"] = np.arange(len(obs)) + 5.0, 1.0
+
+    def first(features, obs):
+        obs["y"], obs["x"] = np.arange(len(obs)) + 0.0, 1.0
+
+    stores = [
+        stored(first, "a.zarr", {"origin": origin("abc", "1")}),
+        stored(moved, "b.zarr", {"origin": origin("abc", "2")}),
+    ]
+    row, output = report(tmp_path, "-e", stores[0], "-e", stores[1])
+    page = " ".join(output.split())
+    assert "a and b are of one encoder: best.ckpt" in page
+    assert "a and b are of different cells of plate.zarr (96 and 96 observations)" in page
+    assert "96 cells of equal names are at different places" in page
+    assert row["origin"]["checkpoint"]["blake2b"] == "abc"
+    assert any("one encoder" in note for note in row["notes"])
 
 
 def test_evaluate_names_a_store_that_is_missing(stored, tmp_path):

@@ -62,9 +62,8 @@ def evaluate(
     """
     from dynaclr.evaluation.report import evaluate_embeddings
 
-    named = [entry.split("=", 1) if "=" in entry else [Path(entry).stem, entry] for entry in embeddings]
     evaluate_embeddings(
-        dict(named),
+        _named(embeddings),
         label,
         output_dir,
         pixel_configs=configs,
@@ -73,3 +72,20 @@ def evaluate(
         overwrite=overwrite,
         seed=seed,
     )
+
+
+def _named(entries: tuple[str, ...]) -> dict[str, str]:
+    """Take names and paths apart; a store without a name is called like its file."""
+    from viscy_data.errors import InputError
+
+    named: dict[str, str] = {}
+    for entry in entries:
+        name, _, path = entry.partition("=") if "=" in entry else (Path(entry).stem, "", entry)
+        if name in named:
+            raise InputError(
+                f"--embeddings {entry}",
+                found=f"a second store called {name!r}, beside {named[name]}",
+                fix=f"give names, such as -e first={named[name]} -e second={path}",
+            )
+        named[name] = path
+    return named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from viscy_utils.evaluation.comparison import (
 )
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
 from viscy_utils.evaluation.labels import add_labels, only_labelled
+from viscy_utils.evaluation.origins import origin_notes
 from viscy_utils.reports.files import json_text, write_text
 from viscy_utils.reports.tables import ReportTable, csv_text
 
@@ -92,6 +94,7 @@ def evaluate_embeddings(
     picture = draw_report(embedded, comparisons, label, pairs, held_out=test_experiments, seed=seed)
     with replacing(targets["report.png"], overwrite=True) as temporary:
         picture.savefig(temporary, dpi=120, format="png")
+    console.print(f"Wrote {', '.join(_FILES)} to {output_dir}", markup=False, highlight=False, soft_wrap=True)
     return comparisons
 
 
@@ -105,6 +108,8 @@ def _read(
 ) -> list[Embedded]:
     """Read all cells that have a label, and find what does not fit before anything is computed."""
     embedded = [read_embedded(name, path) for name, path in embeddings.items()]
+    notes = origin_notes(embedded)
+    embedded = [replace(each, notes=(*each.notes, *notes)) for each in embedded]
     table = pd.concat([_read_labels(path) for path in labels], ignore_index=True) if labels else None
     source = ", ".join(map(str, labels))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from viscy_utils.evaluation.embedded import Embedded, LeftOut
+from viscy_utils.evaluation.origins import origin_of
 from viscy_utils.evaluation.probe import Score, experiment_separability, linear_probe
 from viscy_utils.evaluation.smoothness import temporal_smoothness
 from viscy_utils.reports.tables import ReportTable
@@ -36,6 +37,8 @@ class Comparison:
         Cells that were not judged, and why.
     notes : tuple of str
         What else was noticed.
+    origin : mapping
+        Checkpoint, date, versions and data, as far as the store says (`viscy_utils.evaluation.origins.origin_of`).
     """
 
     name: str
@@ -45,6 +48,7 @@ class Comparison:
     n_cells: int
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def compare(
@@ -86,6 +90,7 @@ def _metrics(all_cells: Embedded, label: str, test_experiments: Sequence[str], m
         len(features),
         cells.left_out,
         cells.notes,
+        origin_of(cells),
     )
 
 

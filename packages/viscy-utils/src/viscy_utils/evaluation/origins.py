@@ -1,0 +1,95 @@
+"""Whether embeddings that are compared are of the same cells, the same data and different encoders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from viscy_utils.evaluation.embedded import CELL, Embedded
+
+__all__ = ["origin_notes", "origin_of"]
+
+_MOVED_PIXELS = 0.5
+
+
+def origin_of(embedded: Embedded) -> dict[str, Any]:
+    """Return what a store says of its checkpoint and its data, as plain values.
+
+    Returns
+    -------
+    dict
+        ``checkpoint`` (mapping), ``date``, ``model``, ``versions`` and ``sources`` (store, number of observations and
+        digest of the cells) as far as they are known.
+    """
+    stored = embedded.origin.get("origin")
+    if not isinstance(stored, Mapping):
+        return {}
+    found = {key: _plain(stored[key]) for key in ("checkpoint", "date", "model", "versions") if key in stored}
+    data = stored.get("data")
+    data = json.loads(data) if isinstance(data, str) else data
+    sources = (data or {}).get("sources", {})
+    return found | {"sources": sources.get("predict", [])}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def origin_notes(embedded: Sequence[Embedded]) -> list[str]:
+    """Say in what embeddings differ that a comparison takes for equal, and in what they are equal.
+
+    Parameters
+    ----------
+    embedded : sequence of Embedded
+
+    Returns
+    -------
+    list of str
+        For each pair: cells that only one of them has, cells of equal names at different places, stores whose cells
+        have changed, stores of only one of them; and encoders that are the same.
+    """
+    return [note for one, other in combinations(embedded, 2) for note in _pair_notes(one, other)]
+
+
+def _pair_notes(one: Embedded, other: Embedded) -> Iterator[str]:
+    names = f"{one.name} and {other.name}"
+    yield from _cell_notes(one, other, names)
+    first, second = origin_of(one), origin_of(other)
+    weights = [_weights(origin) for origin in (first, second)]
+    if weights[0] and weights[0] == weights[1]:
+        yield f"{names} are of one encoder: {first['checkpoint'].get('path') or 'equal weights'}"
+    stores = [{source["store"]: source for source in origin.get("sources", [])} for origin in (first, second)]
+    if not all(stores):
+        return
+    for store in sorted(set(stores[0]) & set(stores[1])):
+        a, b = stores[0][store], stores[1][store]
+        if a["digest"] != b["digest"]:
+            counts = f"{a['observations']} and {b['observations']} observations"
+            yield f"{names} are of different cells of {store} ({counts}): tracked again, or other wells?"
+    for store in sorted(set(stores[0]) ^ set(stores[1])):
+        yield f"{names}: only {one.name if store in stores[0] else other.name} has {store}"
+
+
+def _weights(origin: Mapping[str, Any]) -> str:
+    checkpoint = origin.get("checkpoint", {})
+    return checkpoint.get("blake2b") or checkpoint.get("weights") or ""
+
+
+def _cell_notes(one: Embedded, other: Embedded, names: str) -> Iterator[str]:
+    columns = [*CELL, *(name for name in ("y", "x") if name in one.obs and name in other.obs)]
+    both = one.obs[columns].merge(other.obs[columns], on=CELL, how="outer", indicator=True, suffixes=("_1", "_2"))
+    counts = both["_merge"].value_counts()
+    sides = {"left_only": one.name, "right_only": other.name}
+    only = [f"{counts[side]} only {name} has" for side, name in sides.items() if counts[side]]
+    if only:
+        yield f"{names} are not of the same cells: {', '.join(only)}"
+    if "y" in columns and "x" in columns:
+        apart = np.hypot(both["y_1"] - both["y_2"], both["x_1"] - both["x_2"]) > _MOVED_PIXELS
+        if apart.any():
+            yield f"{names}: {apart.sum()} cells of equal names are at different places; tracked again?"
