@@ -18,6 +18,7 @@ __all__ = ["CONTEXT_SETTINGS", "LazyCommand", "LightningCommand", "main"]
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 OWN_COMMANDS = {
+    "init": Subcommand("write the two YAML files for your own stores and tracks", runs="dynaclr.commands.init:init"),
     "demo": Subcommand(
         "simulate experiments, train, predict and report, in a few minutes", runs="dynaclr.commands.demo:demo"
     ),

@@ -1,0 +1,165 @@
+"""What stores and tracking tables say that a config depends on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from viscy_data.errors import InputError, MissingInputError
+from viscy_data.stores import FovInfo, read_attributes, read_plate
+from viscy_data.tracks import find_tracks, read_tracks
+
+__all__ = ["PlateFacts", "look_at"]
+
+_MINUTES = {"millisecond": 1 / 60_000, "second": 1 / 60, "minute": 1.0, "hour": 60.0, "day": 1440.0}
+_TABLES = 24  # enough to know how cells are spaced and how long tracks are
+_FRAMES = 12  # per table
+
+
+@dataclass(frozen=True)
+class PlateFacts:
+    """One store with its tracks.
+
+    Parameters
+    ----------
+    name : str
+        What to call the experiment.
+    store, tracks : Path
+        The plate; the root of its tracking tables.
+    channel_names : tuple of str
+        In the order of the store.
+    n_frames, depth, height, width : int
+        Of the smallest FOV along each axis.
+    interval_minutes : float, optional
+        From one frame to the next, if the store says so.
+    wells : tuple of str
+        Those with a tracking table.
+    n_fovs : int
+        FOVs with a tracking table.
+    spacing_px : float
+        Median distance of a cell to the nearest other one in its frame; NaN when cells are alone.
+    track_frames : float
+        Median length of a track.
+    cells_per_table : float
+        Mean number of observations of a table.
+    """
+
+    name: str
+    store: Path
+    tracks: Path
+    channel_names: tuple[str, ...]
+    n_frames: int
+    depth: int
+    height: int
+    width: int
+    interval_minutes: float | None
+    wells: tuple[str, ...]
+    n_fovs: int
+    spacing_px: float
+    track_frames: float
+    cells_per_table: float
+
+
+def look_at(store: Path, tracks: Path | None, name: str | None = None) -> PlateFacts:
+    """Look at a plate and its tracking tables.
+
+    Parameters
+    ----------
+    store : Path
+        HCS OME-Zarr plate.
+    tracks : Path, optional
+        Root of the tracking tables; by default a folder ``tracks`` or ``tracks.zarr`` beside the store.
+    name : str, optional
+        What to call the experiment; by default after the store, or its folder when the store has a general name.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        If there is no plate or no table.
+    """
+    fovs = read_plate(store)
+    tracks = _tracks_beside(store) if tracks is None else tracks
+    with_table = [(fov, path) for fov in fovs if (path := find_tracks(tracks, fov.name)) is not None]
+    if not with_table:
+        raise MissingInputError(
+            str(tracks),
+            field="--tracks",
+            found=f"no tracking table of any of the {len(fovs)} FOVs of {store}",
+            expected=f"one CSV per FOV, such as {tracks}/{fovs[0].name}/tracks.csv" if fovs else "one CSV per FOV",
+        )
+    shapes = np.array([fov.shape for fov, _ in with_table])
+    picked = with_table[:: max(1, len(with_table) // _TABLES)][:_TABLES]
+    spacing, lengths, counts = _cells([path for _, path in picked])
+    n_frames, _, depth, height, width = shapes.min(axis=0).tolist()
+    return PlateFacts(
+        name=name or _name_of(store),
+        store=store,
+        tracks=tracks,
+        channel_names=with_table[0][0].channel_names,
+        n_frames=n_frames,
+        depth=depth,
+        height=height,
+        width=width,
+        interval_minutes=_interval_of(with_table[0][0]),
+        wells=tuple(dict.fromkeys(fov.well for fov, _ in with_table)),
+        n_fovs=len(with_table),
+        spacing_px=spacing,
+        track_frames=lengths,
+        cells_per_table=counts,
+    )
+
+
+def _tracks_beside(store: Path) -> Path:
+    for candidate in (store.parent / "tracks", store.parent / "tracks.zarr"):
+        if candidate.is_dir():
+            return candidate
+    raise MissingInputError(
+        str(store.parent), field="--tracks", found="no folder tracks beside the store", expected="--tracks DIR"
+    )
+
+
+def _name_of(store: Path) -> str:
+    """Name the experiment after its store, or after the folder of a store with a name that says nothing."""
+    stem = re.sub(r"(\.ome)?\.zarr$", "", store.name)
+    general = stem.lower() in ("images", "image", "plate", "data", "raw", "store", "")
+    return (store.resolve().parent.name if general else stem) or "experiment"
+
+
+def _interval_of(fov: FovInfo) -> float | None:
+    """Return the frame interval in minutes, where the metadata give a number and a unit; 1 is what nobody set."""
+    if fov.scale[0] == 1:
+        return None
+    attributes = read_attributes(*fov.key)
+    ome = attributes.get("ome", attributes)
+    for image in ome.get("multiscales") or []:
+        for axis in image.get("axes") or []:
+            if isinstance(axis, dict) and axis.get("type") == "time" and axis.get("unit") in _MINUTES:
+                return fov.scale[0] * _MINUTES[axis["unit"]]
+    return None
+
+
+def _cells(paths: Sequence[Path]) -> tuple[float, float, float]:
+    """Measure spacing, length of tracks and observations per table."""
+    from scipy.spatial import cKDTree
+
+    distances, lengths, counts = [], [], []
+    for path in paths:
+        table = read_tracks(path)
+        counts.append(len(table))
+        if not len(table):
+            continue
+        frames, number = np.unique(table["t"].to_numpy(), return_inverse=True)
+        places = table[["y", "x"]].to_numpy(np.float64)
+        for frame in range(0, len(frames), max(1, len(frames) // _FRAMES)):
+            own = places[number == frame]
+            if len(own) > 1:
+                distances.append(cKDTree(own).query(own, k=2)[0][:, 1])
+        lengths.append(np.unique(table["track_id"].to_numpy(), return_counts=True)[1])
+    if not lengths:
+        raise InputError(str(paths[0].parent), found="tables without a row", expected="tracked cells")
+    spacing = float(np.median(np.concatenate(distances))) if distances else float("nan")
+    return spacing, float(np.median(np.concatenate(lengths))), float(np.mean(counts))
