@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from monai.transforms import MapTransform, Randomizable
 
 from viscy_data.batches import BatchDataModule, PatchDataset, TransformPipeline
@@ -223,6 +224,14 @@ def test_the_batch_size_is_what_the_attribute_says(plate, triplets):
         data.batch_size = 3
         for loader in (data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()):
             assert len(next(iter(loader))["anchor"]) == 3
+
+
+def test_lightnings_batch_size_finder_trains_with_the_size_that_it_reports(plate, tmp_path):
+    finder = BatchSizeFinder(max_trials=2, steps_per_trial=1)
+    model, data = Recorder(), CellsDataModule(str(plate), batch_size=2)
+    make_trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[finder]).fit(model, data)
+    assert finder.optimal_batch_size == data.batch_size == 4
+    assert [len(batch) for batch in model.seen[-6:]] == [4] * 6  # the epoch after the trials
 
 
 def test_a_data_module_that_says_nothing_is_told_what_to_say(plate):
