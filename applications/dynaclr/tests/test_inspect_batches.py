@@ -103,6 +103,36 @@ def test_the_report_counts_what_the_batches_hold(config):
     assert report.tracks["anchors"].sum() == len(anchors)
 
 
+def test_tracks_are_described_as_a_walk_through_them_finds(config):
+    data = load_data_module([config(val_experiments=["second"])])
+    data.setup("fit")
+    found = inspect_data(data, n_batches=1).tracks
+    for side, dataset in (("training", data.train_dataset), ("validation", data.val_dataset)):
+        index = dataset.index
+        frames = {}
+        for row, t in zip(index.track_index, index.tracks["t"], strict=True):
+            frames.setdefault(row, set()).add(t)
+        missing = [len(set(range(min(own), max(own) + 1)) - own) for own in frames.values()]
+        parents = index.forest.parent.tolist()
+        own = found[found["side"] == side].iloc[0]
+        assert own["tracks"] == len(frames)
+        assert own["frames"] == np.median([len(own) for own in frames.values()])
+        assert (own["with_gaps"], own["missing"]) == (sum(n > 0 for n in missing), sum(missing))
+        assert own["divisions"] == sum(parents.count(row) > 1 for row in frames)
+
+
+def test_a_condition_that_an_experiment_lacks_explains_the_shortfall(config, experiments):
+    listed = yaml.safe_load(experiments.yaml.read_text())
+    wells = {well for own in listed["experiments"][0]["condition_wells"].values() for well in own}
+    listed["experiments"][0]["condition_wells"] = {"infected": sorted(wells)}
+    experiments.yaml.write_text(yaml.safe_dump(listed))
+    done = run("-c", config(), "--batches", 40, "--pairs", 0)
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.replace("│", " ").split())
+    assert re.search(r"condition 'uninfected': asked 50%, delivered \d+%: it coincides with the experiment", text)
+    assert "none of it in first" in text
+
+
 def test_patches_at_the_border_are_counted_and_measured(config):
     data = load_data_module([config(final_yx_patch_size=[8, 12], val_experiments=["second"])])
     data.setup("fit")

@@ -14,11 +14,13 @@ import pandas as pd
 
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.dataset import MultiExperimentTripletDataset
+from dynaclr.index.track_statistics import track_statistics
 from viscy_utils.reports.tables import ReportTable
 
 __all__ = ["BatchReport", "inspect_data", "report_tables"]
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_NOTABLE = 0.02  # of a batch: less is rounding
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class BatchReport:
         Per experiment quantiles of the hours from anchor to positive.
     tracks : DataFrame
         Per experiment ``side`` (of the split), ``tracks``, ``observations``, ``anchors``, and ``without_positive``:
-        tracks of which no observation is an anchor.
+        tracks of which no observation is an anchor; and what :func:`~dynaclr.index.track_statistics.track_statistics`
+        says.
+    shortfalls : list of str
+        Why shares that were asked for were not delivered.
     border : DataFrame
         Per experiment ``side``, ``observations``, ``moved`` (those whose patch the edge of the image moves), ``median``
         and ``most`` (pixels that those are moved by), and ``left_out`` (by ``max_border_shift``, over all experiments
@@ -51,6 +56,7 @@ class BatchReport:
     coverage: float
     tau_hours: pd.DataFrame
     tracks: pd.DataFrame
+    shortfalls: list[str]
     border: pd.DataFrame
 
 
@@ -80,6 +86,7 @@ def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> Batch
         coverage=sampler.coverage(0),
         tau_hours=_tau_hours(dataset, anchors, tau),
         tracks=pd.concat([_track_counts(part).assign(side=side) for side, part in sides]),
+        shortfalls=_shortfalls(dataset, sampler.stats()),
         border=pd.concat([_border_shifts(part).assign(side=side) for side, part in sides]),
     )
 
@@ -98,12 +105,33 @@ def _track_counts(dataset: MultiExperimentTripletDataset) -> pd.DataFrame:
     table["anchor"] = False
     table.loc[index.anchor_rows, "anchor"] = True
     per_track = table.groupby(["experiment", "track"])["anchor"].agg(["size", "sum"])
-    return per_track.groupby("experiment").agg(
-        tracks=("size", "size"),
+    counts = per_track.groupby("experiment").agg(
         observations=("size", "sum"),
         anchors=("sum", "sum"),
         without_positive=("sum", lambda counts: int((counts == 0).sum())),
     )
+    return counts.join(track_statistics(index))
+
+
+def _shortfalls(dataset: MultiExperimentTripletDataset, composition: dict[str, Any]) -> list[str]:
+    """Explain the shares of conditions that were not delivered, by the experiments that lack them."""
+    anchors = dataset.index.tracks.iloc[dataset.index.anchor_rows]
+    counts = pd.crosstab(anchors["experiment"].astype(str), anchors["condition"].astype(str))
+    sentences = []
+    for condition, share in composition.get("condition", {}).items():
+        asked, delivered = (share[key] / composition["anchors"] for key in ("asked", "delivered"))
+        if asked - delivered <= _NOTABLE:
+            continue
+        lacking = [name for name in counts.index if condition not in counts or not counts.loc[name, condition]]
+        sentences.append(
+            f"condition {condition!r}: asked {asked:.0%}, delivered {delivered:.0%}: "
+            + (
+                f"it coincides with the experiment, as there is none of it in {', '.join(lacking)}"
+                if lacking
+                else "its cells are too few near the times that batches are about"
+            )
+        )
+    return sentences
 
 
 def _border_shifts(dataset: MultiExperimentTripletDataset) -> pd.DataFrame:
@@ -125,12 +153,14 @@ def report_tables(report: BatchReport, n_ranks: int = 1) -> list[ReportTable]:
         Processes that would share the batches.
     """
     tables = [_epoch_table(report, n_ranks), _shares_table(report.composition)]
+    if report.shortfalls:
+        tables.append(_shortfalls_table(report))
     fallbacks = {name: count for name, count in report.composition["fallbacks"].items() if count}
     if fallbacks:
         n_anchors = report.composition["anchors"]
         rows = [(name.replace("_", " "), str(count), f"{count / n_anchors:.1%}") for name, count in fallbacks.items()]
         tables.append(ReportTable("What the data could not satisfy", ("fall-back", "anchors", "share"), rows))
-    return [*tables, _tau_table(report), _tracks_table(report), _border_table(report)]
+    return [*tables, _tau_table(report), _tracks_table(report), _lengths_table(report), _border_table(report)]
 
 
 def _tau_table(report: BatchReport) -> ReportTable:
@@ -147,6 +177,18 @@ def _tracks_table(report: BatchReport) -> ReportTable:
         rows.append((str(name), row["side"], *counts, f"{row['without_positive']} ({share:.0%})"))
     heads = ("experiment", "side", "observations", "anchors", "tracks", "tracks without a positive")
     return ReportTable("Cells", heads, rows)
+
+
+def _lengths_table(report: BatchReport) -> ReportTable:
+    rows = []
+    for name, row in report.tracks.iterrows():
+        gaps = f"{row['with_gaps']} ({row['missing']} frames)"
+        rows.append((str(name), row["side"], f"{row['frames']:g}", gaps, str(row["divisions"])))
+    return ReportTable("Tracks", ("experiment", "side", "median frames", "with gaps", "divisions"), rows)
+
+
+def _shortfalls_table(report: BatchReport) -> ReportTable:
+    return ReportTable("Why shares fall short", ("",), [(sentence,) for sentence in report.shortfalls])
 
 
 def _border_table(report: BatchReport) -> ReportTable:

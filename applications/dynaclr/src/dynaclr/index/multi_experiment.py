@@ -222,6 +222,11 @@ class MultiExperimentIndex:
         return tuple(self._table.experiments[number] for number in self._table.fov_experiment)
 
     @property
+    def track_experiments(self) -> np.ndarray:
+        """Name of the experiment of each track of ``forest``, texts of shape (M,)."""
+        return np.array(self._table.experiments, dtype=object)[self._table.fov_experiment[self._table.track_fov]]
+
+    @property
     def left_out(self) -> LeftOut:
         """What is in the input but not in the index."""
         return self._table.left_out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynaclr.index.left_out import LeftOut
+from dynaclr.index.track_statistics import track_statistics
 
 if TYPE_CHECKING:
     from dynaclr.index import MultiExperimentIndex
@@ -25,9 +26,7 @@ def summarize(index: MultiExperimentIndex) -> str:
     is_anchor = np.zeros(len(tracks), dtype=bool)
     is_anchor[index.anchor_rows] = True
     condition = tracks["condition"].cat
-    observed = np.zeros(len(index.forest), dtype=bool)
-    observed[index.track_index] = True
-    n_daughters = np.bincount(index.forest.parent[index.forest.parent >= 0], minlength=len(index.forest))
+    statistics = track_statistics(index)
     for name, rows in index.experiment_groups.items():
         counts = np.bincount(condition.codes.to_numpy()[rows], minlength=len(condition.categories))
         conditions = ", ".join(
@@ -38,8 +37,10 @@ def summarize(index: MultiExperimentIndex) -> str:
         lines += [
             f"  {name}: {len(rows)} observations, {is_anchor[rows].sum()} anchors, conditions: {conditions}",
             f"    {len(np.unique(index.fov_index[rows]))} FOVs, {len(own)} tracks, "
-            f"{len(np.unique(index.forest.root[own]))} lineages, {(n_daughters[own] > 1).sum()} divisions, "
+            f"{len(np.unique(index.forest.root[own]))} lineages, {statistics.loc[name, 'divisions']} divisions, "
             f"tau {low} to {high} frames",
+            f"    a track has {statistics.loc[name, 'frames']:g} frames in the median; "
+            f"{statistics.loc[name, 'with_gaps']} tracks miss {statistics.loc[name, 'missing']} frames in between",
         ]
     lines += _left_out_lines(index.left_out)
     lines += _border_lines(index)
