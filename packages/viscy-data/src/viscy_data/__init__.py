@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "channels": ["center_crop", "gather_channels", "scatter_channels", "transform_channelwise"],
         "distributed": ["ShardedDistributedSampler"],
         "errors": ["InputError", "MissingInputError"],
+        "hcs": ["HCSDataModule"],
         "labels": [
             "LABEL_CELL_CYCLE_STATE",
             "LABEL_CELL_DIVISION_STATE",
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "patches": ["PatchReader", "clamp_centers", "patch_start"],
         "sampler": ["BatchPlan", "FlexibleBatchSampler"],
         "select": ["SelectWell", "select_fovs"],
+        "sliding_window": ["MaskTestDataset", "SlidingWindowDataset"],
         "splits": ["FovSplit"],
         "stores": ["FovInfo", "FovKey", "PlateWriter", "read_attributes", "read_plate", "update_attributes"],
         "tracks": ["find_tracks", "read_tracks", "write_tracks"],

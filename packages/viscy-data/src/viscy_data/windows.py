@@ -114,7 +114,12 @@ class PatchWindow:
 
 
 def check_fovs_hold(
-    fovs: Sequence[FovInfo], slices: slice, yx_size: Sequence[int], where: str, read_name: str = "yx_patch_size"
+    fovs: Sequence[FovInfo],
+    slices: slice,
+    yx_size: Sequence[int],
+    where: str,
+    read_name: str = "yx_patch_size",
+    z_name: str = "z_range",
 ) -> list[InputError]:
     """Say which FOVs lack slices, or are smaller than a patch.
 
@@ -128,8 +133,8 @@ def check_fovs_hold(
         Height and width of a patch in pixels.
     where : str
         What they belong to.
-    read_name : str, default "yx_patch_size"
-        What the config calls the size of a patch.
+    read_name, z_name : str, default "yx_patch_size", "z_range"
+        What the config calls the size of a patch, and its slices.
     """
     height, width = yx_size
     shallow = [fov for fov in fovs if fov.shape[2] < slices.stop]
@@ -139,10 +144,10 @@ def check_fovs_hold(
         errors.append(
             InputError(
                 where,
-                field="z_range",
+                field=z_name,
                 found=f"({slices.start}, {slices.stop}), but FOV {_counted(shallow)} has {shallow[0].shape[2]} slices",
                 expected=f"a range within (0, {min(fov.shape[2] for fov in shallow)})",
-                fix="set z_range to slices that every stack has",
+                fix=f"set {z_name} to slices that every stack has",
             )
         )
     if small:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from viscy_data.batches.sources import count_missing_statistics, digest_sources
 from viscy_data.channels import channel_keys
 from viscy_data.norm_meta import NormStatistics, collate_norm_meta
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES, PatchReader
@@ -205,31 +206,12 @@ class PatchDataset(Dataset):
             and of every cell's FOV, frame and place: other cells, or the same cells elsewhere, have another one.
         """
         columns = [self.cells[name].to_numpy() for name in ("t", "y", "x", "track_id") if name in self.cells]
-        stores = np.array([fov.store for fov in self.fovs], dtype=object)
-        sources = []
-        for store in dict.fromkeys(stores):
-            own_fovs = stores == store
-            rows = own_fovs[self.fov_index]
-            digest = hashlib.blake2b(digest_size=16)
-            for number in np.flatnonzero(own_fovs):
-                fov = self.fovs[number]
-                digest.update(repr((fov.name, fov.shape, self._channel_names[number])).encode())
-            for column in (self.fov_index, *columns):
-                digest.update(np.ascontiguousarray(column[rows]).tobytes())
-            n_fovs, n_rows = int(own_fovs.sum()), int(rows.sum())
-            sources.append({"store": store, "fovs": n_fovs, "observations": n_rows, "digest": digest.hexdigest()})
-        return sources
+        return digest_sources(self.fovs, self._channel_names, self.fov_index, columns)
 
     def missing_statistics(self, level: str, keys: Sequence[str]) -> dict[tuple[str, str, str], int]:
         """Count the FOVs without statistics of a level, by label of the FOV, channel in the store, and store."""
-        missing = set(self.statistics.missing(level))
-        counts: dict[tuple[str, str, str], int] = {}
-        for fov, label, names in zip(self.fovs, self.fov_labels, self._channel_names, strict=True):
-            for key, name in zip(self.keys, names, strict=True):
-                if key in keys and (fov.key, name) in missing:
-                    entry = label, name, fov.store
-                    counts[entry] = counts.get(entry, 0) + 1
-        return counts
+        inside = (self.fovs, self._channel_names, self.keys, level, keys, self.fov_labels)
+        return count_missing_statistics(self.statistics, *inside)
 
     def _placements(self, rows: Rows) -> tuple[Placement, Placement]:
         """Say where patches lie along y and x."""

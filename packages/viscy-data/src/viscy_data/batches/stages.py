@@ -122,9 +122,7 @@ class StagedDataModule(LightningDataModule):
         self._settings = settings_of(type(self), constructor)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment_validation = augment_validation
-        of_workers = () if num_workers else ("persistent_workers", "prefetch_factor")
-        given = dict(loader_options or {})
-        self._loader_options = {k: v for k, v in given.items() if v is not None and k not in of_workers}
+        self._loader_options = dict(loader_options or {})
         self.train_dataset: BatchedDataset | None = None
         self.val_dataset: BatchedDataset | None = None
         self.test_dataset: BatchedDataset | None = None
@@ -171,6 +169,10 @@ class StagedDataModule(LightningDataModule):
     def items_per_batch(self, stage: Stage) -> int:
         """Return how many items of a dataset make a batch; ``batch_size`` by default."""
         return self.batch_size
+
+    def loader_options(self) -> dict[str, Any]:
+        """Return further arguments of loaders; those that were given by default."""
+        return self._loader_options
 
     def make_pipeline(self) -> Pipeline:
         """Return what prepares batches on the device, before any dataset is made; nothing by default."""
@@ -297,7 +299,9 @@ class StagedDataModule(LightningDataModule):
 
     def _loader(self, dataset: BatchedDataset, batches: Sampler) -> BatchLoader:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        options = {"num_workers": self.num_workers, "pin_memory": on_gpu} | self._loader_options
+        of_workers = () if self.num_workers else ("persistent_workers", "prefetch_factor")
+        given = {k: v for k, v in self.loader_options().items() if v is not None and k not in of_workers}
+        options = {"num_workers": self.num_workers, "pin_memory": on_gpu} | given
         return BatchLoader(dataset, sampler=batches, **options)
 
     # Batches
@@ -306,6 +310,8 @@ class StagedDataModule(LightningDataModule):
         """Prepare the batch for the model; augmented in training, and in validation where that is asked for."""
         if not self.has_images(batch):
             return batch
+        if self.pipeline is None:
+            self.pipeline = self.make_pipeline()
         trainer = self.trainer
         training = trainer is not None and trainer.training
         validating = trainer is not None and (trainer.validating or trainer.sanity_checking)

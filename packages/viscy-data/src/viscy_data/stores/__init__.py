@@ -18,7 +18,7 @@ from __future__ import annotations
 from viscy_data.stores.arrays import open_array, read_stack
 from viscy_data.stores.attributes import read_attributes, update_attributes, update_attributes_of
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
-from viscy_data.stores.reading import describe_position, read_fov, read_plate
+from viscy_data.stores.reading import describe_position, read_fov, read_plate, single_fov
 from viscy_data.stores.writing import PlateWriter
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "read_fov",
     "read_plate",
     "read_stack",
+    "single_fov",
     "update_attributes",
     "update_attributes_of",
 ]

@@ -23,7 +23,7 @@ from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonic
 if TYPE_CHECKING:
     from iohub.ngff import Position
 
-__all__ = ["describe_position", "read_fov", "read_plate"]
+__all__ = ["describe_position", "read_fov", "read_plate", "single_fov"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,6 +92,25 @@ def read_fov(key: FovKey, *, array_key: str | None = None) -> FovInfo:
     if described is None:
         raise MissingInputError(f"{key.store}, FOV {key.name}", found="no array, nor a Zarr group")
     return described.fov
+
+
+def single_fov(path: str | Path, array_key: str | None = None) -> FovInfo | None:
+    """Describe the FOV at a path such as ``plate.zarr/A/1/0``; None when something else is there.
+
+    Raises
+    ------
+    MissingInputError
+        If the image there is not in a plate.
+    """
+    path = canonical_store(path)
+    group = read_group(open_documents(path), "")
+    if group is None or "multiscales" not in group.ome:
+        return None
+    store, *names = path.rsplit("/", 3)
+    plate = read_group(open_documents(store), "") if len(names) == 3 and store else None
+    if plate is None or "plate" not in plate.ome:
+        raise MissingInputError(path, found="an image without a plate around it", expected="plate/row/column/fov")
+    return read_fov(FovKey(store, "/".join(names)), array_key=array_key)
 
 
 def describe_position(position: Position) -> FovInfo:

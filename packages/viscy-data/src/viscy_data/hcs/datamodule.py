@@ -1,0 +1,207 @@
+"""Windows of a plate for Lightning: what trains, validates, is tested and predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Compose, MapTransform
+
+from viscy_data.batches.stages import Stage, StagedDataModule
+from viscy_data.batches.transform_checks import check_keys, check_statistics, check_transforms
+from viscy_data.cache import cached_store, cached_store_path
+from viscy_data.checks import Option, is_count, is_names, is_number, is_pair
+from viscy_data.errors import InputError, raise_all
+from viscy_data.hcs.augmentations import patches_per_window, slices_to_read, without_keys
+from viscy_data.select import fovs_named
+from viscy_data.sliding_window import MaskTestDataset, SlidingWindowDataset
+from viscy_data.stores import FovInfo, read_plate, single_fov
+from viscy_data.typing import ChannelMap
+
+__all__ = ["HCSDataModule"]
+
+_NAMES = "a name, or a list of different names"
+
+
+class HCSDataModule(StagedDataModule):
+    """Windows of slices of one plate, transformed one by one where they are read.
+
+    Batches hold ``source`` and ``target``: (B, C, Z, Y, X) float32; ``index``: ``(images, time, z)`` of each patch, the
+    image as ``/A/1/0/0``; ``norm_meta`` where the plate has statistics; in tests ``labels`` where there are masks.
+    Prediction reads the source alone and every window once.
+
+    Parameters
+    ----------
+    data_path : str or Path
+        HCS OME-Zarr store; for prediction a single FOV of one as well.
+    source_channel, target_channel : str or sequence of str
+        Channels by name, which are also the keys that the transforms see.
+    z_window_size : int
+        Slices of a window. Training reads more where a ``RandAffined`` stretches z.
+    split_ratio : float, default 0.8
+        Share of the FOVs for training. Which ones is a function of ``seed`` and their names.
+    batch_size : int, default 16
+        Patches per batch; 1 in tests.
+    num_workers : int, default 8
+        Processes that read; 0 reads in a background thread. Batches are the same for any number.
+    target_2d : bool, default False
+        Keep the middle slice of the target only.
+    yx_patch_size : tuple of int, default (256, 256)
+        Height and width of the central part that training and validation keep. Tests and prediction see whole frames.
+    normalizations, augmentations : sequence of dictionary transforms, default ()
+        Called with ``{channel: (1, Z, Y, X), "weight": first target, "norm_meta": ...}``, in training one after the
+        other, otherwise the normalizations alone. Those that make several patches are allowed in training.
+    caching : bool, default False
+        Copy the plate to a local disk first and read it from there, see :func:`viscy_data.cache.cached_store`.
+    ground_truth_masks : str or Path, optional
+        See :class:`MaskTestDataset`.
+    persistent_workers, prefetch_factor, pin_memory
+        See :class:`torch.utils.data.DataLoader`; the first two when there are workers.
+    array_key : str, default "0"
+        Array of each FOV.
+    include_fov_names, exclude_fov_names : iterable of str, optional
+        Use only these wells and FOVs, and leave those out, in all stages.
+    seed : int, default 0
+        Of the split, the order of training, and augmentation.
+
+    Raises
+    ------
+    InputError
+        If options are out of range or do not fit together.
+    """
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        source_channel: str | Sequence[str],
+        target_channel: str | Sequence[str],
+        z_window_size: int,
+        split_ratio: float = 0.8,
+        batch_size: int = 16,
+        num_workers: int = 8,
+        target_2d: bool = False,
+        yx_patch_size: tuple[int, int] = (256, 256),
+        normalizations: Sequence[MapTransform] = (),
+        augmentations: Sequence[MapTransform] = (),
+        caching: bool = False,
+        ground_truth_masks: str | Path | None = None,
+        persistent_workers: bool = False,
+        prefetch_factor: int | None = None,
+        array_key: str = "0",
+        pin_memory: bool = False,
+        *,
+        include_fov_names: Iterable[str] | None = None,
+        exclude_fov_names: Iterable[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        source, target = ([name] if isinstance(name, str) else name for name in (source_channel, target_channel))
+        patch_holds = is_pair(yx_patch_size) and all(is_count(size, 1) for size in yx_patch_size)
+        super().__init__(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            loader_options={
+                "pin_memory": pin_memory,
+                "persistent_workers": persistent_workers,
+                "prefetch_factor": prefetch_factor,
+            },
+            options=[
+                *check_transforms(normalizations=normalizations, augmentations=augmentations),
+                Option("source_channel", source_channel, is_names(source) and len(source) > 0, _NAMES),
+                Option("target_channel", target_channel, is_names(target), _NAMES),
+                Option("z_window_size", z_window_size, is_count(z_window_size, 1), "a whole number of at least 1"),
+                Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
+                Option("yx_patch_size", yx_patch_size, patch_holds, "[height, width] in pixels, more than 0"),
+            ],
+        )
+        self.data_path, self.array_key, self.caching = data_path, array_key, caching
+        self.source_channel, self.target_channel = list(source), list(target)
+        self.z_window_size, self.target_2d = z_window_size, target_2d
+        self.yx_patch_size, self.split_ratio = tuple(yx_patch_size), split_ratio
+        self.normalizations, self.augmentations = list(normalizations), list(augmentations)
+        self.ground_truth_masks = ground_truth_masks
+        self.include_fov_names, self.exclude_fov_names = include_fov_names, exclude_fov_names
+        where = type(self).__name__
+        self.train_patches_per_stack = patches_per_window(self.augmentations, batch_size, where)
+        self.train_z_window_size = slices_to_read(self.augmentations, z_window_size, where)
+        raise_all(check_keys(where, [*self.normalizations, *self.augmentations], [*source, *target, "weight"]))
+
+    @property
+    def cache_path(self) -> Path:
+        """Where the copy of the plate is, with ``caching``."""
+        return cached_store_path(self.data_path)
+
+    @property
+    def maybe_cached_data_path(self) -> str | Path:
+        """What is read: the plate, or its copy."""
+        return self.cache_path if self.caching else self.data_path
+
+    def prepare_data(self) -> None:
+        """Copy the plate, with ``caching``: once per machine."""
+        if self.caching:
+            cached_store(self.data_path)
+
+    def fit_datasets(self) -> tuple[SlidingWindowDataset, SlidingWindowDataset]:
+        """Split the FOVs."""
+        train, val = self.split_fovs(self._fovs(), self.split_ratio, str(self.data_path))
+        crop = {"crop_size": (self.z_window_size, *self.yx_patch_size)}
+        augmented = Compose([*self.normalizations, *self.augmentations])
+        return (
+            self._windows(train, augmented, z_window_size=self.train_z_window_size, **crop),
+            self._windows(val, Compose(self.normalizations), **crop),
+        )
+
+    def testing_dataset(self) -> SlidingWindowDataset:
+        """Read whole frames of all FOVs, with their masks where there are any."""
+        if self.ground_truth_masks is None:
+            return self._windows(self._fovs(), Compose(self.normalizations))
+        masks = {"ground_truth_masks": self.ground_truth_masks}
+        return self._windows(self._fovs(), Compose(self.normalizations), MaskTestDataset, **masks)
+
+    def prediction_dataset(self) -> SlidingWindowDataset:
+        """Read the source of all FOVs, or of the one that ``data_path`` names."""
+        only_target = set(self.target_channel) - set(self.source_channel)
+        transform = Compose(without_keys(self.normalizations, only_target))
+        single = single_fov(self.maybe_cached_data_path, self.array_key)
+        fovs = self._fovs() if single is None else [single]
+        return self._windows(fovs, transform, channels=ChannelMap(source=self.source_channel))
+
+    def items_per_batch(self, stage: Stage) -> int:
+        """Return the number of windows in a batch."""
+        if stage == "fit":
+            return max(1, self.batch_size // self.train_patches_per_stack)
+        return 1 if stage == "test" else self.batch_size
+
+    def check_dataset(self, dataset: SlidingWindowDataset) -> list[InputError]:
+        """Say where statistics are missing, and frames that cannot be in one batch."""
+        problems = check_statistics(dataset, self.normalizations)
+        sizes = {fov.shape[3:] for fov in dataset.fovs}
+        if dataset.crop_size is None and len(sizes) > 1 and dataset is self.predict_dataset and self.batch_size > 1:
+            found = f"{self.batch_size}, but whole frames of the sizes {sorted(sizes)}"
+            where, expected = type(self).__name__, "1 where frames differ in size"
+            problems.append(InputError(where, field="batch_size", found=found, expected=expected))
+        return problems
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Keep the middle slice of the target, with ``target_2d``."""
+        if not (self.target_2d and self.has_images(batch) and "target" in batch):
+            return batch
+        middle = self.z_window_size // 2
+        return batch | {"target": batch["target"][:, :, middle : middle + 1]}
+
+    def _fovs(self) -> list[FovInfo]:
+        """List the FOVs of the plate that are used."""
+        fovs = list(read_plate(self.maybe_cached_data_path, array_key=self.array_key))
+        where = str(self.data_path)
+        if self.include_fov_names is not None:
+            fovs = fovs_named(fovs, list(self.include_fov_names), where=where, field="include_fov_names")
+        left_out = fovs_named(fovs, list(self.exclude_fov_names or ()), where=where, field="exclude_fov_names")
+        return [fov for fov in fovs if fov not in left_out]
+
+    def _windows(
+        self, fovs: Sequence[FovInfo], transform: Compose, kind: type = SlidingWindowDataset, **options: Any
+    ) -> Any:
+        channels = ChannelMap(source=self.source_channel, target=self.target_channel)
+        settings = {"channels": channels, "z_window_size": self.z_window_size, "seed": self.seed} | options
+        return kind(fovs, transform=transform if transform.transforms else None, **settings)
