@@ -79,7 +79,7 @@ AMBIGUOUS = {
         "LABEL,ID,TRACK_ID,FRAME,POSITION_X,POSITION_Y\nLabel,Spot ID,Track ID,Frame,X,Y\n",
         "",
         "an export of TrackMate",
-        "size of a pixel",
+        "import-tracks",
     ),
     "an image": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0", "", "bytes that are no text", "CSV UTF-8"),
 }

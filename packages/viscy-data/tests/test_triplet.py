@@ -16,6 +16,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from viscy_data.errors import InputError, InputErrors, MissingInputError
 from viscy_data.stores import PlateWriter, read_plate, update_attributes
+from viscy_data.testing import write_foreign_plate
 from viscy_data.tracks import read_tracks, write_tracks
 from viscy_data.triplet import TripletDataModule, TripletDataset
 from viscy_data.triplet.pairs import TrackPairs
@@ -479,3 +480,25 @@ def test_an_example_input_passes_the_batch_hooks_untouched(plate):
     example = torch.rand(1, 2, 1, 16, 16)
     data = module(plate)
     assert data.on_after_batch_transfer(data.on_before_batch_transfer(example, 0), 0) is example
+
+
+def test_cells_outside_their_image_are_said_with_share_example_and_a_guess(tmp_path):
+    with PlateWriter(tmp_path / "p.zarr", ["a"]) as writer:
+        writer.write("A/1/0", np.zeros((3, 1, 1, 40, 90), np.uint8))
+    [fov] = read_plate(tmp_path / "p.zarr")
+    rows = [(track, t, y, x) for track, (y, x) in enumerate([(80, 10), (70, 20), (60, 30), (30, 30)]) for t in range(3)]
+    table = pd.DataFrame(rows, columns=["track_id", "t", "y", "x"])
+    with pytest.warns(UserWarning, match="outside|swapped") as caught:
+        TripletDataset([fov], [table], ["a"], (8, 8), (0, 1), fit=False)
+    said = [str(warning.message) for warning in caught]
+    assert said[0].startswith("9 of 12 cells (75 %) lie outside their image and are left out, for example track 0 in ")
+    assert said[1] == "x and y seem swapped (A/1/0): exchanged, the cells lie inside"
+
+
+def test_a_channel_name_that_two_channels_have_is_refused(tmp_path):
+    path = write_foreign_plate(
+        tmp_path / "p.zarr", {"A/1/0": np.zeros((3, 2, 1, 40, 90), np.uint8)}, channel_names=["a", "a"]
+    )
+    table = pd.DataFrame({"track_id": [0, 0], "t": [0, 1], "y": [20, 20], "x": [20, 20]})
+    with pytest.raises(InputError, match="field source_channel\n  found    2 channels of the name 'a'"):
+        TripletDataset(read_plate(path), [table], ["a"], (8, 8), (0, 1))

@@ -25,6 +25,9 @@ OWN_COMMANDS = {
     "build-index": Subcommand(
         "save the table of cells of an experiments YAML", runs="dynaclr.commands.build_index:build_index"
     ),
+    "import-tracks": Subcommand(
+        "bring the tracks of other programs beside a store", runs="dynaclr.commands.import_tracks:import_tracks"
+    ),
     "inspect-batches": Subcommand(
         "show what a config puts into its batches, before training",
         runs="dynaclr.commands.inspect_batches:inspect_batches",

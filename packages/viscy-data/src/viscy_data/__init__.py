@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sliding_window": ["MaskTestDataset", "SlidingWindowDataset"],
         "splits": ["FovSplit"],
         "stores": ["FovInfo", "FovKey", "PlateWriter", "read_attributes", "read_plate", "update_attributes"],
-        "tracks": ["find_tracks", "read_tracks", "write_tracks"],
+        "tracks": ["find_tracks", "import_tracks", "read_tracks", "write_tracks"],
         "triplet": ["TripletDataModule", "TripletDataset"],
         "typing": [
             "AnnotationColumns",

@@ -12,6 +12,7 @@ import numpy as np
 from viscy_data.errors import InputError
 from viscy_data.placement import border_shift
 from viscy_data.stores import FovInfo
+from viscy_data.tracks import count_outside, describe_outside
 from viscy_data.windows import PatchWindow, check_fovs_hold
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def check_fovs(
             expected = f"one of {', '.join(fov.channel_names)}"
             where = f"{fov.store}, FOV {fov.name}"
             errors.append(InputError(where, field=field, found=", ".join(absent), expected=expected))
+        for name in channels:
+            if fov.channel_names.count(name) > 1:
+                errors.append(fov.ambiguous_channel(name, field))
     for store in dict.fromkeys(fov.store for fov in fovs):
         own = [fov for fov in fovs if fov.store == store]
         errors += check_fovs_hold(own, window.slices, window.read_size[1:], store, window.read_name)
@@ -78,14 +82,16 @@ def cells_inside(fovs: Sequence[FovInfo], tracks: pd.DataFrame, window: PatchWin
     for name, axis in (("y", 3), ("x", 4)):
         center = tracks[name].to_numpy()
         beyond |= ~((center >= 0) & (center < extent[:, axis]))
-    for left_out, why in ((late, "beyond the last frame of their image"), (beyond & ~late, "outside their image")):
-        if left_out.any():
-            names = sorted(set(tracks["fov_name"][left_out]))
-            warnings.warn(
-                f"{int(left_out.sum())} of {len(tracks)} tracked cells are {why} and left out, "
-                f"in FOVs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}",
-                stacklevel=4,
-            )
+    if late.any():
+        names = sorted(set(tracks["fov_name"][late]))
+        warnings.warn(
+            f"{int(late.sum())} of {len(tracks)} tracked cells are beyond the last frame of their image and left out, "
+            f"in FOVs {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}",
+            stacklevel=4,
+        )
+    sentences = describe_outside([count_outside(own, fovs[number]) for number, own in tracks.groupby("fov_index")])
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=4)
     keep = ~(late | beyond)
     tracks, extent = tracks[keep], extent[keep]
     sizes = window.final_size[1:]
@@ -96,5 +102,6 @@ def cells_inside(fovs: Sequence[FovInfo], tracks: pd.DataFrame, window: PatchWin
         _logger.info("%d of %d tracked cells are left out at the border (max_border_shift)", near.sum(), len(near))
         tracks = tracks[~near]
     if not len(tracks):
-        raise ValueError(f"none of {len(keep)} tracked cells has a patch of {sizes} inside the image")
+        reasons = "".join(f"; {sentence}" for sentence in sentences)
+        raise ValueError(f"none of {len(keep)} tracked cells has a patch of {sizes} inside the image{reasons}")
     return tracks.reset_index(drop=True)

@@ -91,7 +91,12 @@ class FovInfo:
             expected = f"some of {', '.join(map(repr, self.channel_names))}"
             fix = near_matches(name, self.channel_names, otherwise="")
             raise InputError(self.where, field=field, found=repr(name), expected=expected, fix=fix)
-        raise InputError(
+        raise self.ambiguous_channel(name, field)
+
+    def ambiguous_channel(self, name: str, field: str = "channel") -> InputError:
+        """Return the error about a name that several channels have."""
+        places = [number for number, own in enumerate(self.channel_names) if own == name]
+        return InputError(
             self.where,
             field=field,
             found=f"{len(places)} channels of the name {name!r}, at positions {', '.join(map(str, places))}",

@@ -8,15 +8,20 @@ right is refused.
 
 from __future__ import annotations
 
+from viscy_data.tracks.formats import import_tracks
+from viscy_data.tracks.imported import ImportedTracks, summarize_tracks
 from viscy_data.tracks.outside import OutsideCount, count_outside, describe_outside
 from viscy_data.tracks.reading import find_tracks, read_tracks
 from viscy_data.tracks.writing import write_tracks
 
 __all__ = [
+    "ImportedTracks",
     "OutsideCount",
     "count_outside",
     "describe_outside",
     "find_tracks",
+    "import_tracks",
     "read_tracks",
+    "summarize_tracks",
     "write_tracks",
 ]

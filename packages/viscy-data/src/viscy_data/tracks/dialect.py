@@ -23,15 +23,14 @@ from viscy_data.optional import require
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["REQUIRED", "TextTable", "read_text_table"]
+__all__ = ["REQUIRED", "TRACKMATE", "TextTable", "read_text_table"]
 
 REQUIRED = ("track_id", "t", "y", "x")
 _SEPARATORS = (",", ";", "\t")
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NAMELESS = "unnamed "
 _MOST_EXTRA_LINES = 3  # TrackMate: long names, short names, units
-_TRACKMATE = ("TRACK_ID", "FRAME", "POSITION_X", "POSITION_Y")
-_UNIT = re.compile(r"\(?(?!pixel)(microns?|[µμu]m|micromet\w+|mm|nm|cm|inch\w*)\)?", re.IGNORECASE)
+TRACKMATE = ("TRACK_ID", "FRAME", "POSITION_X", "POSITION_Y")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[-+]?\d*[.,]?\d*(e[-+]?\d+)?\s*", re.IGNORECASE)
 _MAYBE_THOUSANDS = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}\s*")
@@ -49,6 +48,8 @@ class TextTable:
         Line of the first row.
     notes : tuple of str
         What had to be assumed to read the file.
+    extra_lines : tuple of dict of str to str
+        Cells of the lines below the header that name columns and units, by column.
     source : tuple
         Path, bytes and separator.
     """
@@ -56,6 +57,7 @@ class TextTable:
     columns: pa.Table
     first_line: int
     notes: tuple[str, ...] = ()
+    extra_lines: tuple[dict[str, str], ...] = ()
     source: tuple[Path, bytes, str] = field(default=(Path(), b"", ","), repr=False)
 
     def text(self, name: str, row: int) -> str:
@@ -65,8 +67,14 @@ class TextTable:
         return str(_read_csv(path, data, separator, column_types=types)[name][row])
 
 
-def read_text_table(path: Path) -> TextTable:
+def read_text_table(path: Path, required: Sequence[str] = REQUIRED) -> TextTable:
     """Read a table of text with a header.
+
+    Parameters
+    ----------
+    path : Path
+    required : sequence of str
+        Columns by which separator and lines below the header are recognised; they may be missing all the same.
 
     Raises
     ------
@@ -79,7 +87,7 @@ def read_text_table(path: Path) -> TextTable:
     lines = text.lstrip("\n\r")
     directive = re.match(r"sep=(.)\r?\n", lines)  # written by Excel
     lines = lines[directive.end() :] if directive else lines
-    separator = directive.group(1) if directive else _separator(lines)
+    separator = directive.group(1) if directive else _separator(lines, required)
     rows = list(islice(csv.reader(io.StringIO(lines), delimiter=separator), 1 + _MOST_EXTRA_LINES))
     if not rows:
         raise InputError(str(path), found="an empty file", expected="a CSV table with a header")
@@ -87,13 +95,15 @@ def read_text_table(path: Path) -> TextTable:
     if names.count("") > 1:
         names = [name or f"{_NAMELESS}{place + 1}" for place, name in enumerate(names)]
     _check_names(path, names)
-    n_extra = _count_extra_lines(path, names, rows[1:])
+    extra = _extra_lines(names, rows[1:], required)
+    n_extra = len(extra)
     body = lines.split("\n", 1 + n_extra)[1 + n_extra :]
     header = io.StringIO()
     csv.writer(header, delimiter=separator, lineterminator="\n").writerow(names)
     data = (header.getvalue() + "".join(body)).encode()
     table = _parse(path, data, separator)
-    return TextTable(_without_empty(table), 2 + n_extra + bool(directive), notes, (path, data, separator))
+    first_line = 2 + n_extra + bool(directive)
+    return TextTable(_without_empty(table), first_line, notes, extra, (path, data, separator))
 
 
 def _text(path: Path) -> tuple[str, tuple[str, ...]]:
@@ -118,13 +128,13 @@ def _text(path: Path) -> tuple[str, tuple[str, ...]]:
     raise InputError(str(path), found="bytes that are no text", expected=expected, fix="save it as CSV UTF-8")
 
 
-def _separator(text: str) -> str:
+def _separator(text: str, required: Sequence[str]) -> str:
     """Choose the separator that finds most of the required columns in the header, else the most columns."""
     header = text.partition("\n")[0]
 
     def found(separator: str) -> tuple[int, int]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-        return len(set(REQUIRED + _TRACKMATE).intersection(names)), len(names)
+        return len({*required, *TRACKMATE}.intersection(names)), len(names)
 
     return max(_SEPARATORS, key=found)
 
@@ -140,35 +150,22 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
             expected="each name once",
             fix="rename or remove all but one",
         )
-    if set(_TRACKMATE) <= set(names) and not set(REQUIRED) & set(names):
-        raise InputError(
-            str(path),
-            found=f"an export of TrackMate ({', '.join(_TRACKMATE)}), whose positions are in units of the image",
-            expected=f"columns {', '.join(REQUIRED)}, with y and x in pixels",
-            fix="divide POSITION_Y and POSITION_X by the size of a pixel and rename the columns",
-        )
 
 
-def _count_extra_lines(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Count lines below the header that name columns and units instead of holding numbers."""
-    places = {name: names.index(name) for name in REQUIRED if name in names}
-    n_extra = 0
+def _extra_lines(
+    names: Sequence[str], rows: Sequence[Sequence[str]], required: Sequence[str]
+) -> tuple[dict[str, str], ...]:
+    """Return the lines below the header that name columns and units instead of holding numbers."""
+    extra: list[dict[str, str]] = []
     for row in rows:
-        cells = {name: row[place].strip() for name, place in places.items() if place < len(row)}
-        if not any(cells.values()) or any(cell and _NUMBER.fullmatch(cell) for cell in cells.values()):
+        line = {name: cell.strip() for name, cell in zip(names, row, strict=False)}
+        cells = [line.get(name, "") for name in required]
+        if not any(cells) or any(cell and _NUMBER.fullmatch(cell) for cell in cells):
             break
-        if len(cells) < len(REQUIRED) or any(cell.casefold() in ("nan", "null") for cell in cells.values()):
+        if not set(required) <= set(line) or any(cell.casefold() in ("nan", "null") for cell in cells):
             break
-        if unit := next((name for name in ("y", "x") if _UNIT.fullmatch(cells[name])), None):
-            raise InputError(
-                str(path),
-                field=unit,
-                found=f"the unit {cells[unit]!r} in line {n_extra + 2}",
-                expected="coordinates in pixels",
-                fix="divide y and x by the size of a pixel and remove this line",
-            )
-        n_extra += 1
-    return n_extra if n_extra < len(rows) or n_extra == _MOST_EXTRA_LINES else 0
+        extra.append(line)
+    return tuple(extra) if len(extra) < len(rows) or len(extra) == _MOST_EXTRA_LINES else ()
 
 
 def _parse(path: Path, data: bytes, separator: str) -> pa.Table:

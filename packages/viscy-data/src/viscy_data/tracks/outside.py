@@ -75,13 +75,14 @@ def count_outside(table: Mapping[str, Any], fov: FovInfo) -> OutsideCount:
     Parameters
     ----------
     table : mapping of str to array
-        ``track_id``, ``t``, ``y`` and ``x``, in pixels.
+        ``t``, ``y`` and ``x``, in pixels, and ``track_id`` where there are tracks.
     fov : FovInfo
         The image; ``scale`` decides what micrometres would look like.
     """
-    track, t, y, x = (np.asarray(table[name]) for name in ("track_id", "t", "y", "x"))
+    t, y, x = (np.asarray(table[name]) for name in ("t", "y", "x"))
     if not len(t):
         return OutsideCount(fov.name, 0)
+    track = np.asarray(table["track_id"]) if "track_id" in table else np.arange(len(t))
     height, width = fov.shape[3:]
     scale_y, scale_x = fov.scale[3:]
     inside = _inside(y, x, height, width)

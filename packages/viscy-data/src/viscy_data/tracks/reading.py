@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from viscy_data.errors import InputError, raise_all
 from viscy_data.optional import require
 from viscy_data.stores import canonical_fov_name
 from viscy_data.tracks.columns import check_unique, convert_column
-from viscy_data.tracks.dialect import REQUIRED, read_text_table
+from viscy_data.tracks.dialect import REQUIRED, TRACKMATE, TextTable, read_text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find_tracks", "read_tracks"]
+__all__ = ["find_tracks", "read_tracks", "tracks_of_text"]
+
+_UNIT = re.compile(r"\(?(?!pixel)(microns?|[µμu]m|micromet\w+|mm|nm|cm|inch\w*)\)?", re.IGNORECASE)
 
 
 def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
@@ -84,30 +87,61 @@ def read_tracks(path: str | Path, *, notes: list[str] | None = None) -> pd.DataF
         negative time, a track that occurs twice in a frame.
     """
     text = read_text_table(Path(path))
+    _refuse_physical_units(str(path), text)
+    said: list[str] = []
+    table = tracks_of_text(str(path), text, said)
+    if notes is None:
+        for note in said:
+            warnings.warn(f"{path}: {note}", stacklevel=2)
+    else:
+        notes += said
+    return table
+
+
+def tracks_of_text(path: str, text: TextTable, notes: list[str]) -> pd.DataFrame:
+    """Give the columns of a table their types and check them, see :func:`read_tracks`."""
     names = text.columns.column_names
     raise_all(
-        InputError(str(path), field=name, found=f"columns {', '.join(names)}", expected="this column")
+        InputError(path, field=name, found=f"columns {', '.join(names)}", expected="this column")
         for name in REQUIRED
         if name not in names
     )
     columns, errors = {}, []
     for name in names:
         try:
-            columns[name] = convert_column(str(path), name, text)
+            columns[name] = convert_column(path, name, text)
         except InputError as err:
             errors.append(err)
     raise_all(errors)
-    check_unique(str(path), columns["track_id"], columns["t"], text.first_line)
+    check_unique(path, columns["track_id"], columns["t"], text.first_line)
     columns, assumed = _with_parents(columns)
-    for note in text.notes + assumed:
-        if notes is None:
-            warnings.warn(f"{path}: {note}", stacklevel=2)
-        else:
-            notes.append(note)
+    notes += text.notes + assumed
     if "parent_track_id" in columns:
         parent = columns["parent_track_id"]
         parent[parent == columns["track_id"]] = -1
     return require("pandas", extra="triplet").DataFrame(columns)
+
+
+def _refuse_physical_units(path: str, text: TextTable) -> None:
+    """Refuse tables that say themselves that their coordinates are not in pixels."""
+    names = set(text.columns.column_names)
+    if set(TRACKMATE) <= names and not set(REQUIRED) & names:
+        raise InputError(
+            path,
+            found=f"an export of TrackMate ({', '.join(TRACKMATE)}), whose positions are in units of the image",
+            expected=f"columns {', '.join(REQUIRED)}, with y and x in pixels",
+            fix="convert it: dynaclr import-tracks",
+        )
+    for number, line in enumerate(text.extra_lines):
+        for name in ("y", "x"):
+            if _UNIT.fullmatch(line[name]):
+                raise InputError(
+                    path,
+                    field=name,
+                    found=f"the unit {line[name]!r} in line {number + text.first_line - len(text.extra_lines)}",
+                    expected="coordinates in pixels",
+                    fix="divide y and x by the size of a pixel and remove this line",
+                )
 
 
 def _with_parents(columns: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -1,0 +1,246 @@
+"""Tracks of other programs: from their files to the one table."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from viscy_data.errors import InputError, MissingInputError
+from viscy_data.stores import FovInfo, FovKey
+from viscy_data.testing.strategies import tracking_tables
+from viscy_data.tracks import import_tracks, summarize_tracks
+from viscy_data.tracks.graph import GraphError, tracks_of_graph
+
+pytest.importorskip("pyarrow")
+
+SCALE = (60.0, 1.0, 2.0, 0.5, 0.25)
+
+
+def fov(scale=SCALE):
+    return FovInfo(FovKey("/p.zarr", "A/1/0"), (10, 1, 1, 64, 64), "uint8", ("a",), scale)
+
+
+def lineages(table):
+    """Return, for every observation by its place, the place of the one before it: what no renumbering changes."""
+    first, last = {}, {}
+    for row in table.sort_values("t").itertuples():
+        first.setdefault(row.track_id, (row.t, round(row.y, 2), round(row.x, 2)))
+        last[row.track_id] = (row.t, round(row.y, 2), round(row.x, 2))
+    before = {}
+    for track, own in table.sort_values("t").groupby("track_id"):
+        places = [(row.t, round(row.y, 2), round(row.x, 2)) for row in own.itertuples()]
+        before.update(zip(places[1:], places[:-1], strict=True))
+        parent = own["parent_track_id"].iloc[0]
+        before[first[track]] = last.get(parent)
+    return before
+
+
+# graphs
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(data=st.data(), n=st.integers(1, 25))
+def test_tracks_of_a_graph_agree_with_a_walk(data, n):
+    t = sorted(data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n)))
+    node = data.draw(st.permutations(range(10, 10 + n)))
+    before = {}
+    for row in range(n):
+        earlier = [other for other in range(row) if t[other] < t[row]]
+        if earlier and data.draw(st.booleans()):
+            before[row] = data.draw(st.sampled_from(earlier))
+    links = [(node[a], node[b]) if data.draw(st.booleans()) else (node[b], node[a]) for b, a in before.items()]
+    track, parent = tracks_of_graph(np.array(node), np.array(t), np.array(links, np.int64).reshape(-1, 2))
+
+    n_after = {row: sum(source == row for source in before.values()) for row in range(n)}
+    for row in range(n):  # rows are in the order of time
+        source = before.get(row)
+        if source is not None and n_after[source] == 1:
+            assert (track[row], parent[row]) == (track[source], parent[source])
+        else:
+            assert parent[row] == (-1 if source is None else track[source])
+            assert not (track[:row] == track[row]).any()
+    assert sorted(set(track)) == list(range(len(set(track))))
+
+
+@pytest.mark.parametrize(
+    ("node", "t", "links", "message"),
+    [
+        ([1, 2, 3], [0, 0, 1], [(1, 3), (2, 3)], "1 observations follow several others, such as 3 in frame 1.*merge"),
+        ([1, 2], [0, 0], [(1, 2)], "1 and 2 are linked and in one frame, 0"),
+        ([1, 2], [0, 1], [(1, 9)], "1 links name observations that are not listed"),
+        ([1, 1], [0, 1], [], "observation 1 is listed more than once"),
+    ],
+)
+def test_links_that_make_no_tracks_are_refused_by_name(node, t, links, message):
+    with pytest.raises(GraphError, match=message):
+        tracks_of_graph(np.array(node), np.array(t), np.array(links))
+
+
+# formats: one population written in each of them comes back the same
+
+
+POPULATION = pd.DataFrame(
+    [
+        *[(1, 0, 4.0, 8.0, -1), (1, 1, 5.0, 9.0, -1), (1, 3, 6.0, 9.5, -1)],  # a gap, then a division
+        *[(2, 4, 7.0, 12.0, 1), (2, 5, 8.0, 13.0, 1), (3, 4, 2.0, 5.0, 1)],
+        *[(9, 2, 20.0, 30.0, -1), (9, 3, 21.0, 31.0, -1)],
+    ],
+    columns=["track_id", "t", "y", "x", "parent_track_id"],
+)
+
+
+def write_trackmate_xml(path, table, links=None, unit="micron", single=0):
+    ids = dict(zip(zip(table["track_id"], table["t"], strict=True), itertools.count(100), strict=False))
+    if links is None:
+        links = []
+        for track, own in table.groupby("track_id"):
+            times = sorted(own["t"])
+            links += [(ids[track, a], ids[track, b]) for a, b in itertools.pairwise(times)]
+            parent = own["parent_track_id"].iloc[0]
+            if parent >= 0:
+                links.append((ids[parent, table.loc[table["track_id"] == parent, "t"].max()], ids[track, times[0]]))
+    size = (SCALE[3], SCALE[4]) if unit == "micron" else (1, 1)
+    spots = [
+        f'<Spot ID="{ids[row.track_id, row.t]}" FRAME="{row.t}" POSITION_X="{row.x * size[1]}" '
+        f'POSITION_Y="{row.y * size[0]}" POSITION_Z="0.0" name="s"/>'
+        for row in table.itertuples()
+    ]
+    spots += [f'<Spot ID="{k}" FRAME="0" POSITION_X="1" POSITION_Y="1" POSITION_Z="0"/>' for k in range(single)]
+    edges = [f'<Edge SPOT_SOURCE_ID="{a}" SPOT_TARGET_ID="{b}"/>' for a, b in links]
+    path.write_text(
+        f'<?xml version="1.0"?><TrackMate version="7"><Model spatialunits="{unit}" timeunits="sec">'
+        f"<AllSpots><SpotsInFrame>{''.join(spots)}</SpotsInFrame></AllSpots>"
+        f'<AllTracks><Track TRACK_ID="0">{"".join(edges)}</Track></AllTracks></Model></TrackMate>'
+    )
+    return path
+
+
+def write_ctc(folder, table, name="man_track.txt", image="man_track{:03d}.tif"):
+    tifffile = pytest.importorskip("tifffile")
+    folder.mkdir(parents=True, exist_ok=True)
+    for t in range(table["t"].max() + 1):
+        labels = np.zeros((64, 64), np.uint16)
+        for row in table[table["t"] == t].itertuples():  # three pixels about the centre
+            labels[int(row.y), int(row.x) - 1 : int(row.x) + 2] = row.track_id
+        tifffile.imwrite(folder / image.format(t), labels)
+    spans = table.groupby("track_id").agg(b=("t", "min"), e=("t", "max"), p=("parent_track_id", "first"))
+    lines = [f"{track} {row.b} {row.e} {max(row.p, 0)}" for track, row in spans.iterrows()]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_btrack(path, table):
+    rows = table.rename(columns={"track_id": "ID", "parent_track_id": "parent"}).assign(z=0.0, dummy=False)
+    rows["parent"] = rows["parent"].where(rows["parent"] >= 0, rows["ID"])
+    rows.to_csv(path, index=False)
+    return path
+
+
+def test_every_format_gives_the_same_lineages(tmp_path):
+    table = POPULATION.assign(x=np.floor(POPULATION["x"]))  # CTC has whole pixels
+    table.to_csv(tmp_path / "table.csv", index=False)
+    sources = {
+        "table": tmp_path / "table.csv",
+        "btrack": write_btrack(tmp_path / "btrack.csv", table),
+        "trackmate-xml": write_trackmate_xml(tmp_path / "tracks.xml", table),
+        "ctc": write_ctc(tmp_path / "TRA", table),
+    }
+    expected = lineages(table)
+    for name, source in sources.items():
+        for form in ("auto", name):
+            imported = import_tracks(source, fov(), format=form)
+            assert lineages(imported.table) == expected, name
+            assert str(imported.table["y"].dtype) == "float32"
+    result = write_ctc(tmp_path / "RES", table, "res_track.txt", "mask{:03d}.tif")
+    assert lineages(import_tracks(result).table) == expected
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(table=tracking_tables(gaps=False))
+def test_trackmate_xml_agrees_with_the_table_it_was_written_from(tmp_path_factory, table):
+    times = table.groupby("track_id")["t"]
+    parents = table.groupby("track_id")["parent_track_id"].first()
+    daughters = parents[parents >= 0].value_counts()
+    # A lone daughter goes on as its mother, and a lone spot belongs to no track.
+    single = set(daughters[daughters == 1].index) | set(times.size()[times.size() == 1].index)
+    if single:
+        return
+    source = write_trackmate_xml(tmp_path_factory.mktemp("xml") / "tracks.xml", table, unit="pixel")
+    found, expected = lineages(import_tracks(source).table), lineages(table)
+    assert {key: value for key, value in found.items()} == expected
+
+
+TRACKMATE_CSV = """LABEL,ID,TRACK_ID,QUALITY,POSITION_X,POSITION_Y,POSITION_Z,FRAME
+Label,Spot ID,Track ID,Quality,X,Y,Z,Frame
+Label,Spot ID,Track ID,Quality,X,Y,Z,Frame
+,,,(quality),(micron),(micron),(micron),
+ID1,1,0,1.5,2.5,5,0,0
+ID2,2,0,1.5,3,6,0,1
+ID3,3,,1.5,3,6,0,1
+ID4,4,7,1.5,25,5,0,0
+"""
+
+
+def test_the_table_of_spots_of_trackmate_is_read_in_pixels(tmp_path):
+    path = tmp_path / "spots.csv"
+    path.write_text(TRACKMATE_CSV)
+    imported = import_tracks(path, fov())
+    assert imported.table[["track_id", "t", "y", "x", "id"]].to_numpy().tolist() == [
+        [0, 0, 10.0, 10.0, 1],
+        [0, 1, 12.0, 12.0, 2],
+        [7, 0, 10.0, 100.0, 4],
+    ]
+    assert imported.notes == ("1 spots belong to no track and are left out",)
+    with pytest.raises(InputError, match="positions in micron, and nothing that says how large a pixel is"):
+        import_tracks(path)
+    path.write_text(TRACKMATE_CSV.replace("(micron)", "(pixel)"))
+    assert import_tracks(path).table["x"].tolist() == [2.5, 3.0, 25.0]
+    path.write_text(TRACKMATE_CSV + "ID5,5,0,1,1,1,0,1\n")
+    with pytest.raises(InputError, match=r"track 0 more than once in frame 1(?s:.*)XML file of TrackMate"):
+        import_tracks(path, fov())
+
+
+def test_what_a_format_cannot_say_is_counted(tmp_path):
+    xml = write_trackmate_xml(tmp_path / "t.xml", POPULATION, single=2)
+    assert import_tracks(xml, fov()).notes == ("2 spots belong to no track and are left out",)
+    folder = write_ctc(tmp_path / "TRA", POPULATION)
+    lines = (folder / "man_track.txt").read_text().splitlines()
+    (folder / "man_track.txt").write_text("\n".join(line for line in lines if not line.startswith("9")))
+    assert import_tracks(folder).notes == (
+        "2 labels have no line in man_track.txt and are left out",
+        "1 frames of tracks have no label (gaps)",
+    )
+
+
+def test_merges_and_broken_files_are_refused_by_name(tmp_path):
+    merge = write_trackmate_xml(tmp_path / "m.xml", POPULATION, links=[(100, 103), (106, 103)])
+    with pytest.raises(InputError, match=r"m\.xml\n  found    1 observations follow several others, such as 103"):
+        import_tracks(merge, fov())
+    (tmp_path / "broken.xml").write_text("<TrackMate>")
+    with pytest.raises(InputError, match="no XML"):
+        import_tracks(tmp_path / "broken.xml")
+    folder = write_ctc(tmp_path / "TRA", POPULATION)
+    (folder / "man_track.txt").write_text("1 0 x 0\n")
+    with pytest.raises(InputError, match="'1 0 x 0' in line 1"):
+        import_tracks(folder)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"columns a, b\n(?s:.*)trackmate-xml"):
+        import_tracks(tmp_path / "other.csv")
+    with pytest.raises(InputError, match="did you mean 'btrack'"):
+        import_tracks(tmp_path / "other.csv", format="btracks")
+    with pytest.raises(MissingInputError, match="nowhere"):
+        import_tracks(tmp_path / "nowhere.csv")
+
+
+def test_a_summary_counts_by_hand(tmp_path):
+    summary = summarize_tracks(POPULATION)
+    assert (summary.n_cells, summary.n_tracks, summary.n_divisions, summary.n_gaps) == (8, 4, 1, 1)
+    assert summary.median_length == 2.0  # lengths 4, 2, 1, 2
+    assert summary.later_share == 5 / 8  # not the last of 2, 3 and 9; the last of 1 has daughters
+    assert summarize_tracks(POPULATION.iloc[:0]).n_tracks == 0
