@@ -50,10 +50,11 @@ def batch_metrics(anchor: Tensor, positive: Tensor) -> dict[str, Tensor]:
         negatives, and alignment and uniformity on the unit sphere (Wang and Isola, arXiv:2005.10242): the mean squared
         distance of positive pairs, and the logarithm of the mean of exp(-2 d^2) over negatives, 0 when collapsed.
     """
-    stacked = F.stack_views(anchor.float(), positive.float())
+    anchor, positive = anchor.float(), positive.float()
+    stacked = F.stack_views(anchor, positive)
     negatives = F.view_relations(stacked)(slice(0, len(anchor))).negatives
     cosine = F.cosine_similarity(anchor, stacked.views)
-    distance = torch.cdist(anchor.float(), stacked.views)
+    distance = torch.cdist(anchor, stacked.views)
     close = pair_metrics(anchor, positive)
     # Sums, not selections, whose length would have to be waited for.
     number = negatives.sum()

@@ -86,9 +86,10 @@ class NetworkInput:
 
         Returns
         -------
-        Tensor, floating point
+        Tensor, of the type of `images`, or float32 for integers
             (B, C, Y, X) for a network of flat images.
         """
+        dtype = images.dtype if images.is_floating_point() else torch.float32
         if labels is not None and self.in_channels is not None:
             one_channel = self.in_channels == 1
             images = labels[:, None] if one_channel else torch.movedim(one_hot(labels, self.in_channels), -1, 1)
@@ -96,4 +97,4 @@ class NetworkInput:
             if images.shape[2] != 1:
                 raise ValueError(f"anchor: found {images.shape[2]} z slices, expected one, as the model is 2D")
             images = images[:, :, 0]
-        return images if images.is_floating_point() else images.float()
+        return images.to(dtype)
