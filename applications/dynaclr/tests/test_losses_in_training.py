@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from dynaclr.engine import ContrastiveModule
 from dynaclr.loss import NTXentHCL
 from viscy_losses import HardNegativeLoss, LossRegistry, MoCoLoss, SimCLRLoss
+from viscy_models import ContrastiveEncoder
 
 OPTIONS = {
     "BarlowTwinsLoss": {"redundancy_weight": 0.01, "gather_distributed": True},
@@ -152,3 +154,40 @@ def test_a_checkpoint_holds_the_queue(tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"])
     torch.testing.assert_close(resumed.loss_function.queue, trained.loss_function.queue)
     assert trained.loss_function.position == 4
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("class_path", ["NTXentHCL", *LossRegistry.available()])
+def test_every_loss_trains_in_every_precision(class_path, precision, tmp_path):
+    options = {"moco": {"queue_size": 8}}.get(class_path, {})
+    loss = NTXentHCL() if class_path == "NTXentHCL" else LossRegistry.create(class_path, **options)
+    module = ContrastiveModule(Encoder(), loss, momentum=0.9)
+    trainer = _trainer(tmp_path, precision=precision)
+    trainer.fit(module, _batches(4, 4), _batches(4))
+    assert math.isfinite(trainer.callback_metrics["loss/train_epoch"])
+    found = trainer.predict(module, _batches(4))[0]["features"]
+    assert (
+        found.dtype == {"64-true": torch.float64, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16}[precision]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_an_encoder_compiled_by_inductor_trains_like_a_plain_one(tmp_path):
+    """Not only traced: with the compiler that users get by default."""
+    weights = {}
+    for name in ("plain", "compiled"):
+        torch.manual_seed(0)
+        encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 2, 2), (1, 2, 2), embedding_dim=8, projection_dim=4)
+        module = ContrastiveModule(torch.compile(encoder) if name == "compiled" else encoder, NTXentHCL(), lr=1e-3)
+        generator = torch.Generator().manual_seed(1)
+        views = {key: torch.randn(4, 1, 1, 32, 32, generator=generator) for key in ("anchor", "positive")}
+        _trainer(tmp_path).fit(module, DataLoader([views], batch_size=None))
+        weights[name] = module.state_dict()
+    torch.compiler.reset()
+    for key, value in weights["plain"].items():
+        # One step of AdamW moves each weight by the rate at most, whichever way rounding points where nothing pulls.
+        torch.testing.assert_close(weights["compiled"][key], value, msg=key, rtol=1e-2, atol=2.1e-3)

@@ -16,7 +16,7 @@ from typing import Literal
 from monai.transforms import MapTransform
 
 from dynaclr.datamodule.split import ExperimentSplit, SplitWithin, check_known
-from dynaclr.datamodule.trainer_checks import compare_beta, compare_leak, refuse_overfit_batches
+from dynaclr.datamodule.trainer_checks import compare_beta, compare_input, compare_leak, refuse_overfit_batches
 from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
@@ -261,6 +261,7 @@ class MultiExperimentDataModule(BatchDataModule):
             refuse_overfit_batches(self.trainer)
             compare_beta(self.trainer, self.hcl_beta)
             compare_leak(self.trainer, self.plan)
+        compare_input(self.trainer, self.registry.num_source_channels, self.window.final_size[0])
         super().setup(stage)
 
     def fit_datasets(self) -> tuple[MultiExperimentTripletDataset, MultiExperimentTripletDataset | None]:

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from viscy_data.errors import InputError
 from viscy_data.sampler import BatchPlan
 
-__all__ = ["compare_beta", "compare_leak", "refuse_overfit_batches"]
+__all__ = ["compare_beta", "compare_input", "compare_leak", "refuse_overfit_batches"]
 
 
 def refuse_overfit_batches(trainer: Trainer | None) -> None:
@@ -28,6 +28,30 @@ def refuse_overfit_batches(trainer: Trainer | None) -> None:
             expected="0: Lightning would replace the sampler that composes the batches",
             fix="use limit_train_batches",
         )
+
+
+def compare_input(trainer: Trainer | None, channels: int, depth: int) -> None:
+    """Refuse a network that takes other images than the data module makes, before any table is read.
+
+    Raises
+    ------
+    InputError
+        If the module of the trainer tells what it expects, by `expected_input`, and it is something else.
+    """
+    module = None if trainer is None else trainer.lightning_module
+    expected = getattr(module, "expected_input", dict)()
+    found = {"channels": channels, "depth": depth}
+    arguments = {"channels": "in_channels", "depth": "in_stack_depth"}
+    causes = {"channels": "the source channels of the experiments", "depth": "z_range"}
+    for name, number in found.items():
+        if expected.get(name, number) != number:
+            raise InputError(
+                "model",
+                field=f"{arguments[name]} of the encoder",
+                found=f"{expected[name]}, and {number} in the images by {causes[name]}",
+                expected="the same number in both",
+                fix=f"set {arguments[name]}: {number}, or change {causes[name]}",
+            )
 
 
 def compare_beta(trainer: Trainer | None, hcl_beta: float) -> None:
