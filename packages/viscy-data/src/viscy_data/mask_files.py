@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from viscy_data._optional import require
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.optional import require
 
 __all__ = ["find_masks", "read_mask"]
 
