@@ -340,6 +340,56 @@ def test_without_anchors_outside_the_window_the_batch_is_focal():
     assert sampler.stats()["temporal"]["global"]["delivered"] == 0
 
 
+def test_batches_of_an_epoch_have_different_focal_times():
+    """Every frame of 20 has as many anchors, so each leads about as often, in each epoch another batch."""
+    times = np.repeat(np.arange(20.0), 100)
+    table = pd.DataFrame({"experiment": "a", "hours_post_infection": times})
+    options = {"temporal_enrichment": True, "temporal_window_hours": 0.1, "temporal_global_fraction": 0.0}
+    sampler = FlexibleBatchSampler(table, 10, condition_balanced=False, **options)
+    focal = [[times[batch[0]] for batch in epoch_of(sampler, epoch)] for epoch in range(3)]
+    assert len(set(focal[0])) == 20
+    assert np.bincount(np.array(flat(focal), dtype=int)).max() < 60
+    assert focal[0] != focal[1]
+
+
+def test_batches_of_one_focal_time_differ():
+    table = pd.DataFrame({"experiment": "a", "hours_post_infection": np.zeros(1000)})
+    sampler = FlexibleBatchSampler(table, 10, condition_balanced=False, temporal_enrichment=True)
+    batches = [set(batch) for batch in epoch_of(sampler)]
+    assert max(len(one & other) for one, other in itertools.combinations(batches, 2)) < 5
+
+
+def test_experiments_of_one_size_have_orders_of_their_own():
+    table = pd.DataFrame({"experiment": np.repeat(["a", "b"], 300)})
+    sampler = FlexibleBatchSampler(table, 10, condition_balanced=False)
+    batches = [sorted(batch) for batch in epoch_of(sampler)]
+    first, second = ([set(batch) for batch in batches if (batch[0] < 300) == own] for own in (True, False))
+    assert not any({position + 300 for position in batch} in second for batch in first)
+
+
+def test_an_experiment_with_none_of_the_wanted_conditions_gives_what_it_has():
+    table = pd.DataFrame({"experiment": ["a"] * 60 + ["b"] * 60, "condition": ["x", "y"] * 30 + ["y", "z", "z"] * 20})
+    sampler = FlexibleBatchSampler(table, 12, condition_ratio={"x": 1.0, "y": 0.0, "z": 0.0})
+    for batch in sampler:
+        rows = table.iloc[batch]
+        expected = {"x": 12} if rows["experiment"].iloc[0] == "a" else {"z": 8, "y": 4}
+        assert rows["condition"].value_counts().to_dict() == expected
+
+
+def test_windows_hold_both_ends_in_spite_of_rounding():
+    """0.1 * 3 is above 0.3: a frame exactly one half width away is inside."""
+    times = np.arange(30) * 0.1
+    table = pd.DataFrame({"experiment": "a", "hours_post_infection": np.repeat(times, 5)})
+    options = {"temporal_enrichment": True, "temporal_window_hours": 0.3, "temporal_global_fraction": 0.0}
+    sampler = FlexibleBatchSampler(table, 35, condition_balanced=False, **options)
+    for epoch in range(20):
+        for batch in epoch_of(sampler, epoch):
+            frames = np.array(batch) // 5
+            if 3 <= frames.min() and frames.max() <= 26:
+                assert np.bincount(frames - frames.min()).tolist() == [5] * 7
+    assert sampler.stats()["fallbacks"]["repeats"] == 0
+
+
 def test_sparse_frames_lead_no_more_often_than_their_anchors():
     times = np.concatenate([np.zeros(900), np.arange(1.0, 101.0)])
     table = pd.DataFrame({"experiment": "a", "hours_post_infection": times})
@@ -476,6 +526,8 @@ def test_neighbours_join_without_changing_the_composition():
         came = set(batch.tolist()) - set(before.tolist())
         assert len(came) == 6
         assert all(any(new in neighbors[old] for old in batch) for new in came)
+        own = table["experiment"].iloc[before].mode()[0]
+        assert (table["experiment"].iloc[list(came)] == own).all()
         for column in ("experiment", "condition"):
             counts = [table[column].iloc[rows].value_counts().to_dict() for rows in (batch, before)]
             assert counts[0] == counts[1]
