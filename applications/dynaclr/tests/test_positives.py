@@ -136,9 +136,7 @@ def test_an_anchor_without_candidate_says_that_the_ranges_do_not_match():
 
 def test_a_candidate_beyond_the_range_of_its_anchor_is_none_though_another_range_is_longer():
     lookup = PositiveLookup([0, 3, 0, 1], [0, 0, 1, 1], LineageForest([-1, -1]))
-    with pytest.raises(
-        ValueError, match=r"1 of 2 .* row 0, have no positive at any tau of 1 to 2"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 2 .* row 0, have no positive at any tau of 1 to 2"):
         lookup.draw([0, 2], [1, 1], [2, 3], np.random.default_rng(0))
 
 

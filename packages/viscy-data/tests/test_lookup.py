@@ -37,6 +37,7 @@ class AlmostOne:
         return np.full(size, np.nextafter(1.0, 0.0))
 
 
-def test_the_largest_random_number_stays_inside_the_slice():
-    begin, stop = np.array([0, 7]), np.array([2**53, 7])
-    assert draw_places(begin, stop, AlmostOne()).tolist() == [2**53 - 1, 7]
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 1000, 2**31 - 1, 2**52 + 1, 2**53 - 1])
+def test_the_largest_random_number_stays_inside_the_slice(length):
+    begin, stop = np.array([0, 7]), np.array([length, 7])
+    assert draw_places(begin, stop, AlmostOne()).tolist() == [length - 1, 7]

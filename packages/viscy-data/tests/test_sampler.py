@@ -333,6 +333,16 @@ def test_the_focal_window_falls_back_within_the_condition_first():
     assert fallbacks["repeats"] == 0
 
 
+def test_batches_stay_full_where_a_rare_condition_is_outside_of_the_window():
+    times = np.repeat(np.arange(10.0), 50)
+    table = pd.DataFrame({"experiment": "a", "condition": "x", "hours_post_infection": times})
+    table.loc[:2, "condition"] = "y"
+    sampler = FlexibleBatchSampler(table, 16, temporal_enrichment=True, temporal_window_hours=0.0)
+    for batch in epoch_of(sampler):
+        assert table["condition"].iloc[batch].value_counts().to_dict() == {"x": 8, "y": 8}
+    assert sampler.stats()["fallbacks"]["repeats"] == 5 * len(sampler)
+
+
 def test_without_anchors_outside_the_window_the_batch_is_focal():
     table = make_table(300, 1, n_times=3)
     sampler = FlexibleBatchSampler(table, 16, temporal_enrichment=True, temporal_window_hours=50)

@@ -144,8 +144,6 @@ class PositiveLookup:
         grid = low[:, None] + np.arange((high - low).max() + 1)  # (B, K)
         begin, end = self._sorted.between(*self._keys(rows[:, None], grid))
         allowed = (end > begin) & (grid <= high[:, None])
-        itself = high == 0
-        allowed[itself, 0] = True
         lost = np.flatnonzero(~allowed.any(axis=1))
         if len(lost):
             raise ValueError(
@@ -156,8 +154,8 @@ class PositiveLookup:
         tau = sample_tau_batch(low, high, rng, decay_rate, allowed)
         which = np.arange(len(rows)), tau - low
         place = draw_places(begin[which], end[which], rng)
-        positives = self._sorted.rows(np.where(itself, 0, place))
-        return np.where(itself, rows, positives), tau
+        # At offset 0 the anchor is its own positive, whoever else is in the frame.
+        return np.where(tau == 0, rows, self._sorted.rows(place)), tau
 
     def _keys(self, rows: np.ndarray, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First key of the candidates and the key after their last, for broadcast rows and offsets."""

@@ -85,6 +85,6 @@ def draw_places(
     """
     skipped, resumed = (stop, stop) if without is None else without
     n_left = (stop - begin) - (resumed - skipped)
-    # The product can round up to the number itself.
-    place = begin + np.minimum((rng.random(len(begin)) * n_left).astype(np.int64), np.maximum(n_left - 1, 0))
+    # Below the number itself: 1 - 2**-53, the largest random number, is more than half a rounding step away from 1.
+    place = begin + (rng.random(len(begin)) * n_left).astype(np.int64)
     return place + np.where(place >= skipped, resumed - skipped, 0)
