@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,6 +54,45 @@ def test_written_plate_is_listed_in_the_order_of_iohub(plate):
     assert fovs[0].store == fovs[0].key.store
     assert {fov.scale for fov in fovs} == {(1.0, 1.0, 2.0, 0.5, 0.25)}
     assert pickle.loads(pickle.dumps(fovs)) == fovs
+
+
+def test_written_plate_is_one_for_iohub(plate):
+    with open_ome_zarr(plate, mode="r") as opened:
+        assert [name for name, _ in opened.positions()] == ["A/10/0", "A/10/1", "A/2/0", "B/1/0"]
+        position = opened["A/10/1"]
+        np.testing.assert_array_equal(position["0"].numpy(), pixels(2))
+        assert (position.channel_names, position.scale) == (["Phase", "GFP"], [1.0, 1.0, 2.0, 0.5, 0.25])
+        assert [axis.type for axis in position.axes] == ["time", "channel", "space", "space", "space"]
+        assert [getattr(axis, "unit", None) for axis in position.axes] == ["second", None, *["micrometer"] * 3]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_plates_of_iohub_and_of_ours_read_alike(tmp_path, version):
+    names = ["B/1/0", "A/2/0", "A/2/1"]
+    with PlateWriter(tmp_path / "ours.zarr", ["Phase", "GFP"], version=version) as writer:
+        for name in names:
+            writer.write(name, pixels())
+    iohub = {"layout": "hcs", "mode": "w-", "channel_names": ["Phase", "GFP"], "version": version}
+    with open_ome_zarr(tmp_path / "theirs.zarr", **iohub) as opened:
+        for name in names:
+            opened.create_position(*name.split("/")).create_image("0", pixels())
+    found, files = {}, {}
+    for whose in ("ours", "theirs"):
+        path = tmp_path / f"{whose}.zarr"
+        found[whose] = [replace(fov, key=FovKey("", fov.name)) for fov in read_plate(path)]
+        files[whose] = {str(file.relative_to(path)) for file in path.rglob("*")}
+    assert found["ours"] == found["theirs"]
+    assert files["ours"] == files["theirs"]
+
+
+def test_no_fov_is_written_twice(tmp_path):
+    def write():
+        with PlateWriter(tmp_path / "p.zarr", ["a", "b"]) as writer:
+            writer.write("A/1/0", pixels())
+            writer.write("/A/1/0/", pixels())
+
+    with pytest.raises(ValueError, match="A/1/0"):
+        write()
 
 
 def test_pixels_come_back_as_written(plate):

@@ -36,7 +36,7 @@ _EXPECTED_WARNINGS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*Could not find any nodes of type.*",
 )
-_CHATTY_LOGGERS = ("iohub", "iohub.ngff.nodes", "lightning.pytorch.utilities.rank_zero")
+_CHATTY_LOGGERS = ("lightning.pytorch.utilities.rank_zero",)
 
 
 def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: float = 9.0) -> list[Comparison]:

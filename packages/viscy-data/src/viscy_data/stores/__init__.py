@@ -2,7 +2,7 @@
 
 Reading takes the small JSON documents of the store and one chunk to try its codec, so a plate of hundreds of FOVs is
 listed in milliseconds and no file stays open; OME-NGFF 0.4 (Zarr v2) and 0.5 (Zarr v3) and any order of axes look the
-same to the caller. Writing is left to iohub.
+same to the caller.
 
 >>> import tempfile, numpy as np
 >>> path = tempfile.mkdtemp() + "/plate.zarr"
