@@ -75,6 +75,12 @@ def test_import_is_cheap_and_alone(package):
     assert not tops & {"torch", "lightning", "monai", "pandas", "iohub", "timm"}
 
 
+def test_the_dataset_of_worker_processes_imports_nothing_heavy():
+    code = "import sys, json, dynaclr.dataset; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    assert not {name.split(".")[0] for name in loaded} & {"lightning", "monai", "iohub", "matplotlib"}
+
+
 @pytest.mark.parametrize("command", ["dynaclr", "viscy"])
 def test_help_needs_no_torch(command):
     module = {"dynaclr": "dynaclr.cli", "viscy": "viscy_utils.cli"}[command]

@@ -20,12 +20,9 @@ from monai.data.thread_buffer import buffer_iterator
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
+from viscy_data.worker_processes import identity, seed_transforms
+
 __all__ = ["BatchLoader", "identity"]
-
-
-def identity(batch: Any) -> Any:
-    """Return the batch as it is: the collation of datasets that build whole batches. Pickles."""
-    return batch
 
 
 class _Failure(NamedTuple):
@@ -96,6 +93,7 @@ class BatchLoader(ThreadDataLoader):
         if num_workers > 0:
             kwargs.setdefault("multiprocessing_context", get_context("spawn"))
             kwargs.setdefault("persistent_workers", True)
+            kwargs.setdefault("worker_init_fn", seed_transforms)  # MONAI's own would have every worker import MONAI
         if kwargs.get("generator") is None:
             kwargs["generator"] = torch.Generator()
         super().__init__(

@@ -1,9 +1,12 @@
 """Patches of annotated cells with their labels, for a classifier."""
 
-from __future__ import annotations
+import lazy_loader
 
-from viscy_data.cell_classification.annotations import annotated_cells, read_annotations
-from viscy_data.cell_classification.datamodule import ClassificationDataModule
-from viscy_data.cell_classification.dataset import ClassificationDataset
-
-__all__ = ["ClassificationDataModule", "ClassificationDataset", "annotated_cells", "read_annotations"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "annotations": ["annotated_cells", "read_annotations"],
+        "datamodule": ["ClassificationDataModule"],
+        "dataset": ["ClassificationDataset"],
+    },
+)

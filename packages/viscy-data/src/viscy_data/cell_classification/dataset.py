@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose
 from torch import Tensor
 
 from viscy_data.batches.dataset import PatchDataset
@@ -92,7 +91,11 @@ class ClassificationDataset(PatchDataset):
         seed: int = 0,
     ) -> None:
         steps = [transform] if callable(transform) else list(transform or ())
-        self.transform = Compose(steps) if steps else None
+        self.transform = None
+        if steps:
+            from monai.transforms import Compose  # a worker process without transforms does not need it
+
+            self.transform = Compose(steps)
         self.return_indices, self.label_column = return_indices, label_column
         window = PatchWindow(
             z_range,

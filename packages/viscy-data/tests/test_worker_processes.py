@@ -1,0 +1,76 @@
+"""What a worker process imports: tens of them start at once, and each import costs seconds and memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from viscy_data.worker_processes import seed_transforms
+
+HEAVY = {"monai", "lightning", "iohub", "matplotlib"}
+MODULES = [
+    "viscy_data.batches.dataset",
+    "viscy_data.cell_classification.dataset",
+    "viscy_data.distributed",
+    "viscy_data.norm_meta",
+    "viscy_data.patches",
+    "viscy_data.sampler",
+    "viscy_data.triplet.dataset",
+    "viscy_data.worker_processes",
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_is_pickled_to_a_worker_imports_nothing_heavy(module):
+    code = f"import json, sys, {module}; print(json.dumps([name.split('.')[0] for name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert not HEAVY & set(json.loads(done.stdout))
+
+
+_DATASET = """
+import sys
+
+class Imports:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, positions):
+        return sorted({name.split(".")[0] for name in sys.modules})
+"""
+
+_LOADING = """
+import json
+
+if __name__ == "__main__":
+    from imports_dataset import Imports
+
+    from viscy_data.distributed import SequentialBatchSampler
+    from viscy_data.loaders import BatchLoader
+
+    [found] = BatchLoader(Imports(), SequentialBatchSampler(1, 1), num_workers=1)
+    print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_of_a_loader_imports_nothing_heavy(tmp_path: Path):
+    (tmp_path / "imports_dataset.py").write_text(_DATASET)
+    (tmp_path / "loading.py").write_text(_LOADING)
+    done = subprocess.run([sys.executable, "loading.py"], capture_output=True, check=True, text=True, cwd=tmp_path)
+    found = set(json.loads(done.stdout.splitlines()[-1]))
+    assert {"torch", "imports_dataset"} <= found
+    assert not HEAVY & found
+
+
+def test_random_transforms_are_seeded_where_a_dataset_has_brought_them(monkeypatch):
+    utils = pytest.importorskip("monai.data.utils")
+    seeded = []
+    monkeypatch.setattr(utils, "worker_init_fn", seeded.append)
+    seed_transforms(3)
+    monkeypatch.delitem(sys.modules, "monai")
+    seed_transforms(4)
+    assert seeded == [3]
