@@ -19,6 +19,7 @@ MODULES = [
     "viscy_data.norm_meta",
     "viscy_data.patches",
     "viscy_data.sampler",
+    "viscy_data.sliding_window",
     "viscy_data.triplet.dataset",
     "viscy_data.worker_processes",
 ]

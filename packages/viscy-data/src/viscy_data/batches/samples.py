@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from monai.transforms import Randomizable
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -60,7 +59,7 @@ class SampleDataset(Dataset):
         sample = self.read(position)
         if self.transform is None:
             return [self.finish(sample)]
-        if isinstance(self.transform, Randomizable):
+        if hasattr(self.transform, "set_random_state"):  # one of MONAI, which workers without transforms do not import
             self.transform.set_random_state(seed=draw_seed(self.seed, epoch, position))
         made = self.transform(sample)
         return [self.finish(_plain(patch)) for patch in (made if isinstance(made, list | tuple) else [made])]
