@@ -92,6 +92,12 @@ def test_weights_of_another_architecture_are_explained_in_a_few_lines(tmp_path):
     assert len(str(error.value)) < 1000
 
 
+def test_the_file_that_does_not_fit_is_named(tmp_path):
+    torch.save({"state_dict": {"model.tail": torch.ones(2)}, "pytorch-lightning_version": "2.5.0"}, tmp_path / "b.ckpt")
+    with pytest.raises(InputError, match=r"b.ckpt, field state_dict\n  found    other weights:\n  4 missing"):
+        _trainer(tmp_path).predict(_module(compiled=False), _loader(), ckpt_path=tmp_path / "b.ckpt")
+
+
 def test_a_queue_whose_width_is_not_known_yet_takes_that_of_the_checkpoint():
     written = ContrastiveModule(Encoder(), MoCoLoss(queue_size=8, dim=4))
     read = ContrastiveModule(Encoder(), MoCoLoss(queue_size=8))

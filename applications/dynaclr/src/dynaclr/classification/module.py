@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from dynaclr.classification.head import class_logits, loss_value, split_encoder
 from dynaclr.engine.training import TrainingModule
-from dynaclr.imbalance import BalancedCrossEntropy, ClassFigures, ClassTally, ClassWeightMethod, choose_class_loss
+from dynaclr.imbalance import (
+    BalancedCrossEntropy,
+    ClassBalance,
+    ClassMetrics,
+    ClassTally,
+    ClassWeightMethod,
+    choose_class_loss,
+)
 
 __all__ = ["ClassificationModule"]
 
@@ -46,7 +53,7 @@ class ClassificationModule(TrainingModule):
 
     Attributes
     ----------
-    figures : dict of str to ClassFigures
+    figures : dict of str to ClassMetrics
         Of the last complete epoch, by stage.
 
     Raises
@@ -72,10 +79,9 @@ class ClassificationModule(TrainingModule):
             raise ValueError(f"num_classes: found {num_classes}, expected at least 2")
         self.save_hyperparameters(ignore=["encoder", "loss"])
         self.stem, self.backbone = split_encoder(encoder, 1 if num_classes == 2 else num_classes)
-        balance = {"class_weight_method": class_weight_method, "class_weights": class_weights}
-        self.loss = _choose_loss(loss, num_classes, focal_gamma, **balance)
+        self.loss = _choose_loss(loss, num_classes, ClassBalance(focal_gamma, class_weight_method, class_weights))
         self.num_classes = num_classes
-        self.figures: dict[str, ClassFigures] = {}
+        self.figures: dict[str, ClassMetrics] = {}
         self._tallies = nn.ModuleDict({f"{stage}_tally": ClassTally(num_classes) for stage in ("train", "val")})
 
     def setup(self, stage: str) -> None:
@@ -144,11 +150,8 @@ class ClassificationModule(TrainingModule):
         return loss_value(self.loss(class_logits(outputs), labels))
 
     def _log_figures(self, stage: Literal["train", "val"]) -> None:
-        tally = self._tallies[f"{stage}_tally"]
-        figures = ClassFigures(tally.compute())
-        tally.reset()
-        self.figures[stage] = figures
-        for name, value in figures.scalars().items():
+        self.figures[stage] = self._tallies[f"{stage}_tally"].take()
+        for name, value in self.figures[stage].scalars().items():
             self.log(f"metric/{name}/{stage}", value, sync_dist=True)
 
 
@@ -163,10 +166,9 @@ def _labels(batch: Sequence[Any] | Mapping[str, Any]) -> Tensor:
     return whole
 
 
-def _choose_loss(loss: nn.Module | None, num_classes: int, focal_gamma: float | None, **balance: Any) -> nn.Module:
+def _choose_loss(loss: nn.Module | None, num_classes: int, balance: ClassBalance) -> nn.Module:
     if isinstance(loss, nn.BCEWithLogitsLoss) and num_classes != 2:
         raise ValueError(f"loss BCEWithLogitsLoss is for two classes, found num_classes {num_classes}")
-    plain = focal_gamma is None and balance == {"class_weight_method": "none", "class_weights": None}
-    if loss is None and num_classes == 2 and plain:
+    if loss is None and num_classes == 2 and balance.is_plain:
         return nn.BCEWithLogitsLoss(pos_weight=torch.tensor(1.0))
-    return choose_class_loss(loss, num_classes, focal_gamma, **balance)
+    return choose_class_loss(loss, num_classes, balance)

@@ -107,8 +107,10 @@ class TrainingModule(LightningModule):
         found = {uncompiled(name): value for name, value in state_dict.items()}
         problems = mismatches(self.state_dict(), found) if strict else []
         if problems:
+            path = None if self._trainer is None else self._trainer.ckpt_path
             expected = f"the weights of this {type(self).__name__}, as the configuration describes it"
-            raise CheckpointMismatch("checkpoint", found="\n".join(["other weights:", *problems]), expected=expected)
+            found = "\n".join(["other weights:", *problems])
+            raise CheckpointMismatch(str(path or "checkpoint"), field="state_dict", found=found, expected=expected)
         return super().load_state_dict({names.get(n, n): value for n, value in found.items()}, strict, assign)
 
 

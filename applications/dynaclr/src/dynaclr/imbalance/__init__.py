@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dynaclr.imbalance.counts import count_classes
-from dynaclr.imbalance.objective import BalancedCrossEntropy, ClassWeightMethod, choose_class_loss
+from dynaclr.imbalance.objective import BalancedCrossEntropy, ClassBalance, ClassWeightMethod, choose_class_loss
 from dynaclr.imbalance.tally import ClassFigures, ClassMetrics, ClassTally
 
 __all__ = [
     "BalancedCrossEntropy",
+    "ClassBalance",
     "ClassFigures",
     "ClassMetrics",
     "ClassTally",

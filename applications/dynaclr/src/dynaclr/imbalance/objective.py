@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,11 +15,30 @@ from dynaclr.imbalance.counts import count_classes
 from viscy_losses import FocalLoss
 from viscy_losses import functional as F
 
-__all__ = ["BalancedCrossEntropy", "ClassWeightMethod", "choose_class_loss"]
+__all__ = ["BalancedCrossEntropy", "ClassBalance", "ClassWeightMethod", "choose_class_loss"]
 
 ClassWeightMethod = Literal["none", "inverse", "sqrt_inverse", "balanced"]
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassBalance:
+    """What a configuration says about rare classes; see :class:`BalancedCrossEntropy`."""
+
+    focal_gamma: float | None = None
+    class_weight_method: ClassWeightMethod = "none"
+    class_weights: Sequence[float] | None = None
+
+    @property
+    def weighs(self) -> bool:
+        """Whether classes are weighed."""
+        return self.class_weight_method != "none" or self.class_weights is not None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks for nothing."""
+        return self.focal_gamma is None and not self.weighs
 
 
 class BalancedCrossEntropy(nn.Module):
@@ -121,12 +141,7 @@ def _given_weights(class_weights: Sequence[float] | None, num_classes: int) -> T
 
 
 def choose_class_loss(
-    loss: nn.Module | None,
-    num_classes: int,
-    focal_gamma: float | None = None,
-    class_weight_method: ClassWeightMethod = "none",
-    class_weights: Sequence[float] | None = None,
-    reduction: Literal["mean", "sum"] = "mean",
+    loss: nn.Module | None, num_classes: int, balance: ClassBalance, reduction: Literal["mean", "sum"] = "mean"
 ) -> nn.Module:
     """Put a loss and the options for imbalance together.
 
@@ -135,8 +150,12 @@ def choose_class_loss(
     loss : nn.Module, optional
         Kept as it is when no option is given. With weights of classes, a focal loss or a cross-entropy that has none
         of its own becomes a :class:`BalancedCrossEntropy` of its gamma and reduction.
-    num_classes, focal_gamma, class_weight_method, class_weights, reduction
-        As in :class:`BalancedCrossEntropy`; `focal_gamma` excludes a loss.
+    num_classes : int
+        K.
+    balance : ClassBalance
+        Its `focal_gamma` excludes a loss.
+    reduction : {"mean", "sum"}, default "mean"
+        Of a loss that is made here.
 
     Returns
     -------
@@ -147,11 +166,12 @@ def choose_class_loss(
     ValueError
         For options out of range or that exclude each other, and for a loss that cannot be weighted.
     """
+    weights = (balance.class_weight_method, balance.class_weights)
     if loss is None:
-        return BalancedCrossEntropy(num_classes, focal_gamma or 0.0, class_weight_method, class_weights, reduction)
-    if focal_gamma is not None:
+        return BalancedCrossEntropy(num_classes, balance.focal_gamma or 0.0, *weights, reduction)
+    if balance.focal_gamma is not None:
         raise ValueError(f"focal_gamma and the loss {type(loss).__name__} exclude each other: leave one of them out")
-    if class_weight_method == "none" and class_weights is None:
+    if not balance.weighs:
         return loss
     gamma = _unweighted_gamma(loss)
     if gamma is None:
@@ -160,7 +180,7 @@ def choose_class_loss(
             "leave the loss out and set focal_gamma, or give the loss weights of its own"
         )
     kept = loss.reduction if loss.reduction in ("mean", "sum") else reduction
-    return BalancedCrossEntropy(num_classes, gamma, class_weight_method, class_weights, kept)
+    return BalancedCrossEntropy(num_classes, gamma, *weights, kept)
 
 
 def _unweighted_gamma(loss: nn.Module) -> float | None:

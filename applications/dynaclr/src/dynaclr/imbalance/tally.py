@@ -46,6 +46,12 @@ class ClassTally(Metric):
         """Return the counts, shape (K, K), int64: rows are true classes, columns predicted ones."""
         return self.confusion
 
+    def take(self) -> ClassMetrics:
+        """Return the metrics of what was counted, over all processes, and begin anew."""
+        metrics = ClassMetrics(self.compute())
+        self.reset()
+        return metrics
+
 
 @dataclass(frozen=True)
 class ClassMetrics:

@@ -14,7 +14,14 @@ from dynaclr.engine.vae.label_maps import NetworkInput, label_map
 from dynaclr.engine.vae.latent import LatentTally, kl_per_dimension, kl_scalars
 from dynaclr.engine.vae.logging import BetaVaeLogger
 from dynaclr.engine.vae.pictures import ReconstructionImages
-from dynaclr.imbalance import BalancedCrossEntropy, ClassFigures, ClassTally, ClassWeightMethod, choose_class_loss
+from dynaclr.imbalance import (
+    BalancedCrossEntropy,
+    ClassBalance,
+    ClassMetrics,
+    ClassTally,
+    ClassWeightMethod,
+    choose_class_loss,
+)
 from viscy_utils.pictures.log_images import image_sinks, log_image
 
 __all__ = ["BetaVaeModule"]
@@ -71,7 +78,7 @@ class BetaVaeModule(TrainingModule):
 
     Attributes
     ----------
-    figures : dict of str to ClassFigures
+    figures : dict of str to ClassMetrics
         Of the last complete epoch, by stage, for label images.
     latent_kl : dict of str to Tensor
         Mean divergence of each latent dimension in the last complete epoch, by stage.
@@ -116,8 +123,8 @@ class BetaVaeModule(TrainingModule):
         self.num_classes = num_classes
         if num_classes is not None:
             _check_for_classes(vae, self.network_input, num_classes)
-        balance = {"class_weight_method": class_weight_method, "class_weights": class_weights}
-        self.loss_function = _choose_loss(loss_function, num_classes, focal_gamma, **balance)
+        balance = ClassBalance(focal_gamma, class_weight_method, class_weights)
+        self.loss_function = _choose_loss(loss_function, num_classes, balance)
         self.beta_schedule = BetaSchedule(beta, beta_schedule, beta_min, beta_warmup_epochs)
         self.vae_logger = BetaVaeLogger(_latent_dim(vae))
         self._visualize_every = log_enhanced_visualizations_frequency if log_enhanced_visualizations else None
@@ -125,7 +132,7 @@ class BetaVaeModule(TrainingModule):
         self._latents = nn.ModuleDict({f"{stage}_latents": LatentTally() for stage in ("train", "val")})
         tallies = {f"{stage}_tally": ClassTally(num_classes) for stage in ("train", "val")} if num_classes else {}
         self._tallies = nn.ModuleDict(tallies)
-        self.figures: dict[str, ClassFigures] = {}
+        self.figures: dict[str, ClassMetrics] = {}
         self.latent_kl: dict[str, Tensor] = {}
 
     @property
@@ -243,9 +250,7 @@ class BetaVaeModule(TrainingModule):
         latents.reset()
         figures = kl_scalars(self.latent_kl[stage], stage)
         if self.num_classes is not None:
-            tally = self._tallies[f"{stage}_tally"]
-            self.figures[stage] = ClassFigures(tally.compute())
-            tally.reset()
+            self.figures[stage] = self._tallies[f"{stage}_tally"].take()
             figures |= {f"metrics/{name}/{stage}": value for name, value in self.figures[stage].scalars().items()}
         self.log_dict(figures, sync_dist=True)
 
@@ -259,15 +264,12 @@ class BetaVaeModule(TrainingModule):
         return label_map(batch["anchor"], self.num_classes)
 
 
-def _choose_loss(
-    loss: nn.Module | None, num_classes: int | None, focal_gamma: float | None, **balance: Any
-) -> nn.Module:
+def _choose_loss(loss: nn.Module | None, num_classes: int | None, balance: ClassBalance) -> nn.Module:
     if getattr(loss, "reduction", None) == "none":
         raise ValueError("loss_function: found reduction 'none', expected 'sum' or 'mean'")
     if num_classes is not None:
-        return choose_class_loss(loss, num_classes, focal_gamma, **balance, reduction="sum")
-    plain = focal_gamma is None and balance == {"class_weight_method": "none", "class_weights": None}
-    if not plain or isinstance(loss, CLASS_LOSSES):
+        return choose_class_loss(loss, num_classes, balance, reduction="sum")
+    if not balance.is_plain or isinstance(loss, CLASS_LOSSES):
         raise ValueError("num_classes: found None, expected the number of classes, since the loss is one of classes")
     return nn.MSELoss(reduction="sum") if loss is None else loss
 
