@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "channels": ["center_crop", "gather_channels", "scatter_channels", "transform_channelwise"],
         "distributed": ["ShardedDistributedSampler"],
         "errors": ["InputError", "MissingInputError"],
+        "gpu_aug": ["CachedOmeZarrDataModule", "CachedOmeZarrDataset", "GPUTransformDataModule"],
         "hcs": ["HCSDataModule"],
         "labels": [
             "LABEL_CELL_CYCLE_STATE",
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "LABEL_CELL_REMODELING_STATE",
             "LABEL_INFECTION_STATE",
         ],
+        "mmap_cache": ["MmappedDataModule", "MmappedDataset"],
         "norm_meta": ["NormStatistics", "collate_norm_meta", "read_norm_meta"],
         "patches": ["PatchReader", "clamp_centers", "patch_start"],
         "sampler": ["BatchPlan", "FlexibleBatchSampler"],

@@ -1,0 +1,144 @@
+"""Frames of one plate by channel for Lightning, kept on a local disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Compose
+
+from viscy_data.batches.record import described
+from viscy_data.checks import Option, is_names, is_number
+from viscy_data.gpu_aug.dataset import CachedOmeZarrDataset
+from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
+from viscy_data.gpu_aug.transforms import GPUTransformDataModule
+from viscy_data.select import SelectWell
+from viscy_data.stores import FovInfo, read_plate
+from viscy_data.typing import DictTransform
+from viscy_data.volume_files import VolumeFiles
+
+__all__ = ["CachedOmeZarrDataModule"]
+
+
+class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
+    """Frames of one plate, read from the store once and from a local disk then.
+
+    Batches are what the transforms make of ``{channel: (B, 1, Z, Y, X), "norm_meta": ...}``.
+
+    Parameters
+    ----------
+    data_path : str or Path
+        HCS OME-Zarr store.
+    channels : str or sequence of str
+        Channels by name, which are also the keys that the transforms see.
+    batch_size, num_workers : int
+        Frames per batch, before CPU transforms make patches of them; processes that read.
+    split_ratio : float
+        Share of the FOVs for training. Which ones is a function of ``seed`` and their names.
+    train_cpu_transforms, val_cpu_transforms, train_gpu_transforms, val_gpu_transforms : sequence of transforms
+        See :class:`GPUTransformDataModule`.
+    pin_memory : bool, default True
+    skip_cache : bool, default False
+        Read from the store each time.
+    include_wells, exclude_fovs : sequence of str, optional
+        Restrict to wells ``A/1``, and leave out FOVs ``A/1/0``.
+    prefetch_factor : int, optional
+    preprocess_transforms : sequence of transforms, default ()
+        Applied once, before a frame is kept, with its statistics, which the other transforms do not see then.
+    array_key : str, default "0"
+        Array of each FOV.
+    scratch_dir : str or Path, optional
+        Where frames are kept, in a folder of its own for each user, content and preprocessing; the system's folder for
+        temporary files by default. Later runs find them there. Remove the folder to have the space back.
+    seed : int, default 0
+        Of the split, the order of training, and augmentation.
+
+    Raises
+    ------
+    InputError
+        If options are out of range, names are unknown, or the disk has not the space.
+    """
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        channels: str | Sequence[str],
+        batch_size: int,
+        num_workers: int,
+        split_ratio: float,
+        train_cpu_transforms: Sequence[DictTransform],
+        val_cpu_transforms: Sequence[DictTransform],
+        train_gpu_transforms: Sequence[DictTransform],
+        val_gpu_transforms: Sequence[DictTransform],
+        pin_memory: bool = True,
+        skip_cache: bool = False,
+        include_wells: Sequence[str] | None = None,
+        exclude_fovs: Sequence[str] | None = None,
+        prefetch_factor: int | None = None,
+        *,
+        preprocess_transforms: Sequence[DictTransform] = (),
+        array_key: str = "0",
+        scratch_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        names = [channels] if isinstance(channels, str) else channels
+        super().__init__(
+            batch_size,
+            num_workers,
+            seed,
+            pin_memory,
+            prefetch_factor,
+            transforms={
+                "preprocess_transforms": preprocess_transforms,
+                "train_cpu_transforms": train_cpu_transforms,
+                "val_cpu_transforms": val_cpu_transforms,
+                "train_gpu_transforms": train_gpu_transforms,
+                "val_gpu_transforms": val_gpu_transforms,
+            },
+            options=[
+                Option(
+                    "channels", channels, is_names(names) and len(names) > 0, "a name, or a list of different names"
+                ),
+                Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
+            ],
+        )
+        self.data_path, self.channels, self.array_key = data_path, list(names), array_key
+        self.split_ratio, self.skip_cache, self.scratch_dir = split_ratio, skip_cache, scratch_dir
+        self._preprocessing = described(list(preprocess_transforms))
+        self._include_wells, self._exclude_fovs = include_wells, exclude_fovs
+
+    @property
+    def preprocessing_transforms(self) -> Compose:
+        """Transforms of a frame before it is kept."""
+        return self._listed("preprocess_transforms")
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where frames are kept."""
+        return frame_folder(
+            self.data_path, self.channels, self.array_key, self._preprocessing, self.seed, scratch_dir=self.scratch_dir
+        )
+
+    def fit_datasets(self) -> tuple[CachedOmeZarrDataset, CachedOmeZarrDataset]:
+        """Split the FOVs."""
+        where = str(self.data_path)
+        fovs = self.fovs_to_fit(read_plate(self.data_path, array_key=self.array_key), where)
+        sides = self.split_fovs(fovs, self.split_ratio, where)
+        cache = None if self.skip_cache else frame_cache(self.cache_dir, fovs, len(self.channels))
+        train, val = (
+            self._frames(side, cache, transform)
+            for side, transform in zip(sides, (self.train_cpu_transforms, self.val_cpu_transforms), strict=True)
+        )
+        return train, val
+
+    def _frames(self, fovs: Sequence[FovInfo], cache: VolumeFiles | None, transform: Compose) -> CachedOmeZarrDataset:
+        preprocessing: Any = self.preprocessing_transforms
+        return CachedOmeZarrDataset(
+            fovs,
+            self.channels,
+            cache,
+            transform,
+            preprocess_transforms=preprocessing if preprocessing.transforms else None,
+            seed=self.seed,
+        )

@@ -1,0 +1,49 @@
+"""Where the frames of a plate are kept, and how much that will be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from viscy_data.cache import cache_root, digest_of
+from viscy_data.stores import FovInfo, canonical_store
+from viscy_data.volume_files import VolumeFiles
+
+__all__ = ["frame_cache", "frame_folder"]
+
+_FLOAT_BYTES = 4
+
+
+def frame_folder(
+    store: str | Path,
+    channels: Sequence[str],
+    array_key: str = "0",
+    preprocessing: Sequence[Any] = (),
+    seed: int = 0,
+    scratch_dir: str | Path | None = None,
+) -> Path:
+    """Return the folder of kept frames, named by what they are made of; their files are named by FOV and content.
+
+    Parameters
+    ----------
+    store : str or Path
+    channels, array_key
+        What is read.
+    preprocessing : sequence, default ()
+        What happens to a frame before it is kept, as :func:`~viscy_data.batches.record.described`; ``seed`` is that of
+        its random numbers.
+    scratch_dir : str or Path, optional
+        See :func:`viscy_data.cache.cache_root`.
+    """
+    path = canonical_store(store)
+    made_of = digest_of(path, array_key, list(channels), preprocessing, seed if preprocessing else 0)
+    return cache_root(scratch_dir) / f"{Path(path).stem}-{made_of}"
+
+
+def frame_cache(folder: Path, fovs: Sequence[FovInfo], n_channels: int) -> VolumeFiles:
+    """Return the kept frames of a folder, for some FOVs; what is not there is made when it is asked for."""
+    n_frames = sum(fov.shape[0] for fov in fovs)
+    n_pixels = sum(fov.shape[0] * prod(fov.shape[2:]) for fov in fovs)
+    return VolumeFiles(folder, n_frames, n_pixels * n_channels * _FLOAT_BYTES)
