@@ -148,6 +148,13 @@ def test_only_csv_in_the_folder_of_the_fov_is_found(tmp_path):
     assert find_tracks(tmp_path, "A/1/1") is None
 
 
+@pytest.mark.parametrize("name", ["tracks.CSV", "tracks.tsv"])
+def test_tables_of_any_spelling_are_found(tmp_path, name):
+    (tmp_path / "A/1/0").mkdir(parents=True)
+    (tmp_path / "A/1/0" / name).touch()
+    assert find_tracks(tmp_path, "A/1/0") == tmp_path / "A/1/0" / name
+
+
 def test_two_tables_for_one_fov_are_refused(tmp_path):
     for name in ("b.csv", "a.csv"):
         (tmp_path / "A/1/0").mkdir(parents=True, exist_ok=True)

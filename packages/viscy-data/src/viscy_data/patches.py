@@ -34,7 +34,7 @@ from viscy_data.errors import InputError
 from viscy_data.optional import require
 from viscy_data.placement import clamp_centers, patch_start
 from viscy_data.stores import FovInfo, FovKey, read_fov
-from viscy_data.stores.arrays import begin_open, end_open
+from viscy_data.stores.arrays import begin_open, end_open, undecodable
 
 if TYPE_CHECKING:
     import tensorstore as ts
@@ -182,10 +182,10 @@ class PatchReader:
         for row, place, future in reads:
             try:
                 found = future.result()
-            except Exception as err:
+            except ValueError as err:
                 key = self.fovs[rows[0, row]]
-                err.add_note(f"reading {key.store}, FOV {key.name}, frame {rows[1, row]}")
-                raise
+                where = f"{key.store}, FOV {key.name}, frame {rows[1, row]}"
+                raise undecodable(where, err) from err
             if found is not None:
                 place[...] = found
 

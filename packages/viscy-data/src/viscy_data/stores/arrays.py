@@ -15,7 +15,7 @@ from viscy_data.stores.names import FovInfo
 if TYPE_CHECKING:
     import tensorstore as ts
 
-__all__ = ["begin_open", "end_open", "open_array", "read_stack"]
+__all__ = ["begin_open", "end_open", "open_array", "read_stack", "reason", "undecodable"]
 
 
 def open_array(fov: FovInfo, context: ts.Context | None = None) -> ts.TensorStore:
@@ -100,12 +100,13 @@ def read_stack(fov: FovInfo, t: int, channel: int, array: ts.TensorStore | None 
     try:
         return np.asarray(array[t, channel].read().result())
     except ValueError as err:
-        raise InputError(
-            f"{fov.where}, frame {t}, channel {fov.channel_names[channel]!r}",
-            found=reason(err),
-            expected="chunks that can be decoded",
-            fix="copy or write this FOV anew, or leave it out",
-        ) from err
+        raise undecodable(f"{fov.where}, frame {t}, channel {fov.channel_names[channel]!r}", err) from err
+
+
+def undecodable(where: str, err: ValueError, field: str = "") -> InputError:
+    """Return the error about pixels that are there and cannot be decoded."""
+    fix = "copy or write this FOV anew, or leave it out"
+    return InputError(where, field=field, found=reason(err), expected="chunks that can be decoded", fix=fix)
 
 
 def reason(err: ValueError) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from viscy_data.errors import InputError, raise_all
-from viscy_data.stores.arrays import begin_open, end_open, reason
+from viscy_data.stores.arrays import begin_open, end_open, undecodable
 from viscy_data.stores.names import FovInfo
 
 __all__ = ["check_decodable"]
@@ -55,10 +55,4 @@ def _check(encoding: str, fovs: Sequence[FovInfo]) -> InputError | None:
         else:
             return None
     fov, err = errors[0]
-    return InputError(
-        f"{fov.where}, frame 0, channel {fov.channel_names[0]!r}",
-        field=f"codecs {encoding}",
-        found=reason(err),
-        expected="chunks that can be decoded",
-        fix="copy or write this FOV anew, or leave it out",
-    )
+    return undecodable(f"{fov.where}, frame 0, channel {fov.channel_names[0]!r}", err, f"codecs {encoding}")

@@ -36,7 +36,7 @@ def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
     Returns
     -------
     Path or None
-        The only CSV in the FOV's folder; None when there is no folder or no CSV in it.
+        The only CSV in the FOV's folder, or the only TSV if there is no CSV; None when there is neither.
 
     Raises
     ------
@@ -45,7 +45,9 @@ def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
     """
     folder = Path(tracks_path) / canonical_fov_name(fov_name)
     # Names with a leading dot are left by file managers and unfinished writes.
-    tables = sorted(path for path in folder.glob("*.csv") if not path.name.startswith("."))
+    files = sorted(folder.glob("[!.]*"))
+    tables = [path for path in files if path.suffix.lower() == ".csv"]
+    tables = tables or [path for path in files if path.suffix.lower() == ".tsv"]
     if len(tables) > 1:
         raise InputError(
             str(folder),
