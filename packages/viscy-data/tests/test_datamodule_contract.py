@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from monai.transforms import Randomizable, Transform
+from monai.transforms import MapTransform, Randomizable, Transform
 
-from viscy_data import ClassificationDataModule
+from viscy_data import CellDivisionTripletDataModule, ClassificationDataModule
 from viscy_data.stores import update_attributes
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
 
@@ -34,9 +35,16 @@ class Shift(Randomizable, Transform):
         return image + self.R.uniform(1, 1e6)
 
 
+class Shiftd(MapTransform, Randomizable):
+    """Add one random number to every image of a sample."""
+
+    def __call__(self, data):
+        return {**data, **{key: data[key] + self.R.uniform(1, 1e6) for key in self.keys}}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A plate of encoded pixels, with annotations of two cells per FOV and frame."""
+    """A plate of encoded pixels, with annotations of two cells per FOV and frame; and tracks that were cut out."""
     folder = tmp_path_factory.mktemp("contract")
     code = Encoding(n_plates=1, n_fovs=len(FOVS), shape=(N_FRAMES, 1, 1, EXTENT, EXTENT))
     write_encoded_plate(folder / "images.zarr", code, 0, FOVS, ["Phase"])
@@ -48,6 +56,9 @@ def folder(tmp_path_factory):
     rows = [(fov, track, t, y, x) for fov in FOVS for t in range(N_FRAMES) for track, y, x in places]
     table = pd.DataFrame(rows, columns=["fov_name", "track_id", "t", "y", "x"])
     table.assign(id=range(len(rows)), infection_state=table["track_id"]).to_csv(folder / "labels.csv", index=False)
+    (folder / "npy").mkdir()
+    for number in range(5):
+        np.save(folder / "npy" / f"{number}.npy", np.random.default_rng(number).random((number + 2, 1, 6, 6)))
     return folder
 
 
@@ -67,8 +78,14 @@ def classification(folder, num_workers: int = 0) -> ClassificationDataModule:
     )
 
 
-MODULES: dict[str, Factory] = {"classification": classification}
-PREDICTING = ["classification"]
+def cell_division(folder, num_workers: int = 0) -> CellDivisionTripletDataModule:
+    return CellDivisionTripletDataModule(
+        folder / "npy", "bf", (4, 4), 0.7, batch_size=3, num_workers=num_workers, augmentations=[Shiftd(["bf"])]
+    )
+
+
+MODULES: dict[str, Factory] = {"classification": classification, "cell_division": cell_division}
+PREDICTING = ["classification", "cell_division"]
 
 
 @pytest.fixture(params=MODULES)
@@ -77,10 +94,10 @@ def make(request, folder) -> Factory:
 
 
 def image(batch: Any) -> torch.Tensor:
-    """The first tensor of a batch."""
-    while not isinstance(batch, torch.Tensor):
-        batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
-    return batch
+    """The last image of a batch: the one that most is random about."""
+    if isinstance(batch, dict):
+        batch = [value for value in batch.values() if isinstance(value, torch.Tensor)][::-1]
+    return batch if isinstance(batch, torch.Tensor) else image(batch[0])
 
 
 class Recorder(LightningModule):

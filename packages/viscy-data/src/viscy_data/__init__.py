@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cell_classification": ["ClassificationDataModule", "ClassificationDataset"],
+        "cell_division_triplet": ["CellDivisionTripletDataModule", "CellDivisionTripletDataset"],
         "channel_dropout": ["ChannelDropout"],
         "channels": ["center_crop", "gather_channels", "scatter_channels", "transform_channelwise"],
         "distributed": ["ShardedDistributedSampler"],
