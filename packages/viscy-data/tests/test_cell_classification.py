@@ -216,12 +216,13 @@ def test_repeated_annotations_count_once(folder):
         assert len(dataset(folder, pd.concat([table, table.iloc[:3]]))) == 27
 
 
-@pytest.mark.filterwarnings("ignore:.*tracked cells are")
 def test_cells_outside_their_image_are_left_out(folder):
     table = annotations()
     table.loc[0, "y"] = 40.0
     table.loc[5, "t"] = T
-    assert len(dataset(folder, table)) == 25
+    with pytest.warns(UserWarning, match="1 of 27") as said:
+        assert len(dataset(folder, table)) == 25
+    assert all("1 of 27" in str(warning.message) and "left out" in str(warning.message) for warning in said)
 
 
 @pytest.mark.parametrize(

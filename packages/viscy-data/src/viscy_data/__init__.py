@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "norm_meta": ["NormStatistics", "collate_norm_meta", "read_norm_meta"],
         "patches": ["PatchReader", "clamp_centers", "patch_start"],
         "sampler": ["BatchPlan", "FlexibleBatchSampler"],
+        "segmentation": ["SegmentationDataModule", "SegmentationDataset"],
         "select": ["SelectWell", "select_fovs"],
         "sliding_window": ["MaskTestDataset", "SlidingWindowDataset"],
         "splits": ["FovSplit"],

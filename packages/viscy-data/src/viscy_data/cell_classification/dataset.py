@@ -15,7 +15,7 @@ from viscy_data.cell_classification.annotations import annotated_cells
 from viscy_data.cells import cells_inside, check_fovs
 from viscy_data.errors import raise_all
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
-from viscy_data.stores import FovInfo, describe_position
+from viscy_data.stores import FovInfo, describe_plate
 from viscy_data.typing import INDEX_COLUMNS
 from viscy_data.windows import PatchWindow
 
@@ -106,8 +106,7 @@ class ClassificationDataset(PatchDataset):
             read_name="initial_yx_patch_size",
         )
         raise_all(window.problems())
-        is_plate = hasattr(plate, "positions")
-        fovs = [describe_position(position) for _, position in plate.positions()] if is_plate else list(plate)
+        fovs = describe_plate(plate)
         raise_all(check_fovs(fovs, [channel_name], window, "channel_name"))
         cells = cells_inside(fovs, annotated_cells(annotation, fovs, label_column), window)
         super().__init__(

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -21,9 +21,9 @@ from viscy_data.stores.multiscales import AXES, array_path, axes_of, channel_nam
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
 
 if TYPE_CHECKING:
-    from iohub.ngff import Position
+    from iohub.ngff import Plate, Position
 
-__all__ = ["describe_position", "read_fov", "read_plate", "single_fov"]
+__all__ = ["describe_plate", "describe_position", "read_fov", "read_plate", "single_fov"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,6 +126,12 @@ def describe_position(position: Position) -> FovInfo:
     if name.count("/") != 2:
         raise ValueError(f"position {group.name!r} is not part of an open plate; open the plate instead")
     return read_fov(FovKey(canonical_store(str(group.store.root)), name))
+
+
+def describe_plate(plate: Plate | Iterable[FovInfo | Position]) -> list[FovInfo]:
+    """Describe the FOVs of an open plate of iohub, or those given; see :func:`describe_position`."""
+    positions = [position for _, position in plate.positions()] if hasattr(plate, "positions") else plate
+    return [fov if isinstance(fov, FovInfo) else describe_position(fov) for fov in positions]
 
 
 class _Array(NamedTuple):
