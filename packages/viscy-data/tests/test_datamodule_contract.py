@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import MapTransform, Randomizable, RandSpatialCropSamplesd, Transform
 
-from viscy_data import CellDivisionTripletDataModule, ClassificationDataModule
+from viscy_data import (
+    CachedConcatDataModule,
+    CellDivisionTripletDataModule,
+    ClassificationDataModule,
+    CombinedDataModule,
+    ConcatDataModule,
+    HCSDataModule,
+    TripletDataModule,
+)
 from viscy_data.stores import update_attributes
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
+from viscy_data.tracks import write_tracks
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -42,6 +51,16 @@ class Shiftd(MapTransform, Randomizable):
         return {**data, **{key: data[key] + self.R.uniform(1, 1e6) for key in self.keys}}
 
 
+class Center(MapTransform):
+    """Subtract the mean of the FOV."""
+
+    level = "fov_statistics"
+
+    def __call__(self, data):
+        means = {key: data["norm_meta"][key][self.level]["mean"] for key in self.keys}
+        return {**data, **{key: data[key] - mean.view(-1, 1, 1, 1, 1) for key, mean in means.items()}}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A plate of encoded pixels, with annotations of two cells per FOV and frame; and tracks that were cut out."""
@@ -55,6 +74,8 @@ def folder(tmp_path_factory):
         )
     rows = [(fov, track, t, y, x) for fov in FOVS for t in range(N_FRAMES) for track, y, x in places]
     table = pd.DataFrame(rows, columns=["fov_name", "track_id", "t", "y", "x"])
+    for fov, own in table.groupby("fov_name"):
+        write_tracks(own.drop(columns="fov_name"), folder / "tracks" / fov / "tracks.csv")
     table.assign(id=range(len(rows)), infection_state=table["track_id"]).to_csv(folder / "labels.csv", index=False)
     (folder / "npy").mkdir()
     for number in range(5):
@@ -84,8 +105,52 @@ def cell_division(folder, num_workers: int = 0) -> CellDivisionTripletDataModule
     )
 
 
-MODULES: dict[str, Factory] = {"classification": classification, "cell_division": cell_division}
+def triplets(folder, num_workers: int = 0) -> TripletDataModule:
+    return TripletDataModule(
+        folder / "images.zarr",
+        folder / "tracks",
+        "Phase",
+        (0, 1),
+        (12, 12),
+        (8, 8),
+        split_ratio=0.7,
+        batch_size=3,
+        num_workers=num_workers,
+        normalizations=[Center(["Phase"])],
+        augmentations=[Shiftd(["Phase"])],
+        time_interval=1,
+    )
+
+
+def concatenated(folder, num_workers: int = 0) -> ConcatDataModule:
+    return ConcatDataModule([triplets(folder, num_workers), triplets(folder, num_workers)])
+
+
+def concatenated_windows(folder, num_workers: int = 0) -> ConcatDataModule:
+    options = {"yx_patch_size": (8, 8), "split_ratio": 0.7, "batch_size": 4, "num_workers": num_workers}
+    options["augmentations"] = [RandSpatialCropSamplesd(["Phase"], (-1, 12, 12), num_samples=2, random_size=False)]
+    return ConcatDataModule([HCSDataModule(folder / "images.zarr", "Phase", "Phase", 1, **options) for _ in range(2)])
+
+
+def cached(folder, num_workers: int = 0) -> CachedConcatDataModule:
+    return CachedConcatDataModule([cell_division(folder, num_workers), cell_division(folder, num_workers)])
+
+
+def combined(folder, num_workers: int = 0) -> CombinedDataModule:
+    return CombinedDataModule([classification(folder, num_workers), cell_division(folder, num_workers)])
+
+
+MODULES: dict[str, Factory] = {
+    "classification": classification,
+    "cell_division": cell_division,
+    "concatenated": concatenated,
+    "concatenated_windows": concatenated_windows,
+    "cached": cached,
+    "combined": combined,
+}
 PREDICTING = ["classification", "cell_division"]
+SHARED_ORDER = ["classification", "cell_division", "concatenated", "concatenated_windows"]
+"""Whose ranks share the batches of a lone process; the others give each rank a part of its own."""
 
 
 @pytest.fixture(params=MODULES)
@@ -187,10 +252,11 @@ def test_a_run_resumed_in_mid_epoch_goes_on_as_an_unbroken_one(make, tmp_path, k
     assert_equal(resumed.seen["train"], whole.seen["train"][killed_after:])
 
 
-def test_ranks_share_the_order_of_a_lone_process(make, monkeypatch):
+@pytest.mark.parametrize("name", SHARED_ORDER)
+def test_ranks_share_the_order_of_a_lone_process(folder, name, monkeypatch):
     orders = {}
     for size, rank in [(1, 0), (2, 0), (2, 1)]:
-        data = make()
+        data = MODULES[name](folder)
         with as_rank(monkeypatch, data, size, rank):
             data.setup("fit")
             orders[size, rank] = [image(batch) for batch in data.train_dataloader()]

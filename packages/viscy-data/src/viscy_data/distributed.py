@@ -19,6 +19,7 @@ __all__ = [
     "FixedOrderBatchSampler",
     "ResumableSampler",
     "SequentialBatchSampler",
+    "ShardedBatchSampler",
     "ShardedDistributedSampler",
     "ShuffledBatchSampler",
     "World",
@@ -306,3 +307,42 @@ class ShuffledBatchSampler(ResumableSampler):
         for turn in range(self.start_batch, len(self)):
             first = (self.rank + turn * self.num_replicas) % self.n_batches * self.batch_size
             yield EpochPositions(order[first : first + self.batch_size].tolist(), self.epoch)
+
+
+class ShardedBatchSampler(ResumableSampler):
+    """Batches of :class:`ShardedDistributedSampler`: each rank keeps to its contiguous shard of the items.
+
+    Parameters
+    ----------
+    n, batch_size, num_replicas, rank, seed
+        As for :class:`ShuffledBatchSampler`.
+    drop_last : bool, default True
+        Leave out the items of a shard beyond a multiple of the batch size: others in each epoch.
+
+    Examples
+    --------
+    >>> [sorted(sum(ShardedBatchSampler(8, 2, 2, rank), [])) for rank in range(2)]
+    [[0, 1, 2, 3], [4, 5, 6, 7]]
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, num_replicas: int = 1, rank: int = 0, seed: int = 0, drop_last: bool = True
+    ) -> None:
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"n and batch_size must be at least 1, found {n} and {batch_size}.")
+        self._items = ShardedDistributedSampler(range(n), num_replicas, rank, seed=seed)
+        self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), int(seed), True, bool(drop_last)
+        self.num_replicas, self.rank = self._items.num_replicas, self._items.rank
+
+    def __len__(self) -> int:
+        """Count this rank's batches in a whole epoch: the same on every rank."""
+        whole, rest = divmod(len(self._items), self.batch_size)
+        return max(1, whole + (rest > 0 and not self.drop_last))
+
+    def __iter__(self) -> Iterator[EpochPositions]:
+        """Yield this rank's batches of the present epoch, from ``start_batch`` on."""
+        self._items.set_epoch(self.epoch)
+        positions = list(self._items)
+        for number in range(self.start_batch, len(self)):
+            first = number * self.batch_size
+            yield EpochPositions(positions[first : first + self.batch_size], self.epoch)
