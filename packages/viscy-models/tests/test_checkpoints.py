@@ -197,6 +197,7 @@ def test_another_architecture_is_reported_in_a_few_lines(tmp_path):
     ):
         assert line in report
     assert "stem_kernel_size" not in report
+    assert "width" not in report  # which only a ResNet has
 
 
 def test_pickles_are_never_read_in_full(model, state, tmp_path, monkeypatch):

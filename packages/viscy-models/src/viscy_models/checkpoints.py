@@ -126,10 +126,8 @@ def mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> lis
 
 
 def _settings(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    return [
-        f"  {name}: {found.get(name, 'none')} in the file, {wanted.get(name, 'none')} in the model" for name in names
-    ]
+    names = [name for name, value in wanted.items() if found.get(name, value) != value]
+    return [f"  {name}: {found[name]} in the file, {wanted[name]} in the model" for name in names]
 
 
 def _shorten(names: list[str]) -> str:
