@@ -68,7 +68,7 @@ def report(tmp_path, *arguments, label="infection") -> tuple[dict, str]:
     (row, *_) = json.loads((tmp_path / "report" / "report.json").read_text())
     for entry in row["left_out"]:  # the report on paper and the terminal say what the JSON counts
         for text in (done.output, page):
-            assert f"{entry['n_cells']} left out: {entry['reason']}" in " ".join(text.split())
+            assert f"{entry['n_cells']} cells left out: {entry['reason']}" in " ".join(text.split())
     return row, done.output
 
 

@@ -39,7 +39,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         such = f", such as {', '.join(self.examples)}" if self.examples else ""
-        return f"{self.n_cells} left out: {self.reason}{such}"
+        return f"{self.n_cells} cells left out: {self.reason}{such}"
 
 
 @dataclass(frozen=True)
