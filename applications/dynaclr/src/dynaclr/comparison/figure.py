@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from matplotlib import colormaps
@@ -72,7 +73,7 @@ def _of_metrics(metric_of: Callable[[ClassMetrics], float]) -> Callable:
 
 
 def _true_share(panel: Axes, runs: Sequence[VariantRun]) -> None:
-    known = [record for run in runs for record in run.records if record.confusion is not None]
+    known = [record for record in chain.from_iterable(run.records for run in runs) if record.confusion is not None]
     if known:
         share = max(ClassMetrics(torch.tensor(known[-1].confusion)).true_shares)
         panel.axhline(share, color="gray", ls="--", lw=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -231,7 +231,7 @@ class CellFeatures:
         import pandas as pd
 
         groups = (self.intensity_features, self.texture_features, self.morphology_features, self.symmetry_descriptor)
-        return pd.DataFrame([{name: value for group in groups if group for name, value in group.items()}])
+        return pd.DataFrame([_joined(*groups)])
 
 
 class DynamicFeatures:
@@ -299,8 +299,16 @@ class DynamicFeatures:
         import pandas as pd
 
         groups = (self.velocity_features, self.displacement_features, self.angular_features)
-        row = {name: value for group in groups if group for name, value in group.items()}
+        row = _joined(*groups)
         return pd.DataFrame([row] if row else [])
+
+
+def _joined(*groups: Any) -> dict[str, Any]:
+    """Put the features of the groups that have been computed into one row."""
+    row: dict[str, Any] = {}
+    for group in groups:
+        row |= group or {}
+    return row
 
 
 def _angles(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
