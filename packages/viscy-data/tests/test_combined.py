@@ -197,6 +197,21 @@ def test_micro_batches_hold_what_was_asked_for(sizes, data):
         joined[[len(joined)]]
 
 
+class Patches(Dataset):
+    """Two patches of each item, as transforms of others make them."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, position):
+        return [{"x": torch.tensor(10 * position + patch)} for patch in range(2)]
+
+
+def test_patches_of_others_are_collated():
+    (found,) = BatchedConcatDataset([Patches()])[[3, 1]]
+    assert found["x"].tolist() == [30, 31, 10, 11]
+
+
 def test_datasets_of_others_are_collated():
     class Listing(TensorDataset):
         def __getitems__(self, positions):

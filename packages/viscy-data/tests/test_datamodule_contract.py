@@ -14,6 +14,7 @@ from monai.transforms import MapTransform, Randomizable, RandSpatialCropSamplesd
 
 from viscy_data import (
     CachedConcatDataModule,
+    CachedOmeZarrDataModule,
     CellDivisionTripletDataModule,
     ClassificationDataModule,
     CombinedDataModule,
@@ -58,7 +59,7 @@ class Center(MapTransform):
 
     def __call__(self, data):
         means = {key: data["norm_meta"][key][self.level]["mean"] for key in self.keys}
-        return {**data, **{key: data[key] - mean.view(-1, 1, 1, 1, 1) for key, mean in means.items()}}
+        return {**data, **{key: data[key] - mean.view(-1, *[1] * (data[key].ndim - 1)) for key, mean in means.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,13 @@ def concatenated_windows(folder, num_workers: int = 0) -> ConcatDataModule:
 
 
 def cached(folder, num_workers: int = 0) -> CachedConcatDataModule:
-    return CachedConcatDataModule([cell_division(folder, num_workers), cell_division(folder, num_workers)])
+    options = {"pin_memory": False, "scratch_dir": folder / "scratch", "preprocess_transforms": [Center(["Phase"])]}
+    transforms = [[], [], [Shiftd(["Phase"])], []]
+    frames = [
+        CachedOmeZarrDataModule(folder / "images.zarr", "Phase", 2, num_workers, 0.7, *transforms, **options)
+        for _ in range(2)
+    ]
+    return CachedConcatDataModule(frames)
 
 
 def combined(folder, num_workers: int = 0) -> CombinedDataModule:

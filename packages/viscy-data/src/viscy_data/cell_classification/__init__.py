@@ -1,5 +1,7 @@
 """Patches of annotated cells with their labels, for a classifier."""
 
+from __future__ import annotations
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,18 +91,13 @@ class ClassificationDataset(PatchDataset):
         cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
         seed: int = 0,
     ) -> None:
-        steps = [transform] if callable(transform) else list(transform or ())
-        self.transform = None
-        if steps:
-            from monai.transforms import Compose  # a worker process without transforms does not need it
-
-            self.transform = Compose(steps)
+        self._steps = [deepcopy(step) for step in ([transform] if callable(transform) else transform or ())]
         self.return_indices, self.label_column = return_indices, label_column
         window = PatchWindow(
             z_range,
             initial_yx_patch_size,
             # Seen from the cell alone, everything around it is a margin.
-            (1, 1) if steps else None,
+            (1, 1) if self._steps else None,
             where=type(self).__name__,
             read_name="initial_yx_patch_size",
         )
@@ -146,7 +142,7 @@ class ClassificationDataset(PatchDataset):
         rows = np.asarray(indices, np.int64)
         fov = self.fov_index[rows]
         images = (batch["anchor"] - self._mean[fov]) / self._std[fov]
-        if self.transform is not None:
+        if self._steps:
             images = self._transformed(images, batch["rng_seed"])
         labels = torch.from_numpy(self.labels[rows]).float()[:, None]
         if not self.return_indices:
@@ -156,11 +152,15 @@ class ClassificationDataset(PatchDataset):
 
     def _transformed(self, images: Tensor, seed: int) -> Tensor:
         """Transform one sample after the other, each with a seed of its own."""
-        seeds = np.random.SeedSequence(seed).generate_state(len(images)).tolist()
+        seeds = np.random.SeedSequence(seed).generate_state(len(images) * len(self._steps)).tolist()
         done = []
-        for image, own_seed in zip(images, seeds, strict=True):
-            self.transform.set_random_state(seed=own_seed)
-            done.append(torch.as_tensor(self.transform(image)).as_subclass(Tensor))
+        for image in images:
+            for step in self._steps:
+                own_seed = seeds.pop()
+                if hasattr(step, "set_random_state"):  # one of MONAI, which workers without transforms do not import
+                    step.set_random_state(seed=own_seed)
+                image = step(image)
+            done.append(torch.as_tensor(image).as_subclass(Tensor))
         return torch.stack(done)
 
     def _moments(self, channel: str) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from viscy_data.cell_division_triplet.datamodule import CellDivisionTripletDataModule
-from viscy_data.cell_division_triplet.dataset import CellDivisionTripletDataset
+import lazy_loader
 
-__all__ = ["CellDivisionTripletDataModule", "CellDivisionTripletDataset"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "datamodule": ["CellDivisionTripletDataModule"],
+        "dataset": ["CellDivisionTripletDataset"],
+    },
+)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from monai.transforms import Randomizable
 from torch import Tensor
 
 from viscy_data.batches.samples import Sample, SampleDataset, draw_seed
@@ -147,7 +146,7 @@ class CellDivisionTripletDataset(SampleDataset):
         seed, transform = int(rng.integers(2**32)), self._transforms[role]
         image = self.tracks.read(self._track[row], self._t[row], self._channels)
         if transform is not None:
-            if isinstance(transform, Randomizable):
+            if hasattr(transform, "set_random_state"):  # one of MONAI, which workers without do not import
                 transform.set_random_state(seed=seed)
             channels = transform(dict(zip(self.channel_names, image.split(1), strict=True)))
             image = torch.cat([torch.as_tensor(channels[name]).as_subclass(Tensor) for name in self.channel_names])

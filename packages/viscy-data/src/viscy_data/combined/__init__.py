@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from viscy_data.combined.concat import BatchedConcatDataModule, CachedConcatDataModule, ConcatDataModule
-from viscy_data.combined.concat_dataset import BatchedConcatDataset
-from viscy_data.combined.side_by_side import CombinedDataModule, CombineMode
+import lazy_loader
 
-__all__ = [
-    "BatchedConcatDataModule",
-    "BatchedConcatDataset",
-    "CachedConcatDataModule",
-    "CombineMode",
-    "CombinedDataModule",
-    "ConcatDataModule",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "concat": ["BatchedConcatDataModule", "CachedConcatDataModule", "ConcatDataModule"],
+        "concat_dataset": ["BatchedConcatDataset"],
+        "side_by_side": ["CombineMode", "CombinedDataModule"],
+    },
+)

@@ -46,12 +46,12 @@ class ConcatDataModule(Members, StagedDataModule):
         self.take(data_modules)
         raise_all(check for name in ("batch_size", "num_workers") for check in self._differences(name))
         first = self.data_modules[0]
-        given = getattr(first, "_loader_options", {})
+        staged = isinstance(first, StagedDataModule)
         super().__init__(
             batch_size=first.batch_size,
             num_workers=first.num_workers,
             seed=seed,
-            loader_options={name: getattr(first, name, given.get(name)) for name in _OF_THE_FIRST},
+            loader_options=first.loader_options() if staged else {n: getattr(first, n, None) for n in _OF_THE_FIRST},
             problems=self._differences("train_patches_per_stack", 1),
         )
         self.hparams.update(self.member_settings())

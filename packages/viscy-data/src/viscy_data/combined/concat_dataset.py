@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, default_collate
 
+from viscy_data.batches.samples import collate_samples
 from viscy_data.distributed import EpochPositions
 
 __all__ = ["BatchedConcatDataset", "is_micro_batches", "merge_batches"]
@@ -144,6 +145,10 @@ def _batch(dataset: Dataset, positions: EpochPositions) -> Any:
     if hasattr(dataset, "source_digests"):  # one of ours
         return dataset[positions]
     if hasattr(dataset, "__getitems__"):
-        found = dataset.__getitems__(positions)
-        return found if isinstance(found, Mapping) else default_collate(found)
-    return default_collate([dataset[position] for position in positions])
+        items = dataset.__getitems__(positions)
+    else:
+        items = [dataset[position] for position in positions]
+    if isinstance(items, Mapping):
+        return items
+    samples = [sample for item in items for sample in (item if isinstance(item, list) else [item])]
+    return collate_samples(samples) if isinstance(samples[0], Mapping) else default_collate(samples)
