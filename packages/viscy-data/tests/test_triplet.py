@@ -502,3 +502,16 @@ def test_a_channel_name_that_two_channels_have_is_refused(tmp_path):
     table = pd.DataFrame({"track_id": [0, 0], "t": [0, 1], "y": [20, 20], "x": [20, 20]})
     with pytest.raises(InputError, match="field source_channel\n  found    2 channels of the name 'a'"):
         TripletDataset(read_plate(path), [table], ["a"], (8, 8), (0, 1))
+
+
+def test_columns_called_like_those_of_the_dataset_are_kept_beside_them(tmp_path):
+    path = write_foreign_plate(
+        tmp_path / "p.zarr", {"A/1/0": np.zeros((3, 1, 1, 40, 90), np.uint8)}, channel_names=["a"]
+    )
+    columns = {"track_id": [0, 0], "t": [0, 1], "y": [20, 20], "x": [20, 20], "fov_name": "/A/1/0"}
+    table = pd.DataFrame(columns | {"border_shift": [7, 8]})
+    with pytest.warns(UserWarning, match="'border_shift' .now 'tracks_border_shift'.$"):
+        dataset = TripletDataset(read_plate(path), [table], ["a"], (8, 8), (0, 1), fit=False)
+    assert dataset.tracks["tracks_border_shift"].tolist() == [7, 8]
+    assert dataset.tracks["border_shift"].tolist() == [0, 0]
+    assert dataset.tracks["fov_name"].tolist() == ["A/1/0", "A/1/0"]

@@ -107,7 +107,7 @@ def _find_tables(experiment: str, tracks_path: str, fovs: Sequence[FovInfo]) -> 
 def _warn_of_strangers(experiment: str, tracks_path: Path, fovs: Sequence[FovInfo]) -> None:
     folders = {"/".join(path.parts[-3:]) for path in tracks_path.glob("*/*/*")}
     unknown = sorted(folders - {fov.name for fov in fovs})
-    if strangers := [name for name in unknown if any((tracks_path / name).glob("*.csv"))]:
+    if strangers := [name for name in unknown if any((tracks_path / name).glob("*.[ct]sv"))]:
         warnings.warn(
             f"experiment {experiment!r}: tracking tables of {len(strangers)} FOVs that the store does not have are "
             f"ignored: {listed(strangers)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ from viscy_data.batches.dataset import PatchDataset
 from viscy_data.cells import cells_inside, check_fovs
 from viscy_data.errors import raise_all
 from viscy_data.optional import require
-from viscy_data.stores import FovInfo, describe_position
+from viscy_data.stores import FovInfo, canonical_fov_name, describe_position
 from viscy_data.triplet.pairs import TrackPairs
 from viscy_data.typing import INDEX_COLUMNS
 from viscy_data.windows import PatchWindow
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["TripletDataset"]
 
 _logger = logging.getLogger(__name__)
+
+_DERIVED = ("fov_name", "fov_index", "global_track_id", "border_shift")
 
 
 class TripletDataset(PatchDataset):
@@ -186,8 +189,24 @@ def _concatenate(positions: Sequence[FovInfo], tables: Sequence[pd.DataFrame]) -
         # Plates may share FOV names; the number keeps their tracks apart.
         same_name = sum(other.name == fov.name for other in positions[:number])
         global_id = global_id + f"@{same_name}" if same_name else global_id
-        frames.append(table.assign(fov_name=fov.name, fov_index=number, global_track_id=global_id))
+        own = _beside(table, fov)
+        frames.append(own.assign(fov_name=fov.name, fov_index=number, global_track_id=global_id))
     return require("pandas", extra="triplet").concat(frames, ignore_index=True)
+
+
+def _beside(table: pd.DataFrame, fov: FovInfo) -> pd.DataFrame:
+    """Give columns that are called like those of the dataset, and say something else, a name of their own."""
+    clashing = [name for name in _DERIVED if name in table]
+    if "fov_name" in clashing and set(map(canonical_fov_name, table["fov_name"])) <= {fov.name}:
+        clashing.remove("fov_name")
+    if clashing:
+        renamed = {name: f"tracks_{name}" for name in clashing}
+        pairs = ", ".join(f"{old!r} (now {new!r})" for old, new in renamed.items())
+        warnings.warn(
+            f"FOV {fov.name}: columns of its tracks are called like those of the dataset: {pairs}", stacklevel=5
+        )
+        return table.rename(columns=renamed)
+    return table
 
 
 def _select_tracks(
