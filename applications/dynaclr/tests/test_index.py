@@ -445,6 +445,7 @@ def test_summary_counts(make_experiment, track_rows):
         "MultiExperimentIndex: 1 experiments, 12 total observations, 9 valid anchors",
         "  first: 12 observations, 9 anchors, conditions: control(12)",
         "    1 FOVs, 4 tracks, 2 lineages, 1 divisions, tau 1 to 2 frames",
+        "    a track has 3 frames in the median; 0 tracks miss 0 frames in between",
     ]
 
 
