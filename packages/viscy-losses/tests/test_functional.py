@@ -271,3 +271,9 @@ class TestImbalance:
 def test_every_name_of_the_package_is_a_function_or_a_type():
     for name in F.__all__:
         assert callable(getattr(F, name)) or name == "Relation"
+
+
+def test_a_negative_listed_twice_counts_twice():
+    pairs = torch.tensor([0]), torch.tensor([1])
+    relate = F.listed_relations(pairs, (torch.tensor([0, 0, 0]), torch.tensor([2, 2, 3])), 4)
+    assert relate(slice(0, 1)).negatives.tolist() == [[0, 0, 2, 1]]
