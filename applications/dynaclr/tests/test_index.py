@@ -5,7 +5,6 @@ import json
 import math
 import pickle
 import sys
-import types
 import warnings
 from pathlib import Path
 
@@ -462,32 +461,15 @@ def test_any_number_of_workers_gives_the_same_index(make_experiment, track_rows)
     pd.testing.assert_frame_equal(one.tracks, many.tracks)
 
 
-def test_a_dask_cluster_reads_the_tables(make_experiment, monkeypatch):
-    addresses = []
-
-    class Client:
-        def __init__(self, address):
-            addresses.append(address)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-        def map(self, function, tasks, pure):
-            send = pickle.loads(pickle.dumps(function))
-            return [pickle.loads(pickle.dumps(send(task))) for task in tasks]
-
-        def gather(self, futures):
-            return futures
-
-    module = types.ModuleType("dask.distributed")
-    module.Client = Client
-    monkeypatch.setitem(sys.modules, "dask.distributed", module)
-    config = make_experiment()
-    pd.testing.assert_frame_equal(build(config, dask_address="tcp://host:8786").tracks, build(config).tracks)
-    assert addresses == ["tcp://host:8786"]
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")  # of dask
+def test_the_workers_of_a_dask_cluster_read_the_tables(make_experiment, track_rows):
+    distributed = pytest.importorskip("distributed")
+    config = make_experiment(fovs={f"A/1/{fov}": track_rows({fov: range(fov + 2)}) for fov in range(6)})
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+    with distributed.LocalCluster(**options) as cluster:
+        read = build(config, dask_address=cluster.scheduler_address)
+    pd.testing.assert_frame_equal(read.tracks, build(config).tracks)
 
 
 def test_dask_that_is_not_installed_is_named_with_its_extra(make_experiment, monkeypatch):

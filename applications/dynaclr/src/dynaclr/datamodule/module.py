@@ -27,7 +27,7 @@ from viscy_data.batches.datamodule import BatchDataModule
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.checks import Option, is_count, is_names, is_number
 from viscy_data.distributed import World
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, raise_all
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_data.sampler import AnchorColumns, BatchPlan, FlexibleBatchSampler
 from viscy_data.windows import PatchWindow
@@ -268,6 +268,7 @@ class MultiExperimentDataModule(BatchDataModule):
         """Split the experiments, or every one of them."""
         split = ExperimentSplit.of(self.registry, self.val_experiments, type(self).__name__)
         index = self._make_index(self.registry, self.tau_range)
+        raise_all(index.misfits(self.window.read_size[1:]))  # also where nothing is augmented, and only less is read
         if self.val_split is not None:
             to_validate = self.val_split.rows(index, self.seed)
             train_index, val_index = index.part(~to_validate), index.part(to_validate)
