@@ -205,9 +205,8 @@ def test_a_changed_store_is_read_anew(tmp_path):
 
 
 @pytest.mark.parametrize("kind", MODULES)
-@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_plate_trains_and_validates_on_fovs_of_its_own(plate, tmp_path, kind, num_workers):
-    data, model = module(plate, tmp_path, kind, num_workers=num_workers, batch_size=4), Recorder()
+def test_a_plate_trains_and_validates_on_fovs_of_its_own(plate, tmp_path, kind):
+    data, model = module(plate, tmp_path, kind, batch_size=4), Recorder()
     make_trainer(max_epochs=1).fit(model, data)
     assert [len(batch) for batch in model.seen] == [4, 2]
     train, val = (torch.cat(seen) for seen in (model.seen, model.validated))
@@ -271,6 +270,20 @@ def test_patches_are_made_in_the_worker_and_samples_on_the_device_are_collated(p
     fov = data.train_dataset.place(5)[0]
     number = NAMES.index(data.train_dataset.fovs[fov].name)
     assert (origins(ready["source"][:1] + number).fov == number).all()
+
+
+@pytest.mark.slow
+def test_workers_share_kept_frames_and_give_the_same_batches(plate, tmp_path):
+    found = []
+    for num_workers in (2, 0):
+        data = module(plate, tmp_path, num_workers=num_workers, train_cpu_transforms=[Shift(["GFP"])])
+        data.setup("fit")
+        found.append(list(data.train_dataloader()))
+    assert len(found[0]) == len(found[1]) == 3
+    for shared, alone in zip(*found, strict=True):
+        assert torch.equal(shared["GFP"], alone["GFP"])
+        assert shared["rng_seed"] == alone["rng_seed"]
+    assert data.train_dataset.cache.n_made == 0  # the workers of the first have made them
 
 
 @pytest.mark.parametrize("killed_after", [2, 4])

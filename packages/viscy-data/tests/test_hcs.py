@@ -257,11 +257,23 @@ def test_masks_that_belong_to_no_one_fov_are_refused(plate, masks, tmp_path):
 # The data module
 
 
-@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_plate_trains_validates_is_tested_and_predicted(plate, masks, num_workers):
+@pytest.mark.slow
+def test_batches_are_the_same_for_any_number_of_workers(plate):
+    found = []
+    for num_workers in (0, 2):
+        data = module(plate, num_workers=num_workers, augmentations=[Shift(["Phase"]), crops()])
+        data.setup("fit")
+        found.append(list(data.train_dataloader()))
+    assert len(found[0]) == len(found[1]) == 8
+    for alone, shared in zip(*found, strict=True):
+        assert torch.equal(alone["source"], shared["source"])
+        assert [list(part) for part in alone["index"]] == [list(part) for part in shared["index"]]
+
+
+def test_a_plate_trains_validates_is_tested_and_predicted(plate, masks):
     model = Recorder()
     options = {"normalizations": [Normalize(CHANNELS)], "augmentations": [crops()], "ground_truth_masks": masks}
-    data = module(plate, num_workers=num_workers, **options)
+    data = module(plate, **options)
     trainer = make_trainer()
     trainer.fit(model, data)
     n_train = 2 * 2 * 4  # FOVs, frames, windows
@@ -306,12 +318,10 @@ def test_what_is_random_is_another_one_in_each_epoch_and_not_a_matter_of_batch_o
     assert all(alone[0][position] != alone[1][position] for position in alone[0])
 
 
-@pytest.mark.parametrize(("killed_after", "num_workers"), [(3, 0), (9, 0), pytest.param(3, 2, marks=pytest.mark.slow)])
-def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
-    plate, tmp_path, killed_after, num_workers
-):
+@pytest.mark.parametrize("killed_after", [3, 9])
+def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(plate, tmp_path, killed_after):
     def data():
-        return module(plate, num_workers=num_workers, augmentations=[Shift(["Phase"]), crops()], batch_size=4)
+        return module(plate, augmentations=[Shift(["Phase"]), crops()], batch_size=4)
 
     whole, killed, resumed = Recorder(), Recorder(), Recorder()
     make_trainer().fit(whole, data())

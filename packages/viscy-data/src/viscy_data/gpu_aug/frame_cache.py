@@ -42,8 +42,8 @@ def frame_folder(
     return cache_root(scratch_dir) / f"{Path(path).stem}-{made_of}"
 
 
-def frame_cache(folder: Path, fovs: Sequence[FovInfo], n_channels: int) -> VolumeFiles:
+def frame_cache(folder: Path, fovs: Sequence[FovInfo], n_channels: int, frame_step: int = 1) -> VolumeFiles:
     """Return the kept frames of a folder, for some FOVs; what is not there is made when it is asked for."""
-    n_frames = sum(fov.shape[0] for fov in fovs)
-    n_pixels = sum(fov.shape[0] * prod(fov.shape[2:]) for fov in fovs)
-    return VolumeFiles(folder, n_frames, n_pixels * n_channels * _FLOAT_BYTES)
+    n_frames = [len(range(0, fov.shape[0], frame_step)) for fov in fovs]
+    n_pixels = sum(n * prod(fov.shape[2:]) for n, fov in zip(n_frames, fovs, strict=True))
+    return VolumeFiles(folder, sum(n_frames), n_pixels * n_channels * _FLOAT_BYTES)

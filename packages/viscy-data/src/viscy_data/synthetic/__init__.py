@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "benchmark_tables": ["write_track_tables"],
         "demo": ["demo_experiments"],
         "population": ["TRACK_COLUMNS", "simulate_tracks"],
+        "public_layouts": ["LiveCellPaths", "write_ctmc", "write_livecell"],
         "rendering": ["render_fov"],
         "reporters": ["REPORTERS"],
         "specs": ["ExperimentSpec", "Nuisance"],
