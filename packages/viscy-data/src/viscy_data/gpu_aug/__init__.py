@@ -1,7 +1,12 @@
 """Volumes by channel, transformed in part where they are read and in part on the device, kept on a local disk."""
 
-from viscy_data.gpu_aug.datamodule import CachedOmeZarrDataModule
-from viscy_data.gpu_aug.dataset import CachedOmeZarrDataset
-from viscy_data.gpu_aug.transforms import GPUTransformDataModule
+import lazy_loader
 
-__all__ = ["CachedOmeZarrDataModule", "CachedOmeZarrDataset", "GPUTransformDataModule"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "datamodule": ["CachedOmeZarrDataModule"],
+        "dataset": ["CachedOmeZarrDataset"],
+        "transforms": ["GPUTransformDataModule"],
+    },
+)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, Randomizable
 from torch import Tensor
 
 from viscy_data.batches.samples import SampleDataset, draw_seed
@@ -19,6 +18,7 @@ from viscy_data.volume_files import VolumeFiles
 
 if TYPE_CHECKING:
     from iohub.ngff import Position
+    from monai.transforms import Compose
 
 __all__ = ["CachedOmeZarrDataset"]
 
@@ -108,7 +108,7 @@ class CachedOmeZarrDataset(SampleDataset):
         volume = self.stacks.read(fov, t)
         if self._preprocess is None:
             return volume
-        if isinstance(self._preprocess, Randomizable):
+        if hasattr(self._preprocess, "set_random_state"):
             self._preprocess.set_random_state(seed=draw_seed(self.seed, fov, t))
         statistics = self.stacks.statistics(fov, t)
         sample = self._preprocess(self._by_channel(volume) | ({"norm_meta": statistics} if statistics else {}))

@@ -3,7 +3,12 @@
 .. [1] Edlund et al., "LIVECell: a large-scale dataset for label-free live cell segmentation", Nature Methods, 2021.
 """
 
-from viscy_data.livecell.datamodule import LiveCellDataModule
-from viscy_data.livecell.datasets import LiveCellDataset, LiveCellTestDataset
+import lazy_loader
 
-__all__ = ["LiveCellDataModule", "LiveCellDataset", "LiveCellTestDataset"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "datamodule": ["LiveCellDataModule"],
+        "datasets": ["LiveCellDataset", "LiveCellTestDataset"],
+    },
+)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, MapTransform, Transform
 
 from viscy_data.batches.samples import SampleDataset
 from viscy_data.errors import MissingInputError, raise_all
 from viscy_data.livecell.annotations import detections, read_annotations
 from viscy_data.optional import require
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose, MapTransform, Transform
 
 __all__ = ["LiveCellDataset", "LiveCellTestDataset"]
 

@@ -1,13 +1,9 @@
-"""Predicted segmentations beside true ones, for tests.
-
-``SegmentationDataModule`` hands whole frames of two plates to a model's ``test_step``.
-"""
+"""Frames of predicted labels with those of true ones."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,18 +11,16 @@ from torch import ShortTensor
 
 from viscy_data.batches.samples import SampleDataset
 from viscy_data.batches.stacks import FovStacks
-from viscy_data.batches.stages import StagedDataModule
-from viscy_data.checks import Option
 from viscy_data.errors import InputError, raise_all
-from viscy_data.stores import FovInfo, describe_plate, read_plate
+from viscy_data.stores import FovInfo, describe_plate
 from viscy_data.typing import SegmentationSample
 
 if TYPE_CHECKING:
     from iohub.ngff import Plate
 
-__all__ = ["SegmentationDataModule", "SegmentationDataset"]
+__all__ = ["SLICE", "SegmentationDataset"]
 
-_SLICE = "a slice by its number, from 0 or, negative, from the end"
+SLICE = "a slice by its number, from 0 or, negative, from the end"
 
 
 class SegmentationDataset(SampleDataset):
@@ -123,57 +117,6 @@ class SegmentationDataset(SampleDataset):
         return labels[0] if isinstance(planes, int) else labels
 
 
-class SegmentationDataModule(StagedDataModule):
-    """Frames of predicted and of true labels, for :meth:`lightning.pytorch.Trainer.test`.
-
-    Batches hold ``pred`` and ``target`` (B, Y, X) int16, ``position_idx`` and ``time_idx`` (B,).
-
-    Parameters
-    ----------
-    pred_dataset, target_dataset : str or Path
-        HCS OME-Zarr stores with FOVs of the same names.
-    pred_channel, target_channel, pred_z_slice, target_z_slice
-        See :class:`SegmentationDataset`.
-    batch_size : int
-        Frames per batch of each rank; FOVs of different size need 1.
-    num_workers : int
-        Processes that read; 0 reads in a background thread.
-
-    Raises
-    ------
-    InputError
-        For options out of range; at set-up as :class:`SegmentationDataset`.
-    NotImplementedError
-        At set-up for another stage than ``test``.
-    """
-
-    stages = ("test",)
-
-    def __init__(
-        self,
-        pred_dataset: str | Path,
-        target_dataset: str | Path,
-        pred_channel: str,
-        target_channel: str,
-        pred_z_slice: int | slice,
-        target_z_slice: int | slice,
-        batch_size: int,
-        num_workers: int,
-    ) -> None:
-        slices = {"pred_z_slice": pred_z_slice, "target_z_slice": target_z_slice}
-        super().__init__(
-            batch_size=batch_size,
-            num_workers=num_workers,
-            options=[Option(name, z, isinstance(z, int | slice), _SLICE) for name, z in slices.items()],
-        )
-        self.pred_dataset, self.target_dataset = pred_dataset, target_dataset
-        self._choices = {"pred_channel": pred_channel, "target_channel": target_channel, **slices}
-
-    def testing_dataset(self) -> SegmentationDataset:
-        """Pair the frames of both plates."""
-        return SegmentationDataset(read_plate(self.pred_dataset), read_plate(self.target_dataset), **self._choices)
-
-
 def _differences(
     pairs: Sequence[tuple[FovInfo, FovInfo]], pred_z: int | slice, target_z: int | slice
 ) -> list[InputError]:
@@ -185,7 +128,7 @@ def _differences(
             try:
                 planes = range(fov.shape[2])[z]
             except IndexError:
-                problems.append(InputError(fov.where, found=f"{fov.shape[2]} slices, not slice {z}", expected=_SLICE))
+                problems.append(InputError(fov.where, found=f"{fov.shape[2]} slices, not slice {z}", expected=SLICE))
                 continue
             depth = 0 if isinstance(planes, int) else len(planes)
             if isinstance(planes, range) and (planes.step != 1 or not depth):
