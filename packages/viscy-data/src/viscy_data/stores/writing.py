@@ -89,20 +89,47 @@ class PlateWriter:
         scale : sequence of 5 floats, optional
             Size of one step along each axis, in seconds and micrometres.
         """
+        self.create(fov_name, array.shape, array.dtype, scale)[...] = array
+
+    def create(
+        self,
+        fov_name: str,
+        shape: Sequence[int],
+        dtype: np.dtype | str = "float32",
+        scale: Sequence[float] | None = None,
+    ) -> Any:
+        """Make one FOV of zeros, to be written to in parts.
+
+        Parameters
+        ----------
+        fov_name : str
+            ``row/column/fov``.
+        shape : sequence of int
+            (T, C, Z, Y, X).
+        dtype : numpy dtype, default "float32"
+        scale : sequence of 5 floats, optional
+            As for :meth:`write`.
+
+        Returns
+        -------
+        zarr.Array
+            Without a chunk on disk.
+        """
         if self._plate is None:
-            raise RuntimeError("PlateWriter.write is called inside the with block of the writer")
-        if array.ndim != 5 or array.shape[1] != len(self._channel_names):
+            raise RuntimeError("PlateWriter writes inside the with block of the writer")
+        if len(shape) != 5 or shape[1] != len(self._channel_names):
             raise ValueError(
-                f"{fov_name}: array of shape {array.shape}, expected TCZYX with {len(self._channel_names)} channels"
+                f"{fov_name}: array of shape {tuple(shape)}, expected TCZYX with {len(self._channel_names)} channels"
             )
         row, column, fov = canonical_fov_name(fov_name).split("/")
         position = self._plate.create_group(f"{row}/{column}/{fov}")
         self._describe(position, self._position_metadata(fov, [1.0] * 5 if scale is None else scale))
         options = {"dimension_names": list("TCZYX")} if self._version == "0.5" else {}
-        position.create_array(
+        array = position.create_array(
             self._array_key,
-            data=array,
-            chunks=self._chunks or (1, 1, *array.shape[2:]),
+            shape=tuple(shape),
+            dtype=dtype,
+            chunks=self._chunks or (1, 1, *shape[2:]),
             shards=self._shards,
             compressors=_compressor(self._version),
             chunk_key_encoding={"name": "default" if self._version == "0.5" else "v2", "separator": "/"},
@@ -110,6 +137,7 @@ class PlateWriter:
             **options,
         )
         self._fovs_of.setdefault(f"{row}/{column}", []).append(fov)
+        return array
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

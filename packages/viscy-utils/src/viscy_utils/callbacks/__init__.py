@@ -7,5 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checkpoint_visualization": ["CheckpointVisualization"],
         "embedding_writer": ["EmbeddingWriter"],
+        "prediction_writer": ["HCSPredictionWriter"],
     },
 )

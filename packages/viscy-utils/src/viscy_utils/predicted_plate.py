@@ -1,0 +1,183 @@
+"""A plate that grows while a model predicts its stacks: blended, resumable, shared by ranks.
+
+Windows of one stack overlap; what is written is the mean of all predictions of a slice. A stack is written when all of
+its windows have come. One that is divided between two ranks, or two runs, is kept in parts and put together in the end.
+
+>>> blend = StackBlend((1, 3, 1, 1))
+>>> blend.add(np.full((1, 2, 1, 1), 2.0), first=0)
+>>> blend.add(np.full((1, 2, 1, 1), 4.0), first=1)
+>>> blend.mean()[0, :, 0, 0].tolist()
+[2.0, 3.0, 4.0]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from viscy_data.errors import InputError
+from viscy_data.files import replacing
+from viscy_data.stores import FovInfo, PlateWriter
+
+__all__ = ["PredictedPlate", "StackBlend"]
+
+
+class StackBlend:
+    """The mean of overlapping windows.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (C, Z, Y, X) of the stack.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.sum, self.count = np.zeros(shape, np.float32), np.zeros(shape[:2], np.int64)
+        self.n_windows = 0
+
+    def add(self, window: np.ndarray, first: int, channels: slice = slice(None)) -> None:
+        """Add (C, Z, Y, X) pixels that begin at a slice."""
+        place = channels, slice(first, first + window.shape[1])
+        self.sum[place] += window
+        self.count[place] += 1
+
+    def mean(self) -> np.ndarray:
+        """Return the stack; float32, zero where nothing was added."""
+        return self.sum / np.maximum(self.count, 1)[:, :, None, None]
+
+
+class PredictedPlate:
+    """A plate in the making, in a folder beside its place until it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        Where the plate will be; until then ``<path>.parts`` holds it.
+    fovs : sequence of FovInfo
+        What is predicted. The plate gets their names, frames, slices, sizes and scales.
+    channel_names : sequence of str
+        Of the plate.
+    z_window_size : int
+        Slices of a window: a stack of Z slices has ``Z - z_window_size + 1``.
+    rank : int, default 0
+        This process; each one predicts a contiguous part of all windows.
+    """
+
+    def __init__(
+        self, path: Path, fovs: Sequence[FovInfo], channel_names: Sequence[str], z_window_size: int, rank: int = 0
+    ) -> None:
+        self.path, self.folder = Path(path), Path(path).with_name(f"{Path(path).name}.parts")
+        self.fovs, self.channel_names, self._rank = list(fovs), list(channel_names), rank
+        self._n_windows = [fov.shape[2] - z_window_size + 1 for fov in fovs]
+        self._stack: tuple[int, int, int] | None = None
+        self._blend = StackBlend((0, 0, 0, 0))
+
+    # One process of all
+
+    def create(self, manifest: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Make the plate of zeros, or keep what an interrupted run of the same kind has left.
+
+        Raises
+        ------
+        InputError
+            If it belongs to another model, other data or another number of ranks.
+        """
+        if overwrite:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        about = self.folder / "manifest.json"
+        if about.exists():
+            found = json.loads(about.read_text())
+            different = sorted(key for key in manifest if found.get(key) != manifest[key])
+            if different:
+                fix = "repeat the interrupted prediction as it was, or start over with overwrite: true"
+                kept = {"found": "another one in the interrupted prediction", "fix": fix}
+                raise InputError(str(self.folder), field=", ".join(different), expected="the same", **kept)
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with PlateWriter(self.folder / "plate.zarr", self.channel_names) as plate:
+            for fov in self.fovs:
+                shape = (fov.shape[0], len(self.channel_names), *fov.shape[2:])
+                plate.create(fov.name, shape, scale=fov.scale)
+        with replacing(about) as temporary:
+            temporary.write_text(json.dumps(dict(manifest)))
+
+    def complete(self, overwrite: bool = False) -> bool:
+        """Give the plate its name if all ranks have predicted all of their windows; tell whether they have."""
+        done = sum(int(path.read_text()) for path in self.folder.glob("done-*.txt"))
+        if done < sum(fov.shape[0] * n for fov, n in zip(self.fovs, self._n_windows, strict=True)):
+            return False
+        parts: dict[tuple[int, int], list[Path]] = {}
+        for path in sorted(self.folder.glob("stack-*.npz")):
+            fov, t, _ = map(int, path.stem.split("-")[1:])
+            parts.setdefault((fov, t), []).append(path)
+        for (fov, t), paths in parts.items():
+            blend = StackBlend(self._stack_shape(fov))
+            for path in paths:
+                with np.load(path) as stored:
+                    blend.sum += stored["sum"]
+                    blend.count += stored["count"]
+            self._array(fov)[t] = blend.mean()
+        with replacing(self.path, overwrite) as temporary:
+            os.rename(self.folder / "plate.zarr", temporary)
+        shutil.rmtree(self.folder)
+        return True
+
+    # Every process
+
+    def n_done(self) -> int:
+        """Count this rank's windows that are written, its first ones."""
+        path = self._done
+        return int(path.read_text()) if path.exists() else 0
+
+    def add(self, fov: int, t: int, z: int, windows: Sequence[tuple[np.ndarray, int, slice]]) -> None:
+        """Add what was made of a window; windows come in order.
+
+        Parameters
+        ----------
+        fov, t, z : int
+            Number of the FOV, frame and first slice of the window.
+        windows : sequence of (ndarray, int, slice)
+            Pixels (C, Z, Y, X), their first slice, and their channels in the plate.
+        """
+        if self._stack is None or self._stack[:2] != (fov, t):
+            self.flush()
+            self._stack, self._blend = (fov, t, z), StackBlend(self._stack_shape(fov))
+        for pixels, first, channels in windows:
+            self._blend.add(pixels, first, channels)
+        self._blend.n_windows += 1
+        if self._blend.n_windows == self._n_windows[fov]:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the stack at hand, or what there is of it, and count it as done."""
+        if self._stack is None:
+            return
+        (fov, t, z), blend = self._stack, self._blend
+        if blend.n_windows == self._n_windows[fov]:
+            self._array(fov)[t] = blend.mean()
+        else:
+            # By its first window, so that a run that died here writes the same file again.
+            with replacing(self.folder / f"stack-{fov}-{t}-{z}.npz", overwrite=True) as temporary:
+                np.savez(temporary, sum=blend.sum, count=blend.count)
+        done = self.n_done() + blend.n_windows
+        with replacing(self._done, overwrite=True) as temporary:
+            temporary.write_text(str(done))
+        self._stack = None
+
+    @property
+    def _done(self) -> Path:
+        return self.folder / f"done-{self._rank}.txt"
+
+    def _stack_shape(self, fov: int) -> tuple[int, int, int, int]:
+        return (len(self.channel_names), *self.fovs[fov].shape[2:])
+
+    def _array(self, fov: int) -> Any:
+        import zarr
+
+        return zarr.open_array(self.folder / "plate.zarr" / self.fovs[fov].name / "0", mode="r+")
