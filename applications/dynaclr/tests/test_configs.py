@@ -72,10 +72,10 @@ def _dynaclr(folder: Path, *args: str) -> None:
     ],
 )
 def test_example_trains_and_predicts(folder, fit, predict, patch, embeddings, experiments):
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)
     small = [*SMALL_MODEL, *SMALL_DATA, f"--data.init_args.{patch}=[48,48]"]
     _dynaclr(folder, "fit", "--config", fit, *SMALL_TRAINER, *small)
-    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert len(list(folder.glob("runs/*/checkpoints/best.ckpt"))) == 1
     _dynaclr(folder, "predict", "--config", fit, "--config", predict, *SMALL_TRAINER[:2], *small)
     table = anndata.read_zarr(folder / embeddings)
     assert table.X.shape[1] == 768

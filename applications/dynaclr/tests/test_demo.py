@@ -34,7 +34,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_demo_leaves_data_configs_embeddings_and_report(demo):
     for name in ("data/experiments.yml", "infection.csv", "fit.yml", "predict.yml", "untrained.yml"):
         assert (demo / name).is_file(), name
-    for name in ("checkpoints/last.ckpt", *(f"report/report.{kind}" for kind in ("png", "json", "csv", "md"))):
+    (training,) = (demo / "runs").iterdir()
+    for name in (
+        training / "checkpoints" / "best.ckpt",
+        *(f"report/report.{kind}" for kind in ("png", "json", "csv", "md")),
+    ):
         assert (demo / name).stat().st_size > 0, name
     rows = json.loads((demo / "report" / "report.json").read_text())
     assert [row["name"] for row in rows] == [

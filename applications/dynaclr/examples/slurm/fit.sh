@@ -11,15 +11,16 @@
 
 # Start in the folder of the configs: sbatch ../slurm/fit.sh multi_experiment_fit.yml
 # A pre-empted job writes a checkpoint on SIGUSR1, is put back into the queue by Lightning and goes on at the batch
-# where it stopped.
+# where it stopped, in the same run folder: runs/<name of the job>-<its number>.
 set -euo pipefail
 
 config=${1:?usage: sbatch fit.sh CONFIG}
+run=$SLURM_JOB_NAME-$SLURM_JOB_ID
 resume=()
-if [[ -e checkpoints/last.ckpt ]]; then
-    resume=(--ckpt_path checkpoints/last.ckpt)
+if [[ -e runs/$run/run.json ]]; then
+    resume=(--ckpt_path last)
 fi
 
-srun dynaclr fit --config "$config" "${resume[@]}" \
+srun dynaclr fit --config "$config" --run "$run" "${resume[@]}" \
     --trainer.accelerator gpu --trainer.strategy ddp \
     --trainer.devices "$SLURM_NTASKS_PER_NODE" --trainer.num_nodes "$SLURM_JOB_NUM_NODES"

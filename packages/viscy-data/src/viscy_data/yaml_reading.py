@@ -23,7 +23,7 @@ import yaml
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
 
-__all__ = ["DuplicateKeyError", "parse_yaml", "read_mapping", "read_yaml"]
+__all__ = ["DuplicateKeyError", "dump_yaml", "parse_yaml", "read_mapping", "read_yaml"]
 
 _INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$")
 _FLOAT = re.compile(
@@ -67,6 +67,21 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes whatever either dialect would take for something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
+def dump_yaml(value: Any) -> str:
+    """Write plain values as YAML that :func:`parse_yaml` and others read alike."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_yaml(text: str) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from datetime import datetime
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +27,7 @@ from viscy_utils.callbacks.embedding_writer import (
     read_embedding_dataset,
     write_embedding_dataset,
 )
+from viscy_utils.embeddings.origin import read_origin
 from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.embeddings.store import observation_table, parts_path_of
@@ -59,6 +63,13 @@ class CellsModule(LightningDataModule):
         self.save_hyperparameters()
         self.dataset, self.start = Cells(n), 0
 
+    def data_record(self):
+        return {
+            "class": "CellsModule",
+            "settings": dict(self.hparams),
+            "sources": {"predict/plate.zarr": self.dataset.n},
+        }
+
     def skip_predicted(self, n_samples):
         self.start = n_samples
 
@@ -80,12 +91,12 @@ class Encoder(LightningModule):
         return {"features": x.to(torch.bfloat16), "projections": x[:, :1], "index": batch["index"]}
 
 
-def predict(writer, data, model=None):
+def predict(writer, data, model=None, **options):
     trainer = Trainer(
         accelerator="cpu", devices=1, logger=False, callbacks=[writer], enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.predict(model or Encoder(), data, return_predictions=False)
+    trainer.predict(model or Encoder(), data, return_predictions=False, **options)
 
 
 def n_parts(path):
@@ -171,6 +182,22 @@ def test_parts_of_another_prediction_are_refused(tmp_path, data, model):
     assert_complete(path, 10)
 
 
+def test_parts_of_another_checkpoint_are_refused(tmp_path):
+    for name, scale in (("one", 1.0), ("two", 2.0)):
+        trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        trainer.strategy.connect(Encoder(scale=scale))
+        trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
+    path = tmp_path / "cells.zarr"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predict(EmbeddingWriter(path), CellsModule(), Encoder(fail_at=2), ckpt_path=tmp_path / "one.ckpt")
+    with pytest.raises(InputError, match=r"field model[\s\S]*overwrite: true"):
+        predict(EmbeddingWriter(path), CellsModule(), Encoder(), ckpt_path=tmp_path / "two.ckpt")
+    data = CellsModule()
+    predict(EmbeddingWriter(path), data, Encoder(), ckpt_path=tmp_path / "one.ckpt")
+    assert data.dataset.asked == [6, 7, 8, 9]
+    assert_complete(path, 10)
+
+
 def test_a_data_module_that_cannot_continue_says_so(tmp_path):
     class Plain(CellsModule):
         skip_predicted = None
@@ -180,6 +207,49 @@ def test_a_data_module_that_cannot_continue_says_so(tmp_path):
         predict(EmbeddingWriter(path), Plain(), Encoder(fail_at=1))
     with pytest.raises(InputError, match="start over with overwrite: true"):
         predict(EmbeddingWriter(path), Plain())
+
+
+def test_parts_of_data_that_nobody_knows_are_not_gone_on_with(tmp_path):
+    class Unknown(CellsModule):
+        data_record = None
+
+    path = tmp_path / "cells.zarr"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predict(EmbeddingWriter(path), Unknown(), Encoder(fail_at=1))
+    with pytest.raises(InputError, match="data_record"):
+        predict(EmbeddingWriter(path), Unknown())
+    predict(EmbeddingWriter(path, overwrite=True), Unknown())
+    assert_complete(path, 10)
+
+
+def test_embeddings_say_where_they_come_from(tmp_path):
+    path = tmp_path / "cells.zarr"
+    writer = EmbeddingWriter(path, pca_kwargs={"n_components": 1})
+    predict(writer, CellsModule())
+    origin = read_origin(path)
+    assert origin["data"] == CellsModule().data_record()
+    assert origin["options"] == {"pca_kwargs": {"n_components": 1}}
+    assert origin["versions"]["torch"] == version("torch")
+    assert set(origin["checkpoint"]) == {"path", "weights"}
+    assert datetime.fromisoformat(origin["date"]) <= datetime.now().astimezone()
+    assert writer.n_rows == 10
+
+
+def test_the_checkpoint_is_named_with_hash_and_step(tmp_path):
+    model = Encoder()
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    path = tmp_path / "cells.zarr"
+    predict(EmbeddingWriter(path), CellsModule(), model, ckpt_path=tmp_path / "last.ckpt")
+    checkpoint = read_origin(path)["checkpoint"]
+    digest = hashlib.blake2b((tmp_path / "last.ckpt").read_bytes(), digest_size=16).hexdigest()
+    assert checkpoint == {"path": str(tmp_path / "last.ckpt"), "blake2b": digest, "epoch": 0, "step": 0}
+
+
+def test_a_store_of_another_program_has_no_origin(tmp_path):
+    write_embedding_dataset(tmp_path / "cells.zarr", np.zeros((2, 3)), pd.DataFrame({"track_id": [1, 2]}))
+    assert read_origin(tmp_path / "cells.zarr") is None
 
 
 def test_existing_output_is_refused_before_anything_is_computed(tmp_path):
@@ -227,7 +297,7 @@ def test_predictions_without_features_are_named(tmp_path):
         def predict_step(self, batch, batch_idx):
             return {"embedding": batch["x"], "index": batch["index"]}
 
-    with pytest.raises(KeyError, match="'features' or 'latent', got"):
+    with pytest.raises(InputError, match=r"found +embedding, index\n.*'features' or 'latent'"):
         predict(EmbeddingWriter(tmp_path / "cells.zarr"), CellsModule(), Wrong())
 
 

@@ -6,19 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from viscy_data.errors import InputError, reading_input
 from viscy_utils.cli import SUBCOMMANDS, format_help, main
 from viscy_utils.cli.config_errors import parser_error
 from viscy_utils.cli.errors import report_errors
-from viscy_utils.cli.lightning_cli import ConfigSaver
 
 BORING = "lightning.pytorch.demos.boring_classes"
 
@@ -162,14 +159,13 @@ def test_a_misspelt_subcommand_gets_its_nearest_match(capsys):
 def test_a_run_with_a_valid_configuration(write):
     path = write()
     main(["fit", "-c", path])
-    assert yaml.safe_load(Path("config.yaml").read_text())["trainer"]["max_steps"] == 1
-    main(["fit", "-c", path])  # an earlier configuration in the same folder is kept
-    assert len(list(Path.cwd().glob("config*.yaml"))) == 2
+    main(["fit", "-c", path])
+    configs = list(Path.cwd().glob("runs/*/config.yaml"))
+    assert [yaml.safe_load(config.read_text())["trainer"]["max_steps"] for config in configs] == [1, 1]
 
 
 @boring
 @pytest.mark.parametrize("installed", [True, False])
-@pytest.mark.filterwarnings("ignore:Could not log computational graph")
 def test_logs_are_for_tensorboard_where_it_is_installed(write, installed, monkeypatch, caplog):
     if installed:
         pytest.importorskip("tensorboard")
@@ -180,32 +176,10 @@ def test_logs_are_for_tensorboard_where_it_is_installed(write, installed, monkey
     del config["trainer"]["logger"]
     Path("default.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "-c", "default.yaml"])
-    [folder] = Path("lightning_logs").iterdir()
+    [folder] = Path("runs").iterdir()
     assert len(list(folder.glob("events.*"))) == installed
     assert (folder / "metrics.csv").exists() != installed
     assert caplog.text.count("pip install 'viscy-utils[tensorboard]'") == (not installed)
-
-
-@pytest.mark.parametrize("is_global_zero", [True, False])
-def test_every_process_asks_for_the_log_folder_equally_often(tmp_path, is_global_zero):
-    """Asking is a broadcast: processes that ask more often than others wait for ever."""
-    (tmp_path / "config.yaml").touch()
-    asked = []
-
-    class SomeTrainer:
-        strategy = SimpleNamespace(broadcast=lambda value: value)
-
-        @property
-        def log_dir(self):
-            asked.append(1)
-            return str(tmp_path)
-
-    trainer = SomeTrainer()
-    trainer.is_global_zero = is_global_zero
-    parser = ArgumentParser()
-    ConfigSaver(parser, parser.get_defaults()).setup(trainer, None, "fit")
-    assert len(asked) == 2
-    assert len(list(tmp_path.iterdir())) == (2 if is_global_zero else 1)
 
 
 @pytest.mark.parametrize(

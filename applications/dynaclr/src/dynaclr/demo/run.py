@@ -43,7 +43,7 @@ def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: fl
     """Run the demo.
 
     Leaves in ``output_dir``: ``data/`` (stores, tracks, truth, ``experiments.yml``), ``infection.csv`` (labels), the
-    configs, ``checkpoints/``, ``logs/``, ``embeddings.zarr``, ``untrained.zarr`` and ``report/``.
+    configs, ``runs/`` (checkpoints and log), ``embeddings.zarr``, ``untrained.zarr`` and ``report/``.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import io
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,16 +19,17 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from viscy_data.optional import require
 from viscy_utils.evaluation.model_outputs import run_model
 from viscy_utils.evaluation.visualization import draw_outputs
+from viscy_utils.lightning_workarounds import WatchedSaves, prepare_batch, validating
 from viscy_utils.pictures.log_images import log_image
 from viscy_utils.pictures.training_samples import read_samples
 from viscy_utils.randomness import fixed_randomness, generators_of
+from viscy_utils.runs.checkpoints import RunCheckpoints
 
 __all__ = ["CheckpointVisualization"]
 
@@ -70,7 +71,7 @@ class CheckpointVisualization(Callback):
             raise ValueError(f"seed must be at least 0, found {seed}")
         self.num_samples, self.seed = num_samples, seed
         self._samples: Any = None
-        self._saves: _WatchedSaves | None = None
+        self._saves: WatchedSaves | None = None
         self._written: dict[str, tuple[int, int]] = {}
         self._picture: tuple[tuple[int, int], NDArray[np.uint8]] | None = None
 
@@ -80,7 +81,7 @@ class CheckpointVisualization(Callback):
             for module in ("matplotlib", "skimage"):
                 require(module, extra="plot", package="viscy-utils")
             self._stop()  # an interrupted run has no teardown
-            self._saves = _WatchedSaves(trainer, self._on_saved)
+            self._saves = WatchedSaves(trainer, self._on_saved)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the samples, before the loader begins to read in the background."""
@@ -124,39 +125,13 @@ class CheckpointVisualization(Callback):
     def _draw(self, trainer: Trainer) -> NDArray[np.uint8]:
         module = trainer.lightning_module
         generators = generators_of(trainer.datamodule, vars(module), beyond=_TRAINING)
-        with fixed_randomness(self.seed, module.device, generators), _validating(trainer):
-            batch = _prepare(trainer, copy.deepcopy(self._samples))  # transforms may work in place
+        with fixed_randomness(self.seed, module.device, generators), validating(trainer):
+            batch = prepare_batch(trainer, copy.deepcopy(self._samples))  # transforms may work in place
             with trainer.precision_plugin.forward_context():
                 outputs = run_model(module, [batch], module.device, self.num_samples, self.seed)
         figure = draw_outputs(outputs, f"epoch {trainer.current_epoch}, step {trainer.global_step}")
         figure.canvas.draw()
         return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-
-
-class _WatchedSaves:
-    """Calls back after each checkpoint that a trainer has saved, on all ranks.
-
-    Lightning has no hook for that: ``on_save_checkpoint`` comes before the file and before it is known where it goes,
-    and not at all when only weights are saved; callbacks that poll `ModelCheckpoint` miss what others save.
-    """
-
-    def __init__(self, trainer: Trainer, then: Callable[[Trainer, str], None]) -> None:
-        self._trainer, self._then = trainer, then
-        self._previous = vars(trainer).get("save_checkpoint")
-        self._save = trainer.save_checkpoint
-        trainer.save_checkpoint = self
-
-    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        self._save(filepath, *args, **kwargs)
-        if self._then is not None:
-            self._then(self._trainer, os.fspath(filepath))
-
-    def stop(self) -> None:
-        self._then = None
-        if vars(self._trainer).get("save_checkpoint") is self:
-            del self._trainer.save_checkpoint
-            if self._previous is not None:
-                self._trainer.save_checkpoint = self._previous
 
 
 def _check_whole_model(trainer: Trainer) -> None:
@@ -176,35 +151,17 @@ def _no_failure(consequence: str) -> Iterator[None]:
         warnings.warn(message, stacklevel=2)
 
 
-@contextmanager
-def _validating(trainer: Trainer) -> Iterator[None]:
-    """Let data modules believe that a validation batch comes: they augment those of the training."""
-    stage = trainer.state.stage
-    trainer.validating = True
-    try:
-        yield
-    finally:
-        trainer.state.stage = stage
-
-
-def _prepare(trainer: Trainer, batch: Any) -> Any:
-    """Bring a batch to the device as the loops of Lightning do."""
-    batch = trainer.precision_plugin.convert_input(batch)
-    hook, data = "on_before_batch_transfer", trainer.datamodule
-    owner = data if data is not None and is_overridden(hook, data) else trainer.lightning_module
-    return trainer.strategy.batch_to_device(owner.on_before_batch_transfer(batch, 0), dataloader_idx=0)
-
-
 def _picture_paths(trainer: Trainer, checkpoint: str) -> list[str]:
     """Say what the pictures of a checkpoint are called."""
-    savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    kinds = (ModelCheckpoint, RunCheckpoints)
+    savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, kinds)]
     # A metric with a slash in its name puts each checkpoint into a folder of its own: pictures are to stay together.
     roots = [str(saver.dirpath) for saver in savers if saver.dirpath]
     around = [root for root in roots if checkpoint.startswith(os.path.join(root, ""))]
     folder = max(around, key=len) if around else os.path.dirname(checkpoint)
     best = [saver for saver in savers if saver.monitor is not None and saver.best_model_path == checkpoint]
     names = ["reconstructions_best.png"] if best else []
-    if not best or any(saver.save_top_k != 1 for saver in best):
+    if not best or any(getattr(saver, "save_top_k", 1) != 1 for saver in best):
         names.append(f"reconstructions_epoch_{trainer.current_epoch}.png")
     return [os.path.join(folder, name) for name in names]
 

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
-from viscy_utils.embeddings.prediction_manifest import prediction_manifest
+from viscy_utils.embeddings.origin import ORIGIN, manifest_of, origin_as_uns, prediction_origin
 from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
 from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
 from viscy_utils.embeddings.reductions import add_reductions, require_reductions
@@ -29,6 +29,7 @@ from viscy_utils.embeddings.store import (
     observation_table,
     write_anndata,
 )
+from viscy_utils.lightning_workarounds import NoBatchTracking, before_loaders_of_prediction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +101,16 @@ class EmbeddingWriter(BasePredictionWriter):
     part_rows : int, default 4096
         Rows held in memory before they are written.
 
+    Attributes
+    ----------
+    n_rows : int
+        How many embeddings the first rank has put together.
+
+    Notes
+    -----
+    ``uns["origin"]`` says where the embeddings come from, see :func:`~viscy_utils.embeddings.origin.read_origin`:
+    checkpoint with its hash and step, configuration, versions, data with digests of their stores and tables, date.
+
     Raises
     ------
     ValueError
@@ -127,24 +138,28 @@ class EmbeddingWriter(BasePredictionWriter):
         if part_rows < 1:
             raise ValueError(f"part_rows must be positive, got {part_rows}")
         super().__init__("batch")
-        # Rows are numbered below; Lightning's own bookkeeping needs a batch sampler of its kind and warns without one.
-        self.interval = _Untracked()
+        self.interval = NoBatchTracking()  # rows are numbered below
         self.output_path = Path(output_path)
         self.write_interval, self.overwrite = write_interval, overwrite
         self.part_rows = 1 if write_interval == "batch" else part_rows
         self._reductions = {"pca": pca_kwargs, "umap": umap_kwargs, "phate": phate_kwargs}
+        self.n_rows = 0
         self._pending: list[Rows] = []
         self._n_written = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse existing output before anything is computed, and continue an interrupted prediction."""
-        if stage != "predict":
-            return
-        import_anndata()
-        require_reductions(self._reductions)
-        refuse_existing(self.output_path, self.overwrite, remedy=_REMEDY)
+        """Refuse existing output before anything is computed."""
+        if stage == "predict":
+            import_anndata()
+            require_reductions(self._reductions)
+            refuse_existing(self.output_path, self.overwrite, remedy=_REMEDY)
+            before_loaders_of_prediction(trainer, lambda: self._begin(trainer, pl_module))
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is predicted, and continue an interrupted prediction of the same."""
         self._parts = PredictionParts(self.output_path, trainer.global_rank)
-        manifest = prediction_manifest(trainer, pl_module)
+        self._origin = trainer.strategy.broadcast(self._describe(trainer, pl_module))
+        manifest = manifest_of(self._origin)
         if not self.overwrite:
             self._parts.check(manifest)
         trainer.strategy.barrier("every rank has checked the parts")
@@ -197,8 +212,8 @@ class EmbeddingWriter(BasePredictionWriter):
         self._flush()
         trainer.strategy.barrier("every rank has written its parts")
         if trainer.is_global_zero:
-            n_rows = self._parts.merge(self.overwrite)
-            _logger.info("wrote %d embeddings to %s", n_rows, self.output_path)
+            self.n_rows = self._parts.merge(self.overwrite, {ORIGIN: origin_as_uns(self._origin)})
+            _logger.info("wrote %d embeddings to %s", self.n_rows, self.output_path)
             add_reductions(self.output_path, self._reductions)
         trainer.strategy.barrier("the parts are merged")
 
@@ -212,16 +227,18 @@ class EmbeddingWriter(BasePredictionWriter):
             self.output_path, rows.features, rows.index, rows.projections, overwrite=self.overwrite, **kwargs
         )
 
+    def _describe(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
+        """Describe the prediction on the first rank, which reads the whole checkpoint for it."""
+        if not trainer.is_global_zero:
+            return None
+        return prediction_origin(trainer, pl_module, {f"{name}_kwargs": o for name, o in self._reductions.items() if o})
+
     def _flush(self) -> None:
         if self._pending:
             rows = Rows.concatenate(self._pending)
             self._pending = []
             self._parts.write(rows, self._n_written)
             self._n_written += len(rows)
-
-
-class _Untracked:
-    on_batch = on_epoch = False
 
 
 def _skip(trainer: Trainer, n_rows: int, path: Path) -> None:
@@ -255,9 +272,16 @@ def _read_prediction(prediction: Mapping[str, Any]) -> tuple[np.ndarray, np.ndar
     """Take features, projections and index columns out of one prediction."""
     import pandas as pd
 
-    key = next((key for key in ("features", "latent") if key in prediction), None)
-    if key is None or "index" not in prediction:
-        raise KeyError(f"a prediction needs 'index' and 'features' or 'latent', got {sorted(prediction)}")
+    keys = prediction if isinstance(prediction, Mapping) else ()
+    key = next((key for key in ("features", "latent") if key in keys), None)
+    if key is None or "index" not in keys:
+        found = ", ".join(map(str, prediction)) if isinstance(prediction, Mapping) else type(prediction).__name__
+        raise InputError(
+            "EmbeddingWriter: a prediction of the model",
+            found=found,
+            expected="a mapping with 'index', and 'features' or 'latent'",
+            fix="write the predictions of this model with a callback of another kind, in trainer.callbacks",
+        )
     features = _as_array(prediction[key])
     projections = prediction.get("projections")
     index = prediction["index"]

@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import yaml
-from jsonargparse import set_loader
+from jsonargparse import set_dumper, set_loader
 
 from viscy_data.errors import InputError
-from viscy_data.yaml_reading import parse_yaml, read_mapping
+from viscy_data.yaml_reading import dump_yaml, parse_yaml, read_mapping
 
 __all__ = ["PARSER_MODE", "config_paths", "dropped_keys", "read_configs", "refuse_dropped_keys"]
 
@@ -29,6 +29,7 @@ def _load(text: str) -> Any:
 
 
 set_loader(PARSER_MODE, _load, (yaml.YAMLError,))
+set_dumper(PARSER_MODE, dump_yaml)
 
 
 def config_paths(args: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ def report_errors(prog: str = "viscy") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as err:
-        sys.stderr.write(f"{prog}: interrupted\n")
+        sys.stderr.write(f"{prog}: interrupted{'; ' if str(err) else ''}{err}\n")
         raise SystemExit(130) from err
     except Exception as err:
         if os.environ.get("VISCY_DEBUG", "0") not in ("", "0"):

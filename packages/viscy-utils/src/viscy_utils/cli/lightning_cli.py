@@ -4,55 +4,67 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace, lazy_instance
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from viscy_data.errors import InputError, MissingInputError, reading_input
+from viscy_data.errors import InputError, reading_input
+from viscy_data.yaml_reading import dump_yaml
+from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
+from viscy_utils.cli.checkpoint_options import (
+    LIGHTNING_WORDS,
+    NOT_GIVEN,
+    Training,
+    checkpoint_to_use,
+    training_of,
+)
+from viscy_utils.cli.closing import Interrupted, after_fit, after_predict, how_to_go_on, say
 from viscy_utils.cli.config_errors import condensed, first_cause
 from viscy_utils.cli.config_files import PARSER_MODE, config_paths, read_configs, refuse_dropped_keys
 from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
+from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
+from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
+from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
+from viscy_utils.runs.folder import RECORD, RUNS, claim_folder
+from viscy_utils.runs.keeper import RunKeeper
 from viscy_utils.runs.trainer import VisCyTrainer
 
-__all__ = ["ConfigSaver", "VisCyCLI", "run"]
+__all__ = ["DataModuleCLI", "VisCyCLI", "run"]
 
 _logger = logging.getLogger(__name__)
 
 _LOGGERS = ("lightning", "viscy_data", "viscy_losses", "viscy_models", "viscy_transforms", "viscy_utils", "dynaclr")
 
 
-class ConfigSaver(SaveConfigCallback):
-    """Keep the configuration of a run beside its logs, without overwriting that of an earlier one."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose a free file name, then save as Lightning does."""
-        log_dir = trainer.log_dir  # broadcasts from the first process: all of them must ask
-        if trainer.is_global_zero and log_dir and Path(log_dir, self.config_filename).exists():
-            stem, suffix = os.path.splitext(self.config_filename)
-            self.config_filename = f"{stem}-{datetime.now():%Y%m%d-%H%M%S-%f}{suffix}"
-        super().setup(trainer, pl_module, stage)
-
-
 class VisCyCLI(LightningCLI):
     """Lightning's command line with the subcommands ``preprocess``, ``export``, ``precompute``, ``convert_to_anndata``.
 
     Takes the arguments of ``lightning.pytorch.cli.LightningCLI``, and ``only``, the one subcommand to build a parser
-    for, which is faster than a parser for each.
+    for, which is faster than a parser for each, and ``prog``, the name of the command in messages.
     """
 
-    def __init__(self, *args: Any, only: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, only: str | None = None, prog: str = "viscy", **kwargs: Any) -> None:
         if only is not None:
             skipped = self.subcommands()[only]
             self.subcommands = lambda: {only: skipped}
-        super().__init__(*args, **kwargs)
+        self.prog = prog
+        self.training, self.used_run = Training(), None
+        self.run_folder: Path | None = None
+        self._claimed: Path | None = None
+        self._checkpoint: dict[str, Any] = {}
+        self._differing: list[str] = []
+        try:
+            super().__init__(*args, **kwargs)
+        finally:
+            self._remove_unused_folder()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -60,14 +72,19 @@ class VisCyCLI(LightningCLI):
         known = LightningCLI.subcommands()
         return {name: known.get(name, {"model"}) for name in SUBCOMMANDS}
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Log to TensorBoard or else to CSV files, one folder per start, unless the configuration says otherwise."""
-        self._started = datetime.now().strftime("%Y%m%d-%H%M%S")
-        if find_spec("tensorboard") is None:
-            logger = lazy_instance(CSVLogger, save_dir="", version=self._started)
-        else:
-            logger = lazy_instance(TensorBoardLogger, save_dir="", version=self._started, log_graph=True)
-        parser.set_defaults({"trainer.logger": logger})
+    def setup_parser(self, *args: Any) -> None:
+        """Add the option ``run``, and ask for a checkpoint where weights are used."""
+        super().setup_parser(*args)
+        for name, parser in self._subcommand_parsers.items():
+            kind = SUBCOMMANDS[name].checkpoint
+            if kind == "begun with":
+                text = "Name of the folder in runs that is written, or a path; date and time by default."
+            else:
+                text = "The run whose checkpoint is used: its name, its folder, or latest."
+            if kind:
+                parser.add_argument("--run", type=str | None, default=None, help=text)
+            if kind == "used":
+                parser.set_defaults({"ckpt_path": NOT_GIVEN})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and say in one paragraph what is wrong.
@@ -83,33 +100,133 @@ class VisCyCLI(LightningCLI):
             self.config = parser.parse_args(args)
         refuse_dropped_keys(configs, self.config[self.config["subcommand"]].as_dict())
 
+    def before_instantiate_classes(self) -> None:
+        """Leave out a data module that the subcommand has no use for, such as that of a training for an export."""
+        if not SUBCOMMANDS[self.subcommand].needs_data:
+            self.config[self.subcommand].pop("data", None)
+
     def instantiate_classes(self) -> None:
         """Build model, data module and trainer; what their classes refuse is bad input."""
         with reading_input("building the classes of the configuration"), first_cause():
             super().instantiate_classes()
-        if isinstance(self.trainer.logger, CSVLogger) and self.trainer.logger.version == self._started:
-            _logger.warning("Logging to CSV files, without TensorBoard: pip install 'viscy-utils[tensorboard]'")
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse weights that do not fit before any data are read."""
+        if self._checkpoint and not is_overridden("configure_model", self.model, LightningModule):
+            if not is_overridden("on_load_checkpoint", self.model, LightningModule):
+                load_weights(self.model, self._checkpoint, self._ckpt_path(), self._differing)
+        self._checkpoint = {}  # it keeps the file open
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with what a run needs beside the configuration."""
+        settings = self._get(self.config_init, "trainer", default={})
+        callbacks = list(settings.get("callbacks") or [])
+        root = settings.get("default_root_dir") or "."
+        is_default_logger = settings.get("logger") in (None, True)
+        kwargs["logger"] = False if is_default_logger else settings.get("logger")
+        if self.subcommand == "fit" and not settings.get("fast_dev_run"):
+            self._begin_run(root)
+            kwargs["default_root_dir"] = str(self.run_folder)  # where Lightning saves when a cluster ends a job
+            if is_default_logger:
+                kwargs["logger"] = default_logger(self.run_folder)
+            can_save = settings.get("enable_checkpointing") is not False
+            callbacks += callbacks_of_run(callbacks, self.run_folder, self._resolved_config(), can_save)
+        elif self.subcommand == "predict" and not settings.get("fast_dev_run"):
+            writer = added_writer(callbacks, self.used_run, root)
+            if writer is not None:
+                say(f"no callback writes the predictions: they will be at {writer.output_path}")
+                callbacks.append(writer)
+        trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
+        trainer.resolved_config = self._resolved_config() if SUBCOMMANDS[self.subcommand].needs_model else ""
+        WholeCheckpointIO.install(trainer)
+        return trainer
+
+    def _begin_run(self, root: str) -> None:
+        """Find the folder; that of a new run is made by the first rank, which tells the others later."""
+        if self.training.goes_on is not None:
+            self.run_folder = self.training.goes_on.path
+        elif rank_zero_only.rank == 0:
+            self.run_folder = self._claimed = claim_folder(self.training.name, root)
+        else:
+            self.run_folder = Path(root, RUNS)
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Predict without collecting the predictions in memory: callbacks write them."""
         kwargs["return_predictions"] = kwargs.get("return_predictions") or False
         self.trainer.predict(model, **kwargs)
 
+    def after_fit(self) -> None:
+        """Say what is written."""
+        if self.run_folder is not None:
+            say(*after_fit(self.run_folder, self.prog))
+
+    def after_predict(self) -> None:
+        """Say what is written."""
+        writers = [callback for callback in self.trainer.callbacks if isinstance(callback, EmbeddingWriter)]
+        say(*after_predict(writers, self.prog))
+
     def _parse_ckpt_path(self) -> None:
-        """Compare the model of the checkpoint with that of the configuration, which is the one used.
+        """Find the checkpoint, and compare its settings with those of the configuration, which are the ones used.
 
         Lightning would put the hyperparameters of the checkpoint in place of those that the user wrote.
         """
-        config = self.config.get(self.config.get("subcommand", ""))
-        ckpt_path = config.get("ckpt_path") if config else None
-        if ckpt_path is None or str(ckpt_path) in ("last", "best", "hpc") or "://" in str(ckpt_path):
+        subcommand = self.config["subcommand"]
+        config, kind = self.config[subcommand], SUBCOMMANDS[subcommand].checkpoint
+        if not kind:
             return
-        hparams = _read_hparams(Path(str(ckpt_path)))
-        written = config.get("model")
-        differing = _differences(hparams, written.as_dict() if hasattr(written, "as_dict") else {})
-        if differing:
+        root = config["trainer"].get("default_root_dir") or "."
+        if kind == "begun with":
+            self.training = training_of(config["run"], config["ckpt_path"], root)
+            path = self.training.ckpt_path
+        else:
+            command = f"{self.prog} {subcommand}"
+            path, self.used_run = checkpoint_to_use(config["run"], config["ckpt_path"], root, command)
+        config["ckpt_path"] = path
+        if path is not None and path not in LIGHTNING_WORDS and "://" not in path:
+            self._checkpoint = read_checkpoint(path)
+            written = config.get("model")
+            self._differing = differing_settings(self._checkpoint, written.as_dict() if written else {})
+        if self._differing:
             _logger.warning("%s was trained with other settings; those of the configuration are used: %s",
-                            ckpt_path, "; ".join(differing))  # fmt: skip
+                            path, "; ".join(self._differing))  # fmt: skip
+        if kind == "used":
+            epoch, step = (self._checkpoint.get(key, "?") for key in ("epoch", "global_step"))
+            weights = f"weights of {path} (epoch {epoch}, step {step})"
+            say("random weights, as ckpt_path is null" if path is None else weights)
+
+    def _ckpt_path(self) -> str | None:
+        return self._get(self.config, "ckpt_path")
+
+    def _resolved_config(self) -> str:
+        """Write out the configuration, defaults included, as a command would read it again."""
+        config = {key: value for key, value in self.config_dump.items() if key != "config"}
+        if self.run_folder is not None:
+            config["run"] = str(self.run_folder)
+        if config.get("ckpt_path") is None:  # for a prediction, null would mean random weights
+            config.pop("ckpt_path", None)
+        return dump_yaml(config)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; after Ctrl-C, say how to go on."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException as err:
+            if self._was_interrupted(err):
+                raise Interrupted(how_to_go_on(self.trainer, self.run_folder, self.prog)) from err
+            raise
+        finally:
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, RunKeeper):
+                    callback.close()
+
+    def _was_interrupted(self, error: BaseException) -> bool:
+        """Tell Ctrl-C, which Lightning turns into an exit, and which may break a loader first, from other ends."""
+        stopping = any(getattr(callback, "is_stopping", False) for callback in self.trainer.callbacks)
+        return stopping or (isinstance(error, SystemExit) and self.trainer.interrupted)
+
+    def _remove_unused_folder(self) -> None:
+        if self._claimed is not None and not (self._claimed / RECORD).exists():
+            shutil.rmtree(self._claimed, ignore_errors=True)
 
 
 class DataModuleCLI(VisCyCLI):
@@ -126,6 +243,9 @@ class DataModuleCLI(VisCyCLI):
         parser, config = self._subcommand_parsers[self.subcommand], self.config[self.subcommand]
         with reading_input("building the data module"), first_cause():
             self.datamodule = parser.instantiate(Namespace(data=config["data"]))["data"]
+
+    def after_instantiate_classes(self) -> None:
+        """There is no model."""
 
     def _parse_ckpt_path(self) -> None:
         """No weights are used."""
@@ -161,18 +281,20 @@ def run(args: list[str], prog: str = "viscy", cli_class: type[VisCyCLI] = VisCyC
     options = {"exit_on_error": False, "parser_mode": PARSER_MODE}
     # Of subcommands alone: what else is named here would go to the parser above them.
     parsers = {key: {"prog": f"{prog} {key}", **options} for key in ([name] if name else SUBCOMMANDS)}
-    return cli_class(
-        model_class=LightningModule,
-        datamodule_class=LightningDataModule if subcommand.needs_data else None,
-        trainer_class=VisCyTrainer,
-        seed_everything_default=42,
-        subclass_mode_model=subcommand.needs_model,
-        subclass_mode_data=True,
-        save_config_callback=ConfigSaver,
-        parser_kwargs={"prog": prog, **options} | parsers,
-        args=args,
-        only=name,
-    )
+    with without_advertisements():
+        return cli_class(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule if subcommand.needs_data else None,
+            trainer_class=VisCyTrainer,
+            seed_everything_default=42,
+            subclass_mode_model=subcommand.needs_model,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            parser_kwargs={"prog": prog, **options} | parsers,
+            args=args,
+            only=name,
+            prog=prog,
+        )
 
 
 class _KnownKeys:
@@ -197,34 +319,3 @@ def _set_log_level(level: str) -> None:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(number)
-
-
-def _read_hparams(path: Path) -> dict[str, Any]:
-    """Read the hyperparameters of a checkpoint; plain types only."""
-    if not path.exists():
-        raise MissingInputError(
-            str(path), field="ckpt_path", found="no such file", fix="correct ckpt_path; null starts from scratch"
-        )
-    if path.is_dir():  # a sharded checkpoint: its strategy reads it
-        return {}
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as err:
-        raise InputError(
-            str(path),
-            field="ckpt_path",
-            found=str(err).splitlines()[0],
-            expected="a Lightning checkpoint that torch.load reads with weights_only=True",
-        ) from err
-    return dict(checkpoint.get("hyper_parameters") or {})
-
-
-def _differences(hparams: dict[str, Any], written: dict[str, Any]) -> list[str]:
-    """Say for each argument that both name with different values what they are."""
-    class_path = hparams.pop("_class_path", None)
-    hparams.pop("_instantiator", None)
-    arguments = written.get("init_args") or {}
-    rows = [(key, value, arguments[key]) for key, value in hparams.items() if key in arguments]
-    if class_path is not None:
-        rows.insert(0, ("class_path", class_path, written.get("class_path")))
-    return [f"{key} {old!r} -> {new!r}" for key, old, new in rows if old != new]

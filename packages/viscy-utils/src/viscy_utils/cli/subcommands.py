@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
 
@@ -24,6 +25,8 @@ class Subcommand:
         One line.
     needs_model, needs_data : bool, default False
         Whether its configuration has the block ``model`` or ``data``.
+    checkpoint : {"", "begun with", "used"}, default ""
+        What it does with a checkpoint: nothing, go on from one if asked to, or use its weights.
     runs : str, optional
         ``"module:name"`` of what runs: the trainer, whose method has the name of the subcommand, or a click command.
     """
@@ -31,6 +34,7 @@ class Subcommand:
     help: str
     needs_model: bool = False
     needs_data: bool = False
+    checkpoint: Literal["", "begun with", "used"] = ""
     runs: str = _TRAINER
 
     @property
@@ -40,12 +44,14 @@ class Subcommand:
 
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
-    "fit": Subcommand("train a model", needs_model=True, needs_data=True),
-    "validate": Subcommand("run one validation epoch", needs_model=True, needs_data=True),
-    "test": Subcommand("run one test epoch", needs_model=True, needs_data=True),
-    "predict": Subcommand("run a model over data and write its embeddings", needs_model=True, needs_data=True),
+    "fit": Subcommand("train a model", needs_model=True, needs_data=True, checkpoint="begun with"),
+    "validate": Subcommand("run one validation epoch", needs_model=True, needs_data=True, checkpoint="used"),
+    "test": Subcommand("run one test epoch", needs_model=True, needs_data=True, checkpoint="used"),
+    "predict": Subcommand(
+        "run a model over data and write its embeddings", needs_model=True, needs_data=True, checkpoint="used"
+    ),
     "preprocess": Subcommand("compute the normalisation statistics of a store"),
-    "export": Subcommand("write a model to ONNX", needs_model=True),
+    "export": Subcommand("write a model to ONNX", needs_model=True, checkpoint="used"),
     "precompute": Subcommand("write normalised channels as a stack of numpy arrays"),
     "convert_to_anndata": Subcommand("convert embeddings of the old xarray layout to AnnData"),
 }

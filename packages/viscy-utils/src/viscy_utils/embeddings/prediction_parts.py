@@ -92,10 +92,18 @@ class PredictionParts:
         Raises
         ------
         InputError
-            If they belong to another model, other data or another number of ranks.
+            If they belong to another model, other data or another number of ranks, or if nobody knows the data.
         """
         if not self.path.exists():
             return
+        if manifest.get("data") is None:
+            raise InputError(
+                str(self.path),
+                field="data",
+                found="parts of an interrupted prediction, and a data module that does not say what its data are",
+                expected="a data module with data_record",
+                fix="start over with overwrite: true",
+            )
         found = self._read_manifest()
         different = [key for key in manifest if found.get(key) != manifest[key]]
         if different:
@@ -142,7 +150,7 @@ class PredictionParts:
         name = f"{first:012d}-{first + len(rows):012d}.zarr"
         write_anndata(build_anndata(rows.features, obs, obsm), self._own / name)
 
-    def merge(self, overwrite: bool = False) -> int:
+    def merge(self, overwrite: bool = False, uns: Mapping[str, Any] | None = None) -> int:
         """Merge the parts of all ranks into the output, in the order of the dataset, and delete them.
 
         Features are copied in blocks: memory does not grow with their number; the table of observations is held.
@@ -151,6 +159,8 @@ class PredictionParts:
         ----------
         overwrite : bool, default False
             Replace an existing output.
+        uns : mapping, optional
+            What the output holds beside its rows.
 
         Returns
         -------
@@ -168,12 +178,12 @@ class PredictionParts:
         if not stores:
             raise InputError(str(self.path), found="no rows", fix="check what the prediction runs over")
         with replacing(self.output_path, overwrite) as temporary:
-            n_rows = _merge(stores, temporary)
+            n_rows = _merge(stores, temporary, uns or {})
         self.remove()
         return n_rows
 
 
-def _merge(stores: list[Path], target: Path) -> int:
+def _merge(stores: list[Path], target: Path, uns: Mapping[str, Any]) -> int:
     import pandas as pd
 
     groups = [zarr.open_group(store, mode="r") for store in stores]
@@ -184,7 +194,7 @@ def _merge(stores: list[Path], target: Path) -> int:
     starts = np.cumsum([0, *map(len, tables)])
     obs = observation_table(obs.iloc[order])
     keys = ["X", *(f"obsm/{key}" for key in groups[0]["obsm"].array_keys())]
-    write_anndata(import_anndata().AnnData(obs=obs, var=read_elem(groups[0]["var"])), target)
+    write_anndata(import_anndata().AnnData(obs=obs, var=read_elem(groups[0]["var"]), uns=dict(uns)), target)
     with edit_store(target) as group:
         for key in keys:
             sources = [part[key] for part in groups]

@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from viscy_data.errors import InputError, MissingInputError
+from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
 from viscy_data.optional import require
+from viscy_utils.runs.compatibility import load_weights, read_checkpoint
 
 __all__ = ["export_onnx"]
 
@@ -50,7 +51,7 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
         where = f"{type(model).__name__} needs a tensor example_input_array to be exported"
         raise InputError(where, found=type(model.example_input_array).__name__, expected="a tensor (B, C, Z, Y, X)")
     if ckpt_path is not None:
-        _load_weights(model, Path(ckpt_path))
+        load_weights(model, read_checkpoint(ckpt_path), ckpt_path)
     model = model.eval().cpu()
     # An example of batch one would make the exporter take one for a constant.
     example = model.example_input_array.cpu()
@@ -74,16 +75,3 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     with replacing(export_path) as temporary:
         program.save(str(temporary), external_data=False)  # weights in the file: a second one would not be renamed
     _logger.info("wrote %s", export_path)
-
-
-def _load_weights(model: LightningModule, ckpt_path: Path) -> None:
-    if not ckpt_path.is_file():
-        raise MissingInputError(str(ckpt_path), field="ckpt_path", found="no such file")
-    weights = torch.load(ckpt_path, weights_only=True, map_location="cpu").get("state_dict")
-    if weights is None:
-        raise InputError(str(ckpt_path), found="no state_dict", expected="a Lightning checkpoint")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as err:  # one line of its message for every parameter that does not fit
-        name = type(model).__name__
-        raise InputError(str(ckpt_path), found=str(err), expected=f"the weights of this {name}") from err

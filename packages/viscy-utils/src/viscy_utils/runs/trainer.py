@@ -18,7 +18,14 @@ class VisCyTrainer(Trainer):
     """Trainer with ``preprocess``, ``export``, ``precompute`` and ``convert_to_anndata``.
 
     Takes the arguments of ``lightning.pytorch.Trainer``.
+
+    Attributes
+    ----------
+    resolved_config : str
+        The configuration that it was built with, as YAML; empty outside of the command line.
     """
+
+    resolved_config: str = ""
 
     def preprocess(
         self,
@@ -66,7 +73,11 @@ class VisCyTrainer(Trainer):
         )
 
     def export(
-        self, model: LightningModule, export_path: Path, ckpt_path: Path, format: Literal["onnx", "ONNX"] = "onnx"
+        self,
+        model: LightningModule,
+        export_path: Path,
+        ckpt_path: Path | None = None,
+        format: Literal["onnx", "ONNX"] = "onnx",
     ) -> None:
         """Write a model to ONNX.
 
@@ -76,8 +87,8 @@ class VisCyTrainer(Trainer):
             With ``example_input_array``; its ``forward`` is exported.
         export_path : Path
             The file to write.
-        ckpt_path : Path
-            Checkpoint whose weights are used.
+        ckpt_path : Path, optional
+            Checkpoint whose weights are used; those that the model has by default.
         format : {"onnx"}, default "onnx"
             The only one.
         """

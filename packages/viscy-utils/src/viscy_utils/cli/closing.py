@@ -1,0 +1,69 @@
+"""The last words of a command: what it has written, and what to do next; and how an interrupted one goes on."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
+from viscy_utils.runs.folder import CONFIG, Run, read_run
+
+__all__ = ["Interrupted", "after_fit", "after_predict", "how_to_go_on", "say"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what can be done about it."""
+
+
+@rank_zero_only
+def say(*lines: str) -> None:
+    """Print lines, once, unless the log level asks for warnings only."""
+    if logging.getLogger("viscy_utils").isEnabledFor(logging.INFO):
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+
+
+def after_fit(folder: Path, prog: str) -> list[str]:
+    """Say what a training has left in its folder."""
+    run = read_run(folder)
+    kept = run.record.get("checkpoints", {})
+    names = [name for kind in ("best", "last", "other") for name in kept.get(kind, []) if (folder / name).exists()]
+    lines = [f"wrote {folder}: {', '.join([CONFIG, *names])}"]
+    return [*lines, f"next: {prog} predict --config {config_of(run)}"] if names else lines
+
+
+def after_predict(writers: list[EmbeddingWriter], prog: str) -> list[str]:
+    """Say where embeddings are."""
+    lines = [f"wrote {writer.output_path}: {writer.n_rows} embeddings" for writer in writers]
+    if writers and prog == "dynaclr":
+        lines.append(f"next: {prog} evaluate --embeddings {writers[0].output_path} --output-dir report")
+    return lines
+
+
+def how_to_go_on(trainer: Any, folder: Path | None, prog: str) -> str:
+    """Say what an interrupted command has kept, and the command that goes on from there."""
+    writers = [callback for callback in trainer.callbacks if isinstance(callback, EmbeddingWriter)]
+    if trainer.state.fn == "predict" and writers:
+        return f"what is predicted is kept; the same command goes on: {shlex.join([prog, *sys.argv[1:]])}"
+    if folder is None or trainer.state.fn != "fit":
+        return ""
+    saved = [callback.last_model_path for callback in trainer.checkpoint_callbacks]
+    newest = max((Path(path) for path in saved if path and Path(path).exists()), key=_modified, default=None)
+    if newest is None:
+        return "nothing was saved yet"
+    command = f"{prog} fit --config {config_of(read_run(folder))} --ckpt_path {newest}"
+    return f"saved after step {trainer.global_step}. Go on with: {command}"
+
+
+def config_of(run: Run) -> Path:
+    """Return the newest configuration of a run."""
+    return run.path / run.record.get("config", CONFIG)
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns

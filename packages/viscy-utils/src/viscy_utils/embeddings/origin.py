@@ -1,0 +1,140 @@
+"""What embeddings come from: written beside them, and compared before an interrupted prediction goes on.
+
+>>> read_origin("embeddings.zarr")["checkpoint"]["path"]  # doctest: +SKIP
+'runs/20240502-101500/checkpoints/best.ckpt'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import zarr
+from lightning.pytorch import LightningModule, Trainer
+
+from viscy_utils.runs.versions import package_versions
+
+__all__ = ["ORIGIN", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
+
+ORIGIN = "origin"
+"""Key of ``uns`` with the origin of the embeddings."""
+
+_SCHEMA = 1
+_AS_JSON = ("data", "options")  # their keys may be paths, which no zarr group may be called
+_BLOCK_BYTES = 2**22
+
+
+def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a prediction.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        While it predicts.
+    pl_module : LightningModule
+        Its weights count where there is no checkpoint.
+    options : mapping
+        Plain values that decide what is written.
+
+    Returns
+    -------
+    dict
+        Plain values: ``schema``, ``date``, ``command``, ``config`` (YAML; empty outside of the command line),
+        ``checkpoint`` (``path``, ``blake2b``, ``epoch``, ``step``; or ``weights``, a digest, where no file was used),
+        ``model`` (class), ``versions``, ``data`` (``data_record()`` of the data module; None if it has none),
+        ``options``, ``world_size``.
+    """
+    describe = getattr(getattr(trainer, "datamodule", None), "data_record", None)
+    return {
+        "schema": _SCHEMA,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "config": getattr(trainer, "resolved_config", ""),
+        "checkpoint": _checkpoint_of(trainer, pl_module),
+        "model": f"{type(pl_module).__module__}.{type(pl_module).__qualname__}",
+        "versions": package_versions(),
+        "data": None if describe is None else describe(),
+        "options": dict(options),
+        "world_size": trainer.world_size,
+    }
+
+
+def manifest_of(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Take from an origin what decides the rows: only a prediction of the same manifest goes on.
+
+    Returns
+    -------
+    dict
+        ``schema``, ``model`` (class and digest of the weights), ``data`` (digest; None if nothing is known of the
+        data) and ``world_size``.
+    """
+    checkpoint, data = origin["checkpoint"], origin["data"]
+    weights = checkpoint.get("blake2b") or checkpoint.get("weights")
+    text = json.dumps(data, sort_keys=True)
+    return {
+        "schema": _SCHEMA,
+        "model": f"{origin['model']}, weights {weights}",
+        "data": None if data is None else hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        "world_size": origin["world_size"],
+    }
+
+
+def origin_as_uns(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring an origin into the form that AnnData stores: texts, numbers and mappings."""
+    return {key: json.dumps(value) if key in _AS_JSON else value for key, value in origin.items()}
+
+
+def read_origin(path: str | Path) -> dict[str, Any] | None:
+    """Read the origin of stored embeddings.
+
+    Parameters
+    ----------
+    path : str or Path
+        AnnData zarr store.
+
+    Returns
+    -------
+    dict or None
+        As from :func:`prediction_origin`; None for embeddings that do not say where they come from.
+    """
+    from viscy_utils.embeddings.store import import_anndata
+
+    uns = zarr.open_group(path, mode="r", use_consolidated=False).get("uns")
+    if uns is None or ORIGIN not in uns:
+        return None
+    stored = import_anndata().io.read_elem(uns[ORIGIN])
+    return {key: json.loads(value) if key in _AS_JSON else value for key, value in stored.items()}
+
+
+def _checkpoint_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
+    if path is None or not path.is_file():
+        return {"path": str(path or ""), "weights": _weights_digest(pl_module)}
+    content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    place = {"epoch": content.get("epoch"), "step": content.get("global_step")}
+    digest = {"path": str(path.resolve()), "blake2b": _file_digest(path)}
+    return digest | {key: int(value) for key, value in place.items() if value is not None}
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _weights_digest(module: torch.nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,167 @@
+"""What Lightning does otherwise than is needed here, each with what is done about it.
+
+Each piece relies on some behaviour of Lightning that is not its documented interface; a test states that behaviour, so
+that a release which changes it is noticed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from viscy_data.files import replacing
+
+__all__ = [
+    "NoBatchTracking",
+    "WatchedSaves",
+    "WholeCheckpointIO",
+    "before_loaders_of_prediction",
+    "prepare_batch",
+    "save_on_one_rank",
+    "validating",
+    "without_advertisements",
+]
+
+_MESSAGES = "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"
+_UNHELPFUL = (
+    r".*callbacks used to create the checkpoint need to be provided.*",  # of a prediction with a checkpoint of fit
+    r".*does not have many workers.*",  # batches are read in a background thread
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*LightningCLI's args parameter is intended to run from within Python.*",
+    r".*Could not find any nodes of type.*",
+)
+
+
+class WatchedSaves:
+    """Calls back after each checkpoint that a trainer has saved, on all ranks.
+
+    Lightning has no hook for that: ``on_save_checkpoint`` comes before the file and before it is known where it goes,
+    and not at all when only weights are saved; callbacks that poll `ModelCheckpoint` miss what others save.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    then : callable
+        Called with the trainer and the path.
+    """
+
+    def __init__(self, trainer: Trainer, then: Callable[[Trainer, str], None]) -> None:
+        self._trainer, self._then = trainer, then
+        self._previous = vars(trainer).get("save_checkpoint")
+        self._save = trainer.save_checkpoint
+        trainer.save_checkpoint = self
+
+    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Save as the trainer does, then call back."""
+        self._save(filepath, *args, **kwargs)
+        if self._then is not None:
+            self._then(self._trainer, os.fspath(filepath))
+
+    def stop(self) -> None:
+        """Call back no more."""
+        self._then = None
+        if vars(self._trainer).get("save_checkpoint") is self:
+            del self._trainer.save_checkpoint
+            if self._previous is not None:
+                self._trainer.save_checkpoint = self._previous
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning writes its files through the temporary folder of the system: from another disk they are copied into place,
+    and a run killed meanwhile leaves half of one; and it holds a second copy of them in memory.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the file whole or not at all; what is behind a URL as Lightning does."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing(path, overwrite=True) as temporary:
+            torch.save(checkpoint, temporary)
+
+    @classmethod
+    def install(cls, trainer: Trainer) -> None:
+        """Let a trainer save that way, unless its settings or its strategy bring a way of their own."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = cls()
+
+
+class NoBatchTracking:
+    """In place of a prediction writer's ``interval``: Lightning's own bookkeeping warns without a sampler it knows."""
+
+    on_batch = on_epoch = False
+
+
+def before_loaders_of_prediction(trainer: Trainer, then: Callable[[], None]) -> None:
+    """Call back once, when the weights of a prediction are loaded and its loaders are not yet made.
+
+    Lightning has no hook there: set-up comes before the weights, and ``on_predict_start`` when loaders already read.
+    """
+    loop = trainer.predict_loop
+    make_loaders = loop.setup_data
+
+    def setup_data() -> None:
+        vars(loop).pop("setup_data", None)
+        then()
+        make_loaders()
+
+    loop.setup_data = setup_data
+
+
+def save_on_one_rank(trainer: Trainer, path: str | os.PathLike) -> None:
+    """Save a checkpoint without waiting for the other ranks, which may be gone after Ctrl-C."""
+    if trainer.world_size == 1:
+        trainer.save_checkpoint(path)
+    elif trainer.is_global_zero:
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), path)
+
+
+@contextmanager
+def validating(trainer: Trainer) -> Iterator[None]:
+    """Let data modules believe that a validation batch comes: they augment those of the training."""
+    stage = trainer.state.stage
+    trainer.validating = True
+    try:
+        yield
+    finally:
+        trainer.state.stage = stage
+
+
+def prepare_batch(trainer: Trainer, batch: Any) -> Any:
+    """Bring a batch to the device as the loops of Lightning do."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    hook, data = "on_before_batch_transfer", trainer.datamodule
+    owner = data if data is not None and is_overridden(hook, data) else trainer.lightning_module
+    return trainer.strategy.batch_to_device(owner.on_before_batch_transfer(batch, 0), dataloader_idx=0)
+
+
+@contextmanager
+def without_advertisements() -> Iterator[None]:
+    """Keep away tips for products, and warnings about what is meant to be so."""
+    loggers = [logging.getLogger(name) for name in _MESSAGES]
+    for logger in loggers:
+        logger.addFilter(_is_no_tip)
+    try:
+        with warnings.catch_warnings():
+            for message in _UNHELPFUL:
+                warnings.filterwarnings("ignore", message=message)
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_no_tip)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()

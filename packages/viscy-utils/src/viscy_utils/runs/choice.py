@@ -1,0 +1,95 @@
+"""Which checkpoint of a run is meant: said when there is one answer, refused when there are several."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+from viscy_data.errors import InputError
+from viscy_utils.runs.folder import CHECKPOINTS, Run
+
+__all__ = ["checkpoint_of", "refuse_older_twin"]
+
+_PREFERRED = ("best", "last")
+
+
+def checkpoint_of(run: Run, which: str | None = None) -> Path:
+    """Choose a checkpoint of a run.
+
+    Parameters
+    ----------
+    run : Run
+    which : {"best", "last", "newest"}, optional
+        By default the best one; the last one where nothing says which is best.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        If there is none, or more than one that could be meant.
+    """
+    files = {kind: [path for path in paths if path.exists()] for kind, paths in _files_of(run).items()}
+    everything = [path for paths in files.values() for path in paths]
+    if which == "newest" and everything:
+        return max(everything, key=lambda path: path.stat().st_mtime_ns)
+    for kind in [which] if which else _PREFERRED:
+        named = files.get(kind, [])
+        if len(named) == 1:
+            return named[0]
+        if named:
+            raise _ambiguous(run, named)
+    if which is None and len(everything) == 1:
+        return everything[0]
+    if which is None and everything:
+        raise _ambiguous(run, everything)
+    found = f"no {which} checkpoint" if which in _PREFERRED else "no checkpoint"
+    raise InputError(str(run.path), field="run", found=found, fix="name another run, or a file with --ckpt_path")
+
+
+def refuse_older_twin(path: Path) -> None:
+    """Refuse ``last.ckpt`` where ``last-v1.ckpt`` beside it is newer, so that it is not clear which run is meant.
+
+    Raises
+    ------
+    InputError
+    """
+    stem = re.escape(path.stem)
+    twins = [twin for twin in path.parent.glob(f"*{path.suffix}") if re.fullmatch(rf"{stem}-v\d+", twin.stem)]
+    newer = [twin for twin in twins if twin.stat().st_mtime > path.stat().st_mtime]
+    if newer:
+        newest = max(newer, key=lambda twin: twin.stat().st_mtime)
+        raise InputError(
+            str(path),
+            field="ckpt_path",
+            found=f"{newest.name} beside it, which is newer ({_time_of(newest)}; {path.name}: {_time_of(path)})",
+            expected="one checkpoint of that name, as several runs have written into this folder",
+            fix=f"name the one you mean, such as {newest}, or move the other out of the folder",
+        )
+
+
+def _files_of(run: Run) -> dict[str, list[Path]]:
+    """List checkpoints by what they are: as recorded, or by their names."""
+    recorded = run.record.get("checkpoints")
+    if recorded:
+        files = {kind: [run.path / path for path in paths] for kind, paths in recorded.items()}
+        return files | {"cluster": sorted(run.path.glob("hpc_ckpt_*.ckpt"))}  # of a job that was to end
+    found = sorted({*run.path.glob("*.ckpt"), *run.path.glob(f"{CHECKPOINTS}/*.ckpt")})
+    files: dict[str, list[Path]] = {}
+    for path in found:
+        kind = next((kind for kind in _PREFERRED if re.fullmatch(rf"{kind}(-v\d+)?", path.stem)), "other")
+        files.setdefault(kind, []).append(path)
+    return files
+
+
+def _ambiguous(run: Run, paths: list[Path]) -> InputError:
+    listed = "; ".join(f"{path} ({_time_of(path)})" for path in paths[:6])
+    found = f"{len(paths)} checkpoints: {listed}"
+    return InputError(str(run.path), field="run", found=found, expected="one", fix="name the file with --ckpt_path")
+
+
+def _time_of(path: Path) -> str:
+    return f"{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M:%S}"

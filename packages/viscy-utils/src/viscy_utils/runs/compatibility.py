@@ -1,0 +1,135 @@
+"""Whether a checkpoint fits a model, said in a few words before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from viscy_data.errors import InputError
+from viscy_data.files import missing_path
+
+__all__ = ["differing_settings", "load_weights", "read_checkpoint"]
+
+_MISSING = object()
+_MOST_LISTED = 8
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint; plain types and tensors only, which stay on disk until they are used.
+
+    Returns
+    -------
+    dict
+        Empty for a folder: a sharded checkpoint, which its strategy reads.
+
+    Raises
+    ------
+    InputError
+        If there is none, or the file is no checkpoint.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise missing_path(path, field="ckpt_path", fix="correct ckpt_path; null starts from random weights")
+    if path.is_dir():
+        return {}
+    expected = "a Lightning checkpoint that torch.load reads with weights_only=True"
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as err:
+        found = f"a file that torch cannot read ({type(err).__name__})"
+        raise InputError(str(path), field="ckpt_path", found=found, expected=expected) from err
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise InputError(str(path), field="ckpt_path", found="no state_dict", expected=expected)
+    return checkpoint
+
+
+def differing_settings(checkpoint: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
+    """Compare the settings that a checkpoint was trained with to those of a configuration.
+
+    Parameters
+    ----------
+    checkpoint : mapping
+        With the entry ``hyper_parameters``, as Lightning's command line saves them.
+    written : mapping
+        The block ``model``: ``class_path`` and ``init_args``.
+
+    Returns
+    -------
+    list of str
+        One entry, such as ``encoder.backbone 'resnet50' -> 'convnext_tiny'``, for each setting that both name.
+    """
+    saved = {key: value for key, value in (checkpoint.get("hyper_parameters") or {}).items() if key != "_instantiator"}
+    if "_class_path" in saved:
+        saved["class_path"] = saved.pop("_class_path")
+    now = {**(written.get("init_args") or {}), "class_path": written.get("class_path")}
+    return list(_differences(saved, now))
+
+
+def load_weights(
+    model: torch.nn.Module, checkpoint: Mapping[str, Any], path: str | Path, differing: Sequence[str] = ()
+) -> None:
+    """Fill a model with the weights of a checkpoint.
+
+    Parameters
+    ----------
+    model : Module
+    checkpoint : mapping
+        As from :func:`read_checkpoint`.
+    path : str or Path
+        Named in the message.
+    differing : sequence of str, optional
+        As from :func:`differing_settings`: the likely reason where weights do not fit.
+
+    Raises
+    ------
+    InputError
+        If they do not fit.
+    """
+    try:
+        model.load_state_dict(checkpoint["state_dict"], strict=getattr(model, "strict_loading", True))
+    except RuntimeError as err:  # one line of its message for every parameter that does not fit
+        raise InputError(
+            str(path),
+            field="ckpt_path",
+            found=f"weights of another {type(model).__name__}: {_misfits(model, checkpoint['state_dict'])}",
+            expected=f"the model of the configuration; settings that differ: {_listed(differing)}",
+            fix="take the settings of the checkpoint, left of the arrows, or another checkpoint",
+        ) from err
+
+
+def _misfits(model: torch.nn.Module, weights: Mapping[str, Any]) -> str:
+    """Count the parameters that do not fit, with an example of each kind."""
+    saved = {name: tuple(value.shape) for name, value in weights.items() if hasattr(value, "shape")}
+    now = {name: tuple(value.shape) for name, value in model.state_dict().items() if hasattr(value, "shape")}
+    sizes = [f"{name} {saved[name]} instead of {now[name]}" for name in now if saved.get(name, now[name]) != now[name]]
+    kinds = {
+        "size mismatch of": sizes,
+        "without": sorted(now.keys() - saved.keys()),
+        "too many by": sorted(saved.keys() - now.keys()),
+    }
+    return "; ".join(f"{kind} {len(names)}, such as {names[0]}" for kind, names in kinds.items() if names)
+
+
+def _differences(saved: Any, now: Any, at: str = "") -> Iterator[str]:
+    """Walk down both to the values that differ; ``init_args`` is left out of the names."""
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        for key in saved:
+            other = now.get(key, _MISSING)
+            if other is not _MISSING:
+                name = at if key == "init_args" else f"{at}.{key}" if at else str(key)
+                yield from _differences(saved[key], other, name)
+    elif _plain(saved) != _plain(now):
+        yield f"{at} {saved!r} -> {now!r}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
+
+
+def _listed(differing: Sequence[str]) -> str:
+    cut = [text if len(text) <= 80 else text[:77] + "..." for text in differing[:_MOST_LISTED]]
+    more = [f"and {len(differing) - _MOST_LISTED} more"] if len(differing) > _MOST_LISTED else []
+    return "; ".join(cut + more) or "none that the checkpoint names"

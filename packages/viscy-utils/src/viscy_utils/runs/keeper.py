@@ -1,0 +1,110 @@
+"""Keeps the record of a run while it trains: configuration, versions, data, log, checkpoints, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from viscy_data.files import replacing
+from viscy_utils.lightning_workarounds import WatchedSaves
+from viscy_utils.runs.folder import CONFIG, read_run, update_record
+from viscy_utils.runs.versions import package_versions
+
+__all__ = ["RunKeeper"]
+
+_LOG = "train.log"
+
+
+class RunKeeper(Callback):
+    """Write what belongs to a run into its folder; the first rank does.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Claimed for this run, or that of the run that goes on.
+    config : str
+        The resolved configuration, as YAML.
+    """
+
+    def __init__(self, folder: str | Path, config: str) -> None:
+        self.folder, self.config = Path(folder), config
+        self._saves: WatchedSaves | None = None
+        self._log: logging.Handler | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin the record, once the data are set up."""
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        begun = read_run(self.folder).record
+        now = _now()
+        name = f"{Path(CONFIG).stem}-{now.replace(':', '')}.yaml" if begun else CONFIG  # a run that goes on keeps both
+        with replacing(self.folder / name) as temporary:
+            temporary.write_text(self.config, encoding="utf-8")
+        describe = getattr(trainer.datamodule, "data_record", None)
+        update_record(
+            self.folder,
+            started=begun.get("started", now),
+            continued=[*begun.get("continued", []), *([now] if begun else [])],
+            ended=None,
+            status="running",
+            command=shlex.join(sys.argv),
+            folder_of_command=str(Path.cwd()),
+            config=name,
+            versions=package_versions(),
+            data=describe() if describe is not None else None,
+        )
+        self._saves = WatchedSaves(trainer, self._on_saved)
+        self._log = logging.FileHandler(self.folder / _LOG, encoding="utf-8")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(self._log)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say in the record why the run has ended."""
+        if self._log is not None:  # the checkpoint of an interruption is still to come
+            is_interrupted = isinstance(exception, KeyboardInterrupt)
+            error = None if is_interrupted else f"{type(exception).__name__}: {exception}"
+            status = "interrupted" if is_interrupted else "failed"
+            update_record(self.folder, ended=_now(), status=status, error=error, steps=trainer.global_step)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say in the record that the run has ended."""
+        if self._log is not None:
+            update_record(self.folder, ended=_now(), status="finished", steps=trainer.global_step)
+            self.close()
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+            self._saves.stop()
+            self._log = self._saves = None
+
+    def _on_saved(self, trainer: Trainer, path: str) -> None:
+        """Record what there is now: whatever is neither the best nor the last one is another one."""
+        savers = trainer.checkpoint_callbacks
+        best = [saver.best_model_path for saver in savers if getattr(saver, "monitor", None) is not None]
+        last = [getattr(saver, "last_model_path", "") for saver in savers]
+        kinds = {"best": self._existing(best), "last": self._existing(last)}
+        others = read_run(self.folder).record.get("checkpoints", {}).get("other", [])
+        if self._within(path) not in [*kinds["best"], *kinds["last"], *others]:
+            others = [*others, self._within(path)]
+        update_record(self.folder, checkpoints={**kinds, "other": others})
+
+    def _existing(self, paths: list[str]) -> list[str]:
+        return [self._within(path) for path in paths if path and Path(path).exists()]
+
+    def _within(self, path: str) -> str:
+        """Name a file of the run by its place in the folder, so that the folder can be moved."""
+        full = Path(path).resolve()
+        folder = self.folder.resolve()
+        return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,73 @@
+"""Checkpoints that do not fit are told in a few words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from viscy_data.errors import InputError, MissingInputError
+from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
+
+
+def network(width, depth=40):
+    return nn.Sequential(*(nn.Linear(width, width) for _ in range(depth)))
+
+
+def test_settings_are_compared_down_to_single_values():
+    checkpoint = {
+        "hyper_parameters": {
+            "_class_path": "dynaclr.engine.ContrastiveModule",
+            "_instantiator": "x",
+            "lr": 0.1,
+            "shape": (1, 2),
+            "encoder": {"class_path": "E", "init_args": {"backbone": "convnext_tiny", "in_channels": 2, "old": 1}},
+        }
+    }
+    written = {
+        "class_path": "dynaclr.engine.ContrastiveModule",
+        "init_args": {
+            "lr": 0.1,
+            "shape": [1, 2],
+            "encoder": {"class_path": "E", "init_args": {"backbone": "resnet50", "in_channels": 2, "new": 1}},
+        },
+    }
+    assert differing_settings(checkpoint, written) == ["encoder.backbone 'convnext_tiny' -> 'resnet50'"]
+    assert differing_settings({}, written) == []
+
+
+def test_weights_that_fit_are_loaded():
+    one, other = network(3), network(3)
+    load_weights(one, {"state_dict": other.state_dict()}, "last.ckpt")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("saved", "word"),
+    [
+        (network(4), "size mismatch of 80, such as 0.weight (4, 4) instead of (3, 3)"),
+        (network(3, depth=30), "without 20, such as 30.bias"),
+        (network(3, depth=50), "too many by 20, such as 40.bias"),
+    ],
+)
+def test_weights_of_another_network_are_one_short_message(saved, word):
+    differing = ["encoder.backbone 'convnext_tiny' -> 'resnet50'", *(f"option{i} {i} -> {i + 1}" for i in range(60))]
+    with pytest.raises(InputError) as caught:
+        load_weights(network(3), {"state_dict": saved.state_dict()}, "runs/a/last.ckpt", differing)
+    message = str(caught.value)
+    assert len(message) < 1000
+    assert word in message
+    assert "'convnext_tiny' -> 'resnet50'" in message
+    assert "runs/a/last.ckpt" in message
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "notes.ckpt").write_text("nothing")
+    with pytest.raises(InputError, match=r"notes\.ckpt.*ckpt_path\n *found +a file that torch cannot read"):
+        read_checkpoint(tmp_path / "notes.ckpt")
+    torch.save({"weights": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="no state_dict"):
+        read_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(MissingInputError, match=r"did you mean 'notes.ckpt'"):
+        read_checkpoint(tmp_path / "note.ckpt")
+    assert read_checkpoint(tmp_path) == {}
