@@ -77,9 +77,9 @@ CASES = {
         lambda f, e, d: e.update(interval_minute=5),
         ["experiments.yml", "interval_minute", "interval_minutes"],
     ),
-    "z beyond the stack": (lambda f, e, d: d.update(z_range=[0, 3]), ["first", "z_range"]),
+    "z beyond the stack": (lambda f, e, d: d.update(z_range=[3, 4]), ["first", "z_range"]),
     "patch larger than the image": (
-        lambda f, e, d: d.update(yx_patch_size=[200, 200]),
+        lambda f, e, d: d.update(yx_patch_size=[200, 200], final_yx_patch_size=[200, 200]),
         ["A/1/0", "yx_patch_size", "200"],
     ),
     "nothing left by the filter": (lambda f, e, d: d.update(include_wells=["C/3"]), ["include_wells", "C/3"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from viscy_data.files import refuse_existing, replacing
+from viscy_data.files import near_files, refuse_existing, replacing
 
 
 def write(place: Path, kind: str, text: str) -> None:
@@ -165,7 +165,7 @@ def test_permissions_follow_the_umask_or_the_file_replaced(tmp_path):
 _WRITER = """
 import sys, time
 from pathlib import Path
-from viscy_data.files import replacing
+from viscy_data.files import near_files, replacing
 
 target, kind, name, overwrite, rounds = sys.argv[1:]
 target = Path(target)
@@ -212,3 +212,20 @@ def test_of_two_processes_one_writes_and_the_other_hears_of_it(tmp_path, kind):
     assert f"FileExistsError: {tmp_path / 'target'} exists" in said
     assert content(tmp_path / "target") == winner.args[5]
     assert sorted(os.listdir(tmp_path)) == ["go", "one.ready", "target", "two.ready"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("fit.yaml", "did you mean 'fit.yml'?"),
+        ("ft.yml", "did you mean 'fit.yml'?"),
+        ("images.zar", "did you mean 'images.zarr'?"),
+        ("v.yml", "look elsewhere"),
+        ("nowhere/fit.yml", "look elsewhere"),
+    ],
+)
+def test_files_of_a_near_name_are_found(tmp_path, missing, said):
+    (tmp_path / "fit.yml").touch()
+    (tmp_path / "f2.yml").touch()
+    (tmp_path / "images.zarr").mkdir()
+    assert near_files(tmp_path / missing, otherwise="look elsewhere") == said

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import secrets
 import shutil
@@ -18,10 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from viscy_data.checks import near_matches
 from viscy_data.errors import MissingInputError
 
-__all__ = ["missing_path", "refuse_existing", "replacing"]
+__all__ = ["missing_path", "near_files", "refuse_existing", "replacing"]
 
 _REMEDY = "remove it or choose another path"
 
@@ -102,12 +102,31 @@ def missing_path(path: str | Path, *, field: str = "", expected: str = "", fix: 
     folder = Path(path).parent
     if not folder.is_dir():
         return MissingInputError(str(path), field=field, found=f"no folder {folder}", expected=expected, fix=fix)
-    try:
-        names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError:  # a folder that must not be listed
-        names = []
-    near = near_matches(Path(path).name, names, otherwise=fix, cutoff=0.7)
+    near = near_files(path, otherwise=fix)
     return MissingInputError(str(path), field=field, found="no such file", expected=expected, fix=near)
+
+
+def near_files(path: str | Path, *, otherwise: str = "") -> str:
+    """Say which files or folders have a name near that of a missing one; endings do not count.
+
+    Parameters
+    ----------
+    path : str or Path
+    otherwise : str, optional
+        What to say when there is none.
+
+    Returns
+    -------
+    str
+        For ``InputError(fix=...)``.
+    """
+    try:
+        names = [entry.name for entry in Path(path).parent.iterdir() if not entry.name.startswith(".")]
+    except OSError:  # no folder, or one that must not be listed
+        return otherwise
+    by_stem = {name.partition(".")[0]: name for name in sorted(names)}
+    near = difflib.get_close_matches(Path(path).name.partition(".")[0], by_stem, n=3, cutoff=0.7)
+    return f"did you mean {' or '.join(repr(by_stem[stem]) for stem in near)}?" if near else otherwise
 
 
 def _beside(path: Path) -> Path:

@@ -31,7 +31,8 @@ __all__ = [
     "without_advertisements",
 ]
 
-_MESSAGES = "lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"
+_MESSAGES = tuple(f"lightning.{name}" for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"))
+_OF_TRAINING = (*_MESSAGES, "lightning.fabric.utilities.seed")
 _UNHELPFUL = (
     r".*callbacks used to create the checkpoint need to be provided.*",  # of a prediction with a checkpoint of fit
     r".*does not have many workers.*",  # batches are read in a background thread
@@ -122,7 +123,7 @@ def before_loaders_of_prediction(trainer: Trainer, then: Callable[[], None]) -> 
 def save_on_one_rank(trainer: Trainer, path: str | os.PathLike) -> None:
     """Save a checkpoint without waiting for the other ranks, which may be gone after Ctrl-C."""
     if trainer.world_size == 1:
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
     elif trainer.is_global_zero:
         trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), path)
 
@@ -147,9 +148,18 @@ def prepare_batch(trainer: Trainer, batch: Any) -> Any:
 
 
 @contextmanager
-def without_advertisements() -> Iterator[None]:
-    """Keep away tips for products, and warnings about what is meant to be so."""
+def without_advertisements(chatty: bool = True) -> Iterator[None]:
+    """Keep away tips for products, and warnings about what is meant to be so.
+
+    Parameters
+    ----------
+    chatty : bool, default True
+        False also keeps away what Lightning says of devices and seeds, for commands that train and predict nothing.
+    """
     loggers = [logging.getLogger(name) for name in _MESSAGES]
+    levels = {name: logging.getLogger(name).level for name in (() if chatty else _OF_TRAINING)}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for logger in loggers:
         logger.addFilter(_is_no_tip)
     try:
@@ -161,6 +171,8 @@ def without_advertisements() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(_is_no_tip)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:

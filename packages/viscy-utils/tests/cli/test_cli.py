@@ -221,6 +221,13 @@ def test_a_value_named_in_the_line_of_its_key_is_found():
     assert (error.field, error.found, error.expected) == ("lr", "fast", "float")
 
 
+def test_a_command_alone_asks_for_a_configuration(capsys):
+    assert fail(["fit"], capsys) == (
+        "viscy: error: viscy fit\n  found    no configuration\n"
+        "  expected a configuration, such as data, model and trainer\n  fix      viscy fit --config FILE.yml\n"
+    )
+
+
 def test_missing_sections_and_broken_yaml_are_named(write, tmp_path, capsys):
     path = Path(write())
     config = yaml.safe_load(path.read_text())

@@ -122,7 +122,7 @@ def test_the_command_that_is_advised_after_a_training_works(write, capsys):
     main(["predict", "-c", str(folder / "config.yaml")])
     said = capsys.readouterr().out
     assert f"weights of {folder / 'checkpoints/best.ckpt'} (epoch 1, step 8)" in said
-    assert f"wrote {folder / 'embeddings.zarr'}: 2 embeddings" in said
+    assert f"wrote {folder / 'embeddings.zarr'}: 2 embeddings of 2 features" in said
 
 
 @pytest.mark.parametrize("logger", [None, True])
@@ -186,8 +186,11 @@ def test_weights_have_to_be_named(write, capsys):
     main(["predict", "-c", path, "--ckpt_path", "null"])
     said = capsys.readouterr().out
     assert "random weights, as ckpt_path is null" in said
-    assert "wrote embeddings.zarr: 2 embeddings" in said
-    assert "overwrite" in fail(["predict", "-c", path, "--ckpt_path", "null"], capsys)
+    assert "wrote embeddings.zarr: 2 embeddings of 2 features" in said
+    message = fail(["predict", "-c", path, "--ckpt_path", "null"], capsys)
+    options = message.rpartition("name another place: ")[2].replace("OTHER", "other").split()
+    main(["predict", "-c", path, "--ckpt_path", "null", *options])
+    assert Path("other.zarr").is_dir()
 
 
 def test_a_run_and_a_checkpoint_of_another_one_exclude_each_other(write, capsys):

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from viscy_data.errors import InputError, MissingInputError
-from viscy_utils.runs.choice import checkpoint_of, refuse_older_twin
-from viscy_utils.runs.folder import Run, claim_folder, find_run, update_record
+from viscy_utils.runs.choice import checkpoint_of, embeddings_of, refuse_older_twin
+from viscy_utils.runs.folder import Run, claim_folder, find_run, place_in, update_record
 
 
 def begin(root, name, started, **entries):
@@ -97,6 +97,19 @@ def test_what_may_mean_two_checkpoints_is_refused(tmp_path, names):
     with pytest.raises(InputError, match="--ckpt_path") as caught:
         checkpoint_of(Run(tmp_path))
     assert all(str(path) in str(caught.value) for path in paths[:2])
+
+
+def test_the_embeddings_of_a_run_are_those_predicted_with_it(tmp_path):
+    folder = begin(tmp_path, "a", "now")
+    with pytest.raises(InputError, match=r"no embeddings[\s\S]*predict --config .*config.yaml"):
+        embeddings_of(find_run("a", tmp_path))
+    paths = [touch(folder / "embeddings.zarr"), touch(tmp_path / "other.zarr")]
+    update_record(folder, predictions=[place_in(folder, paths[0]), "gone.zarr"])
+    assert find_run("a", tmp_path).record["predictions"][0] == "embeddings.zarr"
+    assert embeddings_of(find_run("a", tmp_path)) == paths[0]
+    update_record(folder, predictions=[place_in(folder, path) for path in paths])
+    with pytest.raises(InputError, match="2 predictions"):
+        embeddings_of(find_run("a", tmp_path))
 
 
 def test_a_checkpoint_with_a_newer_twin_is_refused(tmp_path):

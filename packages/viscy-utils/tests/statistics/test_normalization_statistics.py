@@ -16,6 +16,7 @@ from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter, read_attributes
 from viscy_data.testing import write_foreign_plate
 from viscy_utils.runs.trainer import VisCyTrainer
+from viscy_utils.statistics import metadata
 from viscy_utils.statistics.metadata import generate_normalization_metadata, sidecar_path_of
 from viscy_utils.statistics.pixel_samples import sample_frame
 from viscy_utils.statistics.summaries import get_val_stats, mp_get_val_stats, mp_wrapper
@@ -83,7 +84,9 @@ def test_empty_frames_are_left_out_and_reported(tmp_path, caplog, empty):
     path = write_plate(tmp_path / "plate.zarr", {"A/1/0": image, "A/1/1": np.full_like(image, empty)}, ("a", "b"))
     with pytest.raises(InputError, match="no frame with content"):
         generate_normalization_metadata(path, channel_ids=1, grid_spacing=1, dataset_fovs=["A/1/1"])
-    generate_normalization_metadata(path, channel_ids=[0], grid_spacing=1)
+    done = generate_normalization_metadata(path, channel_ids=[0], grid_spacing=1)
+    said = f"wrote {path}: statistics of a in 2 FOVs of {path}; left out channel b, 5 frames without content"
+    assert str(done).startswith(said)
     expected = image[[0, 1, 3], 0].mean(dtype=float)
     found = normalization(path, "A/1/0")["a"]
     assert found["dataset_statistics"]["mean"] == pytest.approx(expected)
@@ -92,6 +95,19 @@ def test_empty_frames_are_left_out_and_reported(tmp_path, caplog, empty):
     assert "fov_statistics" not in normalization(path, "A/1/1")["a"]
     assert "FOV A/1/0, channel a: left out 1 of 4 frames without content: t = 2" in caplog.text
     assert "FOV A/1/1, channel a: left out 4 of 4 frames" in caplog.text
+
+
+def test_without_permission_another_place_is_advised(tmp_path, monkeypatch):
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(metadata, "update_attributes_of", refuse)
+    with pytest.raises(InputError, match=r"plate\.zarr\n *found +no permission[\s\S]*--sidecar_path"):
+        generate_normalization_metadata(path, grid_spacing=4)
+    done = generate_normalization_metadata(path, grid_spacing=4, sidecar_path=tmp_path / "statistics.json")
+    assert done.target == str(tmp_path / "statistics.json")
 
 
 def test_nonfinite_pixels_are_left_out_and_counted(tmp_path, caplog):

@@ -17,8 +17,8 @@ from dynaclr.comparison.recorder import EpochRecord
 from dynaclr.comparison.report import Row, criteria_table, make_rows, verdict_table, write_reports
 from dynaclr.comparison.runs import VariantRun, merge_config, prepare_config, train_variant, wandb_available
 from dynaclr.comparison.variants import Variant, read_variants
-from viscy_data.errors import InputError, MissingInputError
-from viscy_data.files import replacing
+from viscy_data.errors import InputError
+from viscy_data.files import missing_path, replacing
 
 __all__ = ["compare_losses"]
 
@@ -68,7 +68,7 @@ def compare_losses(
         If the folder is taken.
     """
     if not base.is_file():
-        raise MissingInputError(str(base), found="no such file", expected="a YAML configuration of dynaclr fit")
+        raise missing_path(base, expected="a YAML configuration of dynaclr fit")
     listed = read_variants(variants)
     _check_free(output_dir, overwrite)
     configs = _configs(base, listed, variants, output_dir, quick_test=quick_test, wandb=wandb and wandb_available())

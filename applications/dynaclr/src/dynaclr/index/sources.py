@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dynaclr.experiment import ExperimentRegistry
 from viscy_data.errors import InputError, InputErrors, MissingInputError, raise_all
+from viscy_data.files import near_files
 from viscy_data.select import select_fovs
 from viscy_data.stores import FovInfo
 from viscy_data.tracks import find_tracks
@@ -85,7 +86,12 @@ def find_sources(
 def _find_tables(experiment: str, tracks_path: str, fovs: Sequence[FovInfo]) -> list[Path | None]:
     where = f"experiment {experiment!r}"
     if not Path(tracks_path).is_dir():
-        raise MissingInputError(where, field="tracks_path", found=f"no folder {tracks_path}", fix="check the path")
+        raise MissingInputError(
+            where,
+            field="tracks_path",
+            found=f"no folder {tracks_path}",
+            fix=near_files(tracks_path, otherwise="check the path"),
+        )
     errors, paths = [], []
     for fov in fovs:
         try:

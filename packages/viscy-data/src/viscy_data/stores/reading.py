@@ -15,6 +15,7 @@ import numpy as np
 
 from viscy_data._documents import Documents, open_documents
 from viscy_data.errors import InputError, MissingInputError, raise_all
+from viscy_data.files import near_files
 from viscy_data.stores.attributes import read_group
 from viscy_data.stores.decoding import check_decodable
 from viscy_data.stores.multiscales import AXES, array_path, axes_of, channel_names_of, scale_of
@@ -172,7 +173,9 @@ def _no_store(store: str) -> InputError:
         zipped = zipfile.is_zipfile(store)
         found, fix = ("a zipped store", "unpack it first") if zipped else ("a file", "give the folder of the store")
         return InputError(store, found=found, expected=f"{expected}, which is a folder", fix=fix)
-    return MissingInputError(store, found="nothing", expected=expected, fix="check the path")
+    return MissingInputError(
+        store, found="nothing", expected=expected, fix=near_files(store, otherwise="check the path")
+    )
 
 
 def _fov_names(store: str, documents: Documents, well: str) -> list[str] | None:

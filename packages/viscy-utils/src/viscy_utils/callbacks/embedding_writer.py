@@ -101,11 +101,6 @@ class EmbeddingWriter(BasePredictionWriter):
     part_rows : int, default 4096
         Rows held in memory before they are written.
 
-    Attributes
-    ----------
-    n_rows : int
-        How many embeddings the first rank has put together.
-
     Notes
     -----
     ``uns["origin"]`` says where the embeddings come from, see :func:`~viscy_utils.embeddings.origin.read_origin`:
@@ -143,7 +138,6 @@ class EmbeddingWriter(BasePredictionWriter):
         self.write_interval, self.overwrite = write_interval, overwrite
         self.part_rows = 1 if write_interval == "batch" else part_rows
         self._reductions = {"pca": pca_kwargs, "umap": umap_kwargs, "phate": phate_kwargs}
-        self.n_rows = 0
         self._pending: list[Rows] = []
         self._n_written = 0
 
@@ -212,8 +206,8 @@ class EmbeddingWriter(BasePredictionWriter):
         self._flush()
         trainer.strategy.barrier("every rank has written its parts")
         if trainer.is_global_zero:
-            self.n_rows = self._parts.merge(self.overwrite, {ORIGIN: origin_as_uns(self._origin)})
-            _logger.info("wrote %d embeddings to %s", self.n_rows, self.output_path)
+            n_rows = self._parts.merge(self.overwrite, {ORIGIN: origin_as_uns(self._origin)})
+            _logger.debug("wrote %d embeddings to %s", n_rows, self.output_path)
             add_reductions(self.output_path, self._reductions)
         trainer.strategy.barrier("the parts are merged")
 

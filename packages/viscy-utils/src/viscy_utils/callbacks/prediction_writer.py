@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing
-from viscy_utils.embeddings.prediction_manifest import prediction_manifest
+from viscy_utils.embeddings.origin import manifest_of, prediction_origin
+from viscy_utils.lightning_workarounds import before_loaders_of_prediction
 from viscy_utils.predicted_plate import PredictedPlate
 
 __all__ = ["HCSPredictionWriter"]
@@ -65,7 +66,7 @@ class HCSPredictionWriter(Callback):
         self.output_store, self.overwrite, self.write_input = Path(output_store), overwrite, write_input
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse existing output before anything is computed, and continue an interrupted prediction."""
+        """Refuse existing output, and data without windows, before anything is computed."""
         if stage != "predict":
             return
         refuse_existing(self.output_store, self.overwrite, remedy=_REMEDY)
@@ -73,6 +74,10 @@ class HCSPredictionWriter(Callback):
         if not all(hasattr(data, name) for name in ("predict_dataset", "z_window_size", "target_channel")):
             found = "none" if data is None else type(data).__name__
             raise InputError(type(self).__name__, field="data module", found=found, expected="an HCSDataModule")
+        before_loaders_of_prediction(trainer, lambda: self._begin(trainer, pl_module, data))
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, data: Any) -> None:
+        """Make the plate, or continue an interrupted prediction of the same."""
         self._inputs = list(data.source_channel) if self.write_input else []
         names = [*self._inputs, *(f"{name}_prediction" for name in data.target_channel)]
         dataset, self._window = data.predict_dataset, data.z_window_size
@@ -80,7 +85,8 @@ class HCSPredictionWriter(Callback):
         self._n_targets = len(data.target_channel)
         self._plate = PredictedPlate(self.output_store, dataset.fovs, names, self._window, trainer.global_rank)
         if trainer.is_global_zero:
-            self._plate.create(prediction_manifest(trainer, pl_module) | {"channels": names}, self.overwrite)
+            manifest = manifest_of(prediction_origin(trainer, pl_module, {}))
+            self._plate.create(manifest | {"channels": names}, self.overwrite)
         trainer.strategy.barrier("the plate is ready")
         if n_done := self._plate.n_done():
             data.skip_predicted(n_done)

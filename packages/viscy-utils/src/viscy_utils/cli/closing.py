@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import zarr
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
-from viscy_utils.runs.folder import CONFIG, Run, read_run
+from viscy_utils.runs.folder import CONFIG, read_run
 
 __all__ = ["Interrupted", "after_fit", "after_predict", "how_to_go_on", "say"]
 
@@ -34,14 +35,18 @@ def after_fit(folder: Path, prog: str) -> list[str]:
     kept = run.record.get("checkpoints", {})
     names = [name for kind in ("best", "last", "other") for name in kept.get(kind, []) if (folder / name).exists()]
     lines = [f"wrote {folder}: {', '.join([CONFIG, *names])}"]
-    return [*lines, f"next: {prog} predict --config {config_of(run)}"] if names else lines
+    return [*lines, f"next: {prog} predict --config {run.config}"] if names else lines
 
 
-def after_predict(writers: list[EmbeddingWriter], prog: str) -> list[str]:
-    """Say where embeddings are."""
-    lines = [f"wrote {writer.output_path}: {writer.n_rows} embeddings" for writer in writers]
-    if writers and prog == "dynaclr":
-        lines.append(f"next: {prog} evaluate --embeddings {writers[0].output_path} --output-dir report")
+def after_predict(paths: list[Path], prog: str) -> list[str]:
+    """Say where predictions are."""
+    stores = [path for path in paths if Path(path, "X").is_dir()]
+    lines = [f"wrote {path}" for path in paths if path not in stores]
+    for path in stores:
+        n_rows, n_features = zarr.open_array(f"{path}/X", mode="r").shape
+        lines.append(f"wrote {path}: {n_rows} embeddings of {n_features} features")
+    if stores and prog == "dynaclr":
+        lines.append(f"next: {prog} evaluate --embeddings {stores[0]} --output-dir report")
     return lines
 
 
@@ -56,13 +61,8 @@ def how_to_go_on(trainer: Any, folder: Path | None, prog: str) -> str:
     newest = max((Path(path) for path in saved if path and Path(path).exists()), key=_modified, default=None)
     if newest is None:
         return "nothing was saved yet"
-    command = f"{prog} fit --config {config_of(read_run(folder))} --ckpt_path {newest}"
+    command = f"{prog} fit --config {read_run(folder).config} --ckpt_path {newest}"
     return f"saved after step {trainer.global_step}. Go on with: {command}"
-
-
-def config_of(run: Run) -> Path:
-    """Return the newest configuration of a run."""
-    return run.path / run.record.get("config", CONFIG)
 
 
 def _modified(path: Path) -> int:

@@ -90,8 +90,9 @@ def parser_error(message: str, where: str, keys: Iterable[str] = ()) -> InputErr
         return InputError(where, field=key, found="an unknown key", fix=_nearest_key(key, keys))
     missing = re.search(r"arguments are required: (.+)", message)
     if missing:
-        key = missing[1].split(".", 1)[-1]
-        return InputError(where, field=key, found="nothing", expected=f"a section or option {key!r}")
+        keys = [key.rpartition(".")[2] if key.count(".") == 1 else key for key in missing[1].split(", ")]
+        expected = f"a section or option {' and another '.join(map(repr, keys))}"
+        return InputError(where, field=", ".join(keys), found="nothing", expected=expected)
     absent = re.search(r"File does not exist: '?(.+?)'?$", message, re.MULTILINE)
     if absent and 'key "config"' in message:
         return InputError(absent[1], found="no such file", expected="a YAML configuration")

@@ -11,8 +11,17 @@ from jsonargparse import set_dumper, set_loader
 
 from viscy_data.errors import InputError
 from viscy_data.yaml_reading import dump_yaml, parse_yaml, read_mapping
+from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 
-__all__ = ["PARSER_MODE", "config_paths", "dropped_keys", "read_configs", "refuse_dropped_keys"]
+__all__ = [
+    "PARSER_MODE",
+    "class_of",
+    "config_paths",
+    "dropped_keys",
+    "read_configs",
+    "refuse_dropped_keys",
+    "refuse_no_config",
+]
 
 PARSER_MODE = "viscy_yaml"
 """Mode of jsonargparse parsers that read YAML as :mod:`viscy_data.yaml_reading` does."""
@@ -36,6 +45,22 @@ def config_paths(args: Sequence[str]) -> list[str]:
     """List the configuration files among arguments."""
     paths = [after for flag, after in pairwise(args) if flag in ("-c", "--config")]
     return paths + [argument.partition("=")[2] for argument in args if argument.startswith("--config=")]
+
+
+def refuse_no_config(args: Sequence[str], prog: str) -> None:
+    """Refuse a subcommand that needs a model, with nothing that says which.
+
+    Raises
+    ------
+    InputError
+    """
+    name = name_in(args) or ""
+    needs_model = name in SUBCOMMANDS and SUBCOMMANDS[name].needs_model
+    if needs_model and not any(argument.startswith(("-h", "--help", "--model", "--print")) for argument in args):
+        more = f"; {prog} init writes one for your data" if prog == "dynaclr" else ""
+        raise InputError(
+            f"{prog} {name}", found="no configuration", expected=_EXPECTED, fix=f"{prog} {name} --config FILE.yml{more}"
+        )
 
 
 def read_configs(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -66,7 +91,7 @@ def dropped_keys(written: Mapping[str, Any], parsed: Mapping[str, Any], at: str 
     str
         Dotted keys.
     """
-    if _class_of(written) != _class_of(parsed):
+    if class_of(written) != class_of(parsed):
         return  # another file has replaced the class, and with it the arguments
     for key, value in written.items():
         place = f"{at}.{key}" if at else str(key)
@@ -92,5 +117,6 @@ def refuse_dropped_keys(configs: Mapping[str, Mapping[str, Any]], parsed: Mappin
             raise InputError(path, field=key, found="an unknown key", fix=fix)
 
 
-def _class_of(block: Mapping[str, Any]) -> str:
+def class_of(block: Mapping[str, Any]) -> str:
+    """Return the name of the class of a block, without its module; empty where there is none."""
     return str(block.get("class_path") or "").rpartition(".")[2]

@@ -76,7 +76,8 @@ def exit_code_of(error: BaseException) -> int:
 def _describe(error: Exception, code: int) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     kind = type(error).__name__
-    lines = [text.strip() if isinstance(error, InputError) else f"{text.strip()} ({kind})" if text.strip() else kind]
+    is_told = isinstance(error, InputError | FileExistsError)  # in words of ours
+    lines = [text.strip() if is_told else f"{text.strip()} ({kind})" if text.strip() else kind]
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
     if code != 2:
         lines.append("  set VISCY_DEBUG=1 to see where it happened")

@@ -18,7 +18,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from viscy_data.errors import InputError, reading_input
 from viscy_data.yaml_reading import dump_yaml
-from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
 from viscy_utils.cli.checkpoint_options import (
     LIGHTNING_WORDS,
     NOT_GIVEN,
@@ -28,12 +27,13 @@ from viscy_utils.cli.checkpoint_options import (
 )
 from viscy_utils.cli.closing import Interrupted, after_fit, after_predict, how_to_go_on, say
 from viscy_utils.cli.config_errors import condensed, first_cause
-from viscy_utils.cli.config_files import PARSER_MODE, config_paths, read_configs, refuse_dropped_keys
+from viscy_utils.cli.config_files import PARSER_MODE, config_paths, read_configs, refuse_dropped_keys, refuse_no_config
+from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
 from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
-from viscy_utils.runs.folder import RECORD, RUNS, claim_folder
+from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
 from viscy_utils.runs.keeper import RunKeeper
 from viscy_utils.runs.trainer import VisCyTrainer
 
@@ -61,8 +61,13 @@ class VisCyCLI(LightningCLI):
         self._claimed: Path | None = None
         self._checkpoint: dict[str, Any] = {}
         self._differing: list[str] = []
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._arguments: dict[str, str] = {}
         try:
             super().__init__(*args, **kwargs)
+        except InputError as err:
+            add_places(err, {**self._configs, COMMAND_LINE: self._arguments})
+            raise
         finally:
             self._remove_unused_folder()
 
@@ -95,10 +100,12 @@ class VisCyCLI(LightningCLI):
             Unknown key, unknown class, value of the wrong type, missing file.
         """
         paths = config_paths(args)
-        configs = read_configs(paths)
+        if not paths:
+            refuse_no_config(args, self.prog)
+        self._configs, self._arguments = read_configs(paths), dotted_options(args)
         with condensed(", ".join(paths) or "command line", _KnownKeys(self._subcommand_parsers, args)):
             self.config = parser.parse_args(args)
-        refuse_dropped_keys(configs, self.config[self.config["subcommand"]].as_dict())
+        refuse_dropped_keys(self._configs, self.config[self.config["subcommand"]].as_dict())
 
     def before_instantiate_classes(self) -> None:
         """Leave out a data module that the subcommand has no use for, such as that of a training for an export."""
@@ -155,6 +162,22 @@ class VisCyCLI(LightningCLI):
         kwargs["return_predictions"] = kwargs.get("return_predictions") or False
         self.trainer.predict(model, **kwargs)
 
+    def preprocess(self, model: LightningModule, **options: Any) -> None:
+        """Compute statistics, and say of what."""
+        say(str(self.trainer.preprocess(**options)), f"next: {self.prog} fit; NormalizeSampled finds them")
+
+    def after_export(self) -> None:
+        """Say what is written."""
+        say(f"wrote {self._get(self.config, 'export_path')}")
+
+    def after_precompute(self) -> None:
+        """Say what is written."""
+        say(f"wrote {self._get(self.config, 'output_path')}")
+
+    def after_convert_to_anndata(self) -> None:
+        """Say what is written."""
+        say(*after_predict([self._get(self.config, "output_anndata_path")], self.prog))
+
     def after_fit(self) -> None:
         """Say what is written."""
         if self.run_folder is not None:
@@ -162,8 +185,15 @@ class VisCyCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Say what is written."""
-        writers = [callback for callback in self.trainer.callbacks if isinstance(callback, EmbeddingWriter)]
-        say(*after_predict(writers, self.prog))
+        names = ("output_path", "output_store")
+        paths = [
+            getattr(callback, name) for callback in self.trainer.callbacks for name in names if hasattr(callback, name)
+        ]
+        if self.used_run is not None and self.trainer.is_global_zero:
+            known = read_run(self.used_run.path).record.get("predictions", [])
+            new = [place_in(self.used_run.path, path) for path in paths]
+            update_record(self.used_run.path, predictions=list(dict.fromkeys([*known, *new])))
+        say(*after_predict(paths, self.prog))
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint, and compare its settings with those of the configuration, which are the ones used.
@@ -281,7 +311,7 @@ def run(args: list[str], prog: str = "viscy", cli_class: type[VisCyCLI] = VisCyC
     options = {"exit_on_error": False, "parser_mode": PARSER_MODE}
     # Of subcommands alone: what else is named here would go to the parser above them.
     parsers = {key: {"prog": f"{prog} {key}", **options} for key in ([name] if name else SUBCOMMANDS)}
-    with without_advertisements():
+    with without_advertisements(chatty=subcommand.needs_data):
         return cli_class(
             model_class=LightningModule,
             datamodule_class=LightningDataModule if subcommand.needs_data else None,

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Checkpoint, ModelC
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from viscy_data.files import refuse_existing
 from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
 from viscy_utils.runs.checkpoints import RunCheckpoints
 from viscy_utils.runs.folder import CHECKPOINTS, Run
@@ -21,6 +22,7 @@ from viscy_utils.runs.keeper import RunKeeper
 __all__ = ["added_writer", "callbacks_of_run", "default_logger"]
 
 _logger = logging.getLogger(__name__)
+_ELSEWHERE = "--trainer.callbacks+=viscy_utils.callbacks.EmbeddingWriter --trainer.callbacks.output_path=OTHER.zarr"
 _PREDICTION_HOOKS = ("on_predict_batch_end", "on_predict_epoch_end")
 
 
@@ -70,10 +72,17 @@ def added_writer(configured: Sequence[Callback], run: Run | None, root: str | Pa
         Whose checkpoint is used: its folder is the place of the embeddings.
     root : str or Path
         Their place otherwise.
+
+    Raises
+    ------
+    FileExistsError
+        If there are embeddings at that place.
     """
     if any(map(_takes_predictions, configured)):
         return None
-    return EmbeddingWriter(Path(root if run is None else run.path, "embeddings.zarr"))
+    path = Path(root if run is None else run.path, "embeddings.zarr")
+    refuse_existing(path, remedy=f"remove it, or name another place: {_ELSEWHERE}")
+    return EmbeddingWriter(path)
 
 
 def _takes_predictions(callback: Any) -> bool:

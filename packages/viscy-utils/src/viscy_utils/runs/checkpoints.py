@@ -87,12 +87,12 @@ class RunCheckpoints(Checkpoint):
         if self.regular and _is_training(trainer) and trainer.global_step:
             self._validated_step = trainer.global_step
             self._save_best(trainer)
-            trainer.save_checkpoint(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after an epoch that has not ended with a validation."""
         if self.regular and _is_training(trainer) and self._validated_step != trainer.global_step:
-            trainer.save_checkpoint(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give Ctrl-C back."""
@@ -121,7 +121,7 @@ class RunCheckpoints(Checkpoint):
         score = float(metrics[self.monitor]) if self.monitor in metrics else math.inf
         if trainer.strategy.reduce_boolean_decision(score < self.best_score):  # metrics of ranks may differ
             self.best_score = score
-            trainer.save_checkpoint(self.best_model_path)
+            trainer.save_checkpoint(self.best_model_path, weights_only=False)
 
     def _on_ctrl_c(self, *_: Any) -> None:
         if self.is_stopping:

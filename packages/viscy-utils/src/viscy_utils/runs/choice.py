@@ -9,7 +9,7 @@ from pathlib import Path
 from viscy_data.errors import InputError
 from viscy_utils.runs.folder import CHECKPOINTS, Run
 
-__all__ = ["checkpoint_of", "refuse_older_twin"]
+__all__ = ["checkpoint_of", "embeddings_of", "refuse_older_twin"]
 
 _PREFERRED = ("best", "last")
 
@@ -48,6 +48,30 @@ def checkpoint_of(run: Run, which: str | None = None) -> Path:
         raise _ambiguous(run, everything)
     found = f"no {which} checkpoint" if which in _PREFERRED else "no checkpoint"
     raise InputError(str(run.path), field="run", found=found, fix="name another run, or a file with --ckpt_path")
+
+
+def embeddings_of(run: Run) -> Path:
+    """Find the embeddings that were predicted with a run.
+
+    Raises
+    ------
+    InputError
+        If there are none, or several.
+    """
+    recorded = [run.path / path for path in run.record.get("predictions", [])]
+    found = [path for path in recorded if path.exists()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            str(run.path),
+            field="run",
+            found=f"{len(found)} predictions: {', '.join(map(str, found))}",
+            expected="one",
+            fix="name the store with --embeddings",
+        )
+    fix = f"predict with it first: predict --config {run.config}"
+    raise InputError(str(run.path), field="run", found="no embeddings", fix=fix)
 
 
 def refuse_older_twin(path: Path) -> None:

@@ -17,7 +17,19 @@ from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
 
-__all__ = ["CHECKPOINTS", "CONFIG", "LATEST", "RECORD", "RUNS", "Run", "claim_folder", "find_run", "update_record"]
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "LATEST",
+    "RECORD",
+    "RUNS",
+    "Run",
+    "claim_folder",
+    "find_run",
+    "place_in",
+    "read_run",
+    "update_record",
+]
 
 RUNS, RECORD, CONFIG, CHECKPOINTS = "runs", "run.json", "config.yaml", "checkpoints"
 LATEST = "latest"
@@ -40,8 +52,8 @@ class Run:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / CONFIG
+        """The resolved configuration; of a run that has gone on, that of its last part."""
+        return self.path / self.record.get("config", CONFIG)
 
 
 def folder_of(name: str, root: str | Path = ".") -> Path:
@@ -130,6 +142,12 @@ def update_record(folder: Path, **entries: Any) -> None:
     record = {**read_run(folder).record, **entries}
     with replacing(folder / RECORD, overwrite=True) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def place_in(folder: Path, path: str | Path) -> str:
+    """Name a file of a run by its place in the folder, so that the folder can be moved; others by their full path."""
+    full, folder = Path(path).resolve(), folder.resolve()
+    return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
 
 
 def _start_of(run: Run) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from viscy_data.files import replacing
 from viscy_utils.lightning_workarounds import WatchedSaves
-from viscy_utils.runs.folder import CONFIG, read_run, update_record
+from viscy_utils.runs.folder import CONFIG, place_in, read_run, update_record
 from viscy_utils.runs.versions import package_versions
 
 __all__ = ["RunKeeper"]
@@ -92,18 +92,12 @@ class RunKeeper(Callback):
         last = [getattr(saver, "last_model_path", "") for saver in savers]
         kinds = {"best": self._existing(best), "last": self._existing(last)}
         others = read_run(self.folder).record.get("checkpoints", {}).get("other", [])
-        if self._within(path) not in [*kinds["best"], *kinds["last"], *others]:
-            others = [*others, self._within(path)]
+        if place_in(self.folder, path) not in [*kinds["best"], *kinds["last"], *others]:
+            others = [*others, place_in(self.folder, path)]
         update_record(self.folder, checkpoints={**kinds, "other": others})
 
     def _existing(self, paths: list[str]) -> list[str]:
-        return [self._within(path) for path in paths if path and Path(path).exists()]
-
-    def _within(self, path: str) -> str:
-        """Name a file of the run by its place in the folder, so that the folder can be moved."""
-        full = Path(path).resolve()
-        folder = self.folder.resolve()
-        return str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
+        return [place_in(self.folder, path) for path in paths if path and Path(path).exists()]
 
 
 def _now() -> str:

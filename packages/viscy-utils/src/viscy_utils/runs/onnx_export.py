@@ -74,4 +74,4 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     )
     with replacing(export_path) as temporary:
         program.save(str(temporary), external_data=False)  # weights in the file: a second one would not be renamed
-    _logger.info("wrote %s", export_path)
+    _logger.debug("wrote %s", export_path)

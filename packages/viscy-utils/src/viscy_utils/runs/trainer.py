@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
 from viscy_data.stores import read_plate
 from viscy_utils.statistics.pixel_samples import Sampling
+
+if TYPE_CHECKING:
+    from viscy_utils.statistics.metadata import Preprocessed
 
 __all__ = ["VisCyTrainer"]
 
@@ -37,7 +40,7 @@ class VisCyTrainer(Trainer):
         sampling: Sampling = "grid",
         dataset_fovs: list[str] | None = None,
         sidecar_path: Path | None = None,
-    ) -> None:
+    ) -> Preprocessed:
         """Compute the normalisation statistics of a store.
 
         Parameters
@@ -58,11 +61,16 @@ class VisCyTrainer(Trainer):
             FOVs or wells that make the dataset statistics, such as those used for training; all by default.
         sidecar_path : Path, optional
             Write to this JSON file instead of the store; by default only if the store cannot be written.
+
+        Returns
+        -------
+        Preprocessed
+            What was computed of what, and where it is.
         """
         from viscy_utils.statistics.metadata import generate_normalization_metadata
 
         channel_ids = -1 if channel_names == -1 else _channel_ids(data_path, channel_names)
-        generate_normalization_metadata(
+        return generate_normalization_metadata(
             data_path,
             num_workers,
             channel_ids,

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,12 +22,46 @@ from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attri
 from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
 from viscy_utils.statistics.summaries import get_val_stats
 
-__all__ = ["generate_normalization_metadata", "sidecar_path_of", "write_meta_field"]
+__all__ = ["Preprocessed", "generate_normalization_metadata", "sidecar_path_of", "write_meta_field"]
 
 _logger = logging.getLogger(__name__)
 
 _FIELD = "normalization"
 _ALIASED = 0.25  # standard deviations between the mean of the sample and that of all pixels
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What became of a store.
+
+    Parameters
+    ----------
+    store, target : str
+        The store, and where its statistics are: itself or a JSON file.
+    n_fovs : int
+    channels, other_channels : tuple of str
+        Those with new statistics, and those without.
+    n_empty_frames : int
+        Frames without content, which do not count; those of each channel by itself.
+    n_nonfinite : int
+        Sampled pixels that are NaN or infinite, which do not count.
+    """
+
+    store: str
+    target: str
+    n_fovs: int
+    channels: tuple[str, ...]
+    other_channels: tuple[str, ...]
+    n_empty_frames: int
+    n_nonfinite: int
+
+    def __str__(self) -> str:
+        names = ", ".join(self.channels)
+        left_out = [f"channel {name}" for name in self.other_channels]
+        left_out += [f"{self.n_empty_frames} frames without content"] if self.n_empty_frames else []
+        left_out += [f"{self.n_nonfinite} pixels that are no finite numbers"] if self.n_nonfinite else []
+        text = f"wrote {self.target}: statistics of {names} in {self.n_fovs} FOVs of {self.store}"
+        return f"{text}; left out {', '.join(left_out) or 'nothing'}"
 
 
 class _HasAttributes(Protocol):
@@ -67,7 +102,7 @@ def generate_normalization_metadata(
     sampling: Sampling = "grid",
     dataset_fovs: Sequence[str] | None = None,
     sidecar_path: str | Path | None = None,
-) -> None:
+) -> Preprocessed:
     """Compute statistics per channel of dataset, FOV and time point, and write them as attributes of the store.
 
     Frames without content (one constant value, or nothing finite) and non-finite pixels are left out and reported.
@@ -92,10 +127,16 @@ def generate_normalization_metadata(
         Write to this JSON file instead of the store. A store that cannot be written gets one beside it, see
         :func:`sidecar_path_of`.
 
+    Returns
+    -------
+    Preprocessed
+        What was computed of what, what was left out, and where it is.
+
     Raises
     ------
     InputError
-        If the store cannot be used, a channel or FOV does not exist, or a channel has no content at all.
+        If the store cannot be used, a channel or FOV does not exist, a channel has no content at all, or nothing can
+        be written.
     """
     fovs = read_plate(zarr_dir)
     store = fovs[0].store if fovs else str(zarr_dir)
@@ -113,12 +154,21 @@ def generate_normalization_metadata(
             progress.advance(task)
             return result
 
-        statistics = {}
+        statistics, sampled = {}, []
         for channel in channels:
             samples = list(pool.map(lambda fov: sample(fov, channel), fovs))  # noqa: B023 - consumed in this turn
             _report(channel, fovs, samples)
             statistics[channel] = _statistics(channel, store, samples, counted)
-    _write(fovs, store, statistics, sidecar_path)
+            sampled += samples
+    return Preprocessed(
+        store=store,
+        target=_write(fovs, store, statistics, sidecar_path),
+        n_fovs=len(fovs),
+        channels=tuple(channels),
+        other_channels=tuple(name for name in dict.fromkeys(fovs[0].channel_names) if name not in channels),
+        n_empty_frames=sum(len(sample.empty) for sample in sampled),
+        n_nonfinite=sum(sample.n_nonfinite for sample in sampled),
+    )
 
 
 def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Sequence[int]) -> list[str]:
@@ -193,7 +243,7 @@ def _report(channel: str, fovs: Sequence[FovInfo], samples: Sequence[FovSample])
             )  # fmt: skip
 
 
-def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], sidecar: str | Path | None) -> None:
+def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], sidecar: str | Path | None) -> str:
     writable = "://" not in store and os.access(store, os.W_OK)
     if sidecar is None and not writable:
         if "://" in store:
@@ -201,11 +251,18 @@ def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], side
         sidecar = sidecar_path_of(store)
         _logger.warning("%s cannot be written; the statistics go to %s", store, sidecar)
     entries = dict(_entries(fovs, statistics))
-    if sidecar is not None:
-        _write_sidecar(Path(sidecar), entries)
-        return
-    kept = {name: read_attributes(store, name).get(_FIELD, {}) for name in entries}
-    update_attributes_of(store, _FIELD, {name: {**kept[name], **channels} for name, channels in entries.items()})
+    target = store if sidecar is None else str(sidecar)
+    try:
+        if sidecar is not None:
+            _write_sidecar(Path(sidecar), entries)
+        else:
+            kept = {name: read_attributes(store, name).get(_FIELD, {}) for name in entries}
+            merged = {name: {**kept[name], **channels} for name, channels in entries.items()}
+            update_attributes_of(store, _FIELD, merged)
+    except PermissionError as err:
+        fix = "write them into a folder of yours: --sidecar_path FILE.json"
+        raise InputError(target, found="no permission to write the statistics", fix=fix) from err
+    return target
 
 
 def _entries(fovs: Sequence[FovInfo], statistics: dict[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:
