@@ -167,6 +167,7 @@ def test_a_plate_without_any_of_its_wells_is_refused(tmp_path):
         read_plate(write(tmp_path, images={}, listed_wells=["A/1"]))
 
 
+@pytest.mark.filterwarnings("ignore:Array is unsupported by ZarrsCodecPipeline")  # which newer iohub sets for zarr
 @pytest.mark.parametrize(
     ("name", "version", "options"),
     [

@@ -214,7 +214,7 @@ class TestPrediction:
         adata.X[0, 0] = np.nan
         adata = predict_with_classifier(adata, pipeline, "state", include_wells=["/A/1"])
         predicted = adata.obs["predicted_state"].notna().to_numpy()
-        expected = adata.obs["fov_name"].str.startswith("A/1/").to_numpy()
+        expected = adata.obs["fov_name"].str.startswith("A/1/").to_numpy(copy=True)
         expected[0] = False
         np.testing.assert_array_equal(predicted, expected)
         np.testing.assert_array_equal(np.isfinite(adata.obsm["predicted_state_proba"]).all(axis=1), expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -57,7 +58,8 @@ def _known_labels(loader: Iterable[Any]) -> Tensor | None:
     for name in ("labels", "targets"):
         labels = getattr(dataset, name, None)
         if labels is not None and not callable(labels) and len(labels) == len(dataset):
-            return torch.as_tensor(labels)
+            # A column of a table may not be written to, and a tensor could.
+            return labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
     return None
 
 
