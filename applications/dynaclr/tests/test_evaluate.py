@@ -15,6 +15,7 @@ from matplotlib import image
 
 from dynaclr.commands.evaluate import evaluate
 from viscy_utils.embeddings.store import write_anndata
+from viscy_utils.runs.folder import claim_folder, update_record
 
 N_TRACKS, N_FRAMES = 24, 4
 
@@ -70,6 +71,18 @@ def report(tmp_path, *arguments, label="infection") -> tuple[dict, str]:
         for text in (done.output, page):
             assert f"{entry['n_cells']} cells left out: {entry['reason']}" in " ".join(text.split())
     return row, done.output
+
+
+def test_the_embeddings_of_a_run_are_found_by_its_name(tmp_path, stored, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("early", "late"):
+        folder = claim_folder(name)
+        update_record(folder, predictions=["embeddings.zarr"], started=f"2026-01-0{1 + (name == 'late')}T00:00:00")
+    stored().rename(tmp_path / "runs" / "late" / "embeddings.zarr")
+    assert "no embeddings" in refused(tmp_path, "--run", "early")
+    assert "no such folder" in refused(tmp_path, "--run", "lat")
+    assert "--embeddings PATH or --run RUN" in refused(tmp_path)
+    assert report(tmp_path, "--run", "latest")[0]["name"] == "late"
 
 
 def refused(tmp_path: Path, *arguments: str, label="infection") -> str:

@@ -16,9 +16,15 @@ __all__ = ["evaluate"]
     "--embeddings",
     "-e",
     multiple=True,
-    required=True,
     metavar="[NAME=]PATH",
     help="AnnData zarr written by `dynaclr predict`; give several to compare them.",
+)
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="RUN",
+    help="Embeddings predicted with this run: its name, its folder, or `latest`; may be repeated.",
 )
 @click.option(
     "--config",
@@ -47,6 +53,7 @@ __all__ = ["evaluate"]
 @report_errors("dynaclr")
 def evaluate(
     embeddings: tuple[str, ...],
+    runs: tuple[str, ...],
     configs: tuple[Path, ...],
     label: str,
     labels: tuple[Path, ...],
@@ -61,9 +68,12 @@ def evaluate(
     output folder and prints the table.
     """
     from dynaclr.evaluation.report import evaluate_embeddings
+    from viscy_data.errors import InputError
 
+    if not embeddings and not runs:
+        raise InputError("dynaclr evaluate", found="no embeddings", expected="--embeddings PATH or --run RUN")
     evaluate_embeddings(
-        _named(embeddings),
+        _named((*embeddings, *map(_of_run, runs))),
         label,
         output_dir,
         pixel_configs=configs,
@@ -72,6 +82,15 @@ def evaluate(
         overwrite=overwrite,
         seed=seed,
     )
+
+
+def _of_run(name: str) -> str:
+    """Name the embeddings of a run as an entry of ``--embeddings``, called like the run."""
+    from viscy_utils.runs.choice import embeddings_of
+    from viscy_utils.runs.folder import find_run
+
+    found = find_run(name)
+    return f"{found.path.name}={embeddings_of(found)}"
 
 
 def _named(entries: tuple[str, ...]) -> dict[str, str]:

@@ -89,7 +89,13 @@ def only_labelled(embedded: Embedded, column: str) -> Embedded:
     labelled = labelled.without(is_unknown(labelled.obs[column]), f"{column} is {UNKNOWN!r}")
     if not len(labelled.obs):
         found = "; ".join(map(str, labelled.left_out))
-        raise InputError(embedded.name, field=f"label {column}", found=found, expected="cells with a label")
+        raise InputError(
+            embedded.name,
+            field=f"label {column}",
+            found=found,
+            expected="cells with a label",
+            fix="name another column with --label, or a table with --labels; conditions come from condition_wells",
+        )
     return labelled
 
 
