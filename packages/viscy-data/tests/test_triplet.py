@@ -194,7 +194,7 @@ def test_pickled_dataset_gives_the_same_batch(plate):
         ({"z_range": (2, 2)}, "field z_range"),
         ({"initial_yx_patch_size": (8, 41)}, "field initial_yx_patch_size"),
         ({"channel_names": ["GFP", "DAPI"]}, "field source_channel\n  found    DAPI\n  expected one of Phase, GFP"),
-        ({"time_interval": -1}, "time_interval=-1"),
+        ({"time_interval": -1}, r"time_interval\n  found    -1"),
         ({"time_interval": 7}, "7 frames apart"),
     ],
 )

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from dynaclr.lineage import LineageForest
 from dynaclr.tau_sampling import sample_tau_batch
+from viscy_data.errors import InputError
 from viscy_data.lookup import SortedRows, draw_places
 
 __all__ = ["PositiveLookup", "PositiveScope"]
@@ -45,7 +46,8 @@ class PositiveLookup:
         self, t: ArrayLike, track_index: ArrayLike, forest: LineageForest, scope: PositiveScope = "descendants"
     ) -> None:
         if scope not in get_args(PositiveScope):
-            raise ValueError(f"positive_scope must be one of {', '.join(get_args(PositiveScope))}, found {scope!r}")
+            scopes = ", ".join(get_args(PositiveScope))
+            raise InputError("positive_scope", found=repr(scope), expected=f"positive_scope must be one of {scopes}")
         self._t = np.asarray(t)
         self._track = np.asarray(track_index)
         self._n_tracks = max(len(forest), 1)

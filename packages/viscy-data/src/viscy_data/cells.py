@@ -103,5 +103,5 @@ def cells_inside(fovs: Sequence[FovInfo], tracks: pd.DataFrame, window: PatchWin
         tracks = tracks[~near]
     if not len(tracks):
         reasons = "".join(f"; {sentence}" for sentence in sentences)
-        raise ValueError(f"none of {len(keep)} tracked cells has a patch of {sizes} inside the image{reasons}")
+        raise InputError("tracks", found=f"none of {len(keep)} cells with a patch of {sizes} inside the image{reasons}")
     return tracks.reset_index(drop=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from viscy_data.batches.dataset import PatchDataset
 from viscy_data.cells import cells_inside, check_fovs
-from viscy_data.errors import raise_all
+from viscy_data.errors import InputError, raise_all
 from viscy_data.optional import require
 from viscy_data.stores import FovInfo, canonical_fov_name, describe_position
 from viscy_data.triplet.pairs import TrackPairs
@@ -104,7 +104,9 @@ class TripletDataset(PatchDataset):
         collate_statistics: bool = False,
     ) -> None:
         if time_interval != "any" and time_interval < 0:
-            raise ValueError(f"time_interval={time_interval} must be a number of frames, 0 or more, or 'any'")
+            raise InputError(
+                "TripletDataset", field="time_interval", found=str(time_interval), expected="0 or more frames, or 'any'"
+            )
         window = PatchWindow(
             z_range,
             initial_yx_patch_size,
@@ -170,11 +172,21 @@ class TripletDataset(PatchDataset):
             return rows
         rows = rows[self._pairs.positives(rows) >= 0]
         if not len(rows):
-            raise ValueError(f"no track has two observations {self.time_interval} frames apart (time_interval)")
+            raise InputError(
+                "TripletDataset",
+                field="time_interval",
+                found=f"no track with two observations {self.time_interval} frames apart",
+                fix="choose a shorter time_interval",
+            )
         if self.return_negative:
             has_negative = self._pairs.count_negatives(rows) > 0
             if not has_negative.any():
-                raise ValueError("no negatives: there is one track only; use more tracks or return_negative=False")
+                raise InputError(
+                    "TripletDataset",
+                    field="return_negative",
+                    found="no negatives: there is one track only",
+                    fix="use more tracks, or return_negative: false",
+                )
             _logger.info("%d anchors without a negative are left out", (~has_negative).sum())
             rows = rows[has_negative]
         return rows
@@ -213,9 +225,13 @@ def _select_tracks(
     tracks: pd.DataFrame, fov_names: Sequence[str] | None, track_ids: Sequence[int] | None
 ) -> pd.DataFrame:
     if not fov_names or not track_ids or len(fov_names) != len(track_ids):
-        raise ValueError("predict_cells needs include_fov_names and include_track_ids of equal length")
+        raise InputError(
+            "TripletDataset", field="predict_cells", expected="include_fov_names and include_track_ids of equal length"
+        )
     wanted = {f"{name.strip('/')}_{track}" for name, track in zip(fov_names, track_ids, strict=True)}
     own = tracks["fov_name"] + "_" + tracks["track_id"].astype(str)
     if unknown := sorted(wanted - set(own)):
-        raise ValueError(f"predict_cells: no such tracks (FOV_track): {', '.join(unknown)}")
+        raise InputError(
+            "TripletDataset", field="predict_cells", found=f"no such tracks (FOV_track): {', '.join(unknown)}"
+        )
     return tracks[own.isin(wanted)].reset_index(drop=True)
