@@ -123,9 +123,10 @@ def test_drawing_from_the_global_generator_elsewhere_changes_nothing(experiments
     assert run(experiments, max_epochs=1).train == run(experiments, max_epochs=1, recorder=Noise()).train
 
 
-@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("num_workers", "save_after"), [(0, 1), (0, 3), (0, 5), pytest.param(2, 3, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("schedule", ["Constant", "WarmupCosine"])
-@pytest.mark.parametrize("save_after", [1, 3, 5])
 def test_a_run_resumed_in_mid_epoch_goes_on_with_the_same_losses(
     experiments, tmp_path, save_after, schedule, num_workers
 ):

@@ -157,21 +157,26 @@ def triplet_module(folder, **options):
 # Resuming
 
 
-@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "num_workers", "killed_after"),
+    [
+        *((kind, 0, killed_after) for kind in ("cells", "triplets") for killed_after in (1, 3, 4)),
+        pytest.param("triplets", 2, 3, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("asks_for_steps", [False, True])
-@pytest.mark.parametrize("killed_after", [1, 3, 4])
-@pytest.mark.parametrize("kind", ["cells", "triplets"])
 def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
     plate, triplets, tmp_path, kind, killed_after, asks_for_steps, num_workers
 ):
-    def data():
+    def data(num_workers=num_workers):
         augmentations = [Shift(["ch_0" if kind == "cells" else "Phase"])]
         if kind == "cells":
             return CellsDataModule(str(plate), num_workers=num_workers, augmentations=augmentations)
-        return triplet_module(triplets, num_workers=num_workers, augmentations=augmentations, time_interval=1)
+        options = {"augmentations": augmentations, "persistent_workers": num_workers > 0}
+        return triplet_module(triplets, num_workers=num_workers, time_interval=1, **options)
 
     whole, killed, resumed = (Recorder(asks_for_steps) for _ in range(3))
-    make_trainer().fit(whole, data())
+    make_trainer().fit(whole, data(num_workers=0))  # batches are the same for any number of workers
     assert len(whole.seen) > killed_after
     path = tmp_path / "killed.ckpt"
     with pytest.raises(SystemExit):
