@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from viscy_data.stores import read_plate
@@ -60,6 +60,7 @@ def test_encoded_pixels_are_read_back_and_say_where_they_are(encoded_plates, pla
 
 @settings(deadline=None, max_examples=30)
 @given(sizes=st.tuples(*[st.integers(1, 5)] * 7))
+@example(sizes=(3, 5, 5, 5, 5, 5, 1))
 def test_every_pixel_has_its_own_number(sizes):
     code = Encoding(sizes[0], sizes[1], sizes[2:])
     values = np.stack([[code.pixels(plate, fov) for fov in range(sizes[1])] for plate in range(sizes[0])])

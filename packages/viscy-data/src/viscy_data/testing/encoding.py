@@ -87,7 +87,9 @@ class Encoding:
         bad = (number != values) | (number < 1) | (number > prod(self._sizes))
         if bad.any():
             raise ValueError(f"{int(bad.sum())} values were never written, such as {values[bad].flat[0]}")
-        return PixelOrigin(*np.unravel_index(number - 1, self._sizes))
+        # Flat, since numpy 2.4 mixes up the places of arrays of many axes with more than 8192 elements.
+        places = np.unravel_index(number.ravel() - 1, self._sizes)
+        return PixelOrigin(*(place.reshape(number.shape) for place in places))
 
 
 def write_encoded_plate(
