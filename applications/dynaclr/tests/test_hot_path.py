@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import viscy_transforms as vt
-from dynaclr.datamodule.transform_pipeline import TransformPipeline
 from dynaclr.engine import ContrastiveModule
 from dynaclr.loss import NTXentHCL
 from viscy_data import ChannelDropout
+from viscy_data.batches import TransformPipeline
 from viscy_losses import LossRegistry
 
 KEYS = ["ch_0", "ch_1"]

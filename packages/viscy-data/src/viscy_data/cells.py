@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from viscy_data.errors import InputError
-from viscy_data.placement import border_shift
+from viscy_data.placement import border_shifts
 from viscy_data.stores import FovInfo
 from viscy_data.tracks import count_outside, describe_outside
 from viscy_data.windows import PatchWindow, check_fovs_hold
@@ -93,10 +93,11 @@ def cells_inside(fovs: Sequence[FovInfo], tracks: pd.DataFrame, window: PatchWin
     for sentence in sentences:
         warnings.warn(sentence, stacklevel=4)
     keep = ~(late | beyond)
-    tracks, extent = tracks[keep], extent[keep]
+    tracks = tracks[keep]
     sizes = window.final_size[1:]
-    along = [border_shift(tracks[name], extent[:, 3 + axis], sizes[axis]) for axis, name in enumerate("yx")]
-    tracks = tracks.assign(border_shift=np.maximum(*along).astype(np.int16))
+    extents = [fov.shape[3:] for fov in fovs]
+    shifts = border_shifts(tracks["y"], tracks["x"], tracks["fov_index"], extents, sizes)
+    tracks = tracks.assign(border_shift=shifts)
     if window.max_border_shift is not None:
         near = (tracks["border_shift"] > window.max_border_shift).to_numpy()
         _logger.info("%d of %d tracked cells are left out at the border (max_border_shift)", near.sum(), len(near))

@@ -19,14 +19,17 @@ With a margin 6 pixels are read, from -2 on; the final patch begins at 0, which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Placement", "border_shift", "clamp_centers", "patch_start"]
+__all__ = ["Placement", "border_shift", "border_shifts", "clamp_centers", "patch_start"]
 
 Pixels = NDArray[np.int64]
+
+_BLOCK = 1 << 20  # cells at a time: 64-bit intermediates of a whole table of 10^8 rows would be its largest part
 
 
 def patch_start(center: ArrayLike, size: ArrayLike) -> np.ndarray:
@@ -139,3 +142,31 @@ class Placement:
 def border_shift(center: ArrayLike, extent: ArrayLike, final: int) -> Pixels:
     """Return by how many pixels patches of a length are moved to lie inside their image, at least 0."""
     return np.abs(Placement(center, extent, final, final).shift)
+
+
+def border_shifts(y: ArrayLike, x: ArrayLike, fov: ArrayLike, extents: ArrayLike, final: Sequence[int]) -> np.ndarray:
+    """Return by how many pixels the edge moves the patch of each cell, the larger of both axes.
+
+    Parameters
+    ----------
+    y, x : array_like of float, shape (N,)
+        Cells, in pixels.
+    fov : array_like of int, shape (N,)
+        FOV of each cell.
+    extents : array_like of int, shape (F, 2)
+        Height and width of each FOV.
+    final : sequence of int
+        Height and width of a patch, no larger than any image.
+
+    Returns
+    -------
+    ndarray of int16, shape (N,)
+    """
+    fov, extents = np.asarray(fov), np.asarray(extents, np.int64).reshape(-1, 2)
+    centers = np.asarray(y), np.asarray(x)
+    shifts = np.empty(len(fov), np.int16)
+    for first in range(0, len(fov), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        own = extents[fov[part]]
+        shifts[part] = np.maximum(*(border_shift(centers[axis][part], own[:, axis], final[axis]) for axis in (0, 1)))
+    return shifts

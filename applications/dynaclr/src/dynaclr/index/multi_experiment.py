@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.index.borders import border_shifts
 from dynaclr.index.conditions import report_unnamed, unnamed_wells
 from dynaclr.index.file import IndexRecord, read_index_file, write_index_file
 from dynaclr.index.left_out import LeftOut
@@ -30,6 +29,7 @@ from dynaclr.index.tracks_reading import read_table
 from dynaclr.index.tracks_table import TracksTable
 from dynaclr.positives import PositiveLookup, PositiveScope
 from viscy_data.errors import InputError, raise_all
+from viscy_data.placement import border_shifts
 from viscy_data.stores import FovInfo
 from viscy_data.windows import PatchWindow, check_fovs_hold
 
@@ -149,7 +149,8 @@ class MultiExperimentIndex:
 
     def _fill(self, whole: TracksTable, is_anchor: np.ndarray | None = None) -> None:
         """Derive everything from the table; anchors that are known already are taken as they are."""
-        shift = border_shifts(whole, self.yx_patch_size)
+        extents, (y, x) = [fov.shape[3:] for fov in whole.fovs], (whole.columns[name].to_numpy() for name in "yx")
+        shift = border_shifts(y, x, whole.fov_index, extents, self.yx_patch_size)
         self._whole, self._kept = whole, None
         if self.max_border_shift is not None:
             self._kept = shift <= self.max_border_shift
