@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from viscy_data.errors import InputError, MissingInputError
-from viscy_data.files import replacing
-from viscy_utils.reports.files import json_text
+from viscy_utils.evaluation.array_file import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from viscy_utils.evaluation.linear_classifier import LinearClassifierPipeline
@@ -55,17 +51,14 @@ def save_classifier(
     for name, attributes in _STEPS.items():
         step = getattr(pipeline, name)
         if step is not None:
-            arrays |= {f"{name}.{attribute}": np.asarray(getattr(step, attribute), float) for attribute in attributes}
+            arrays |= {f"{name}.{attribute}": getattr(step, attribute) for attribute in attributes}
     content = {
-        "schema": SCHEMA,
         "task": pipeline.task,
         "classes": [str(label) for label in pipeline.classifier.classes_],
         "config": pipeline.config,
         "origin": origin,
     }
-    text = np.frombuffer(json_text(content).encode(), dtype=np.uint8)
-    with replacing(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
-        np.savez(file, json=text, **arrays)
+    save_arrays(path, SCHEMA, content, arrays, overwrite)
 
 
 def load_classifier(path: str | Path) -> tuple[LinearClassifierPipeline, dict[str, Any]]:
@@ -84,17 +77,7 @@ def load_classifier(path: str | Path) -> tuple[LinearClassifierPipeline, dict[st
     """
     from viscy_utils.evaluation.linear_classifier import LinearClassifierPipeline
 
-    if not Path(path).is_file():
-        raise MissingInputError(str(path), found="no such file", expected="a classifier")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        content = json.loads(arrays["json"].tobytes())
-        schema = content["schema"]
-    except (ValueError, KeyError, TypeError, AttributeError, BadZipFile) as err:
-        raise InputError(str(path), found=f"another file ({err})", expected=SCHEMA) from err
-    if schema != SCHEMA:
-        raise InputError(str(path), field="schema", found=repr(schema), expected=SCHEMA)
+    content, arrays = load_arrays(path, SCHEMA, "a classifier")
     steps = {name: _restored(name, arrays) for name in _STEPS}
     # Probabilities are computed as the solver of the training does.
     steps["classifier"].solver = content["config"].get("classifier_params", {}).get("solver", "lbfgs")

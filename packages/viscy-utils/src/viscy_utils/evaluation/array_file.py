@@ -1,0 +1,81 @@
+"""Files of numpy arrays and JSON: what was fitted, kept so that opening the file runs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from viscy_data.errors import InputError, MissingInputError
+from viscy_data.files import replacing
+from viscy_utils.reports.files import json_text
+
+__all__ = ["load_arrays", "save_arrays"]
+
+_JSON = "json"
+
+
+def save_arrays(
+    path: str | Path,
+    schema: str,
+    content: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    overwrite: bool = False,
+) -> None:
+    """Save arrays and what is said of them; the same ones give the same bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        An ``.npz`` file: the arrays as float64, and ``json``, UTF-8 text of ``content`` with ``schema``.
+    schema : str
+        Name and version of the layout.
+    content : mapping
+        Plain values.
+    arrays : mapping of str to ndarray
+    overwrite : bool, default False
+        Replace an existing file.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one and it may not be replaced.
+    """
+    text = np.frombuffer(json_text({"schema": schema, **content}).encode(), dtype=np.uint8)
+    numbers = {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
+    with replacing(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{_JSON: text}, **numbers)
+
+
+def load_arrays(path: str | Path, schema: str, what: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Load the content and the arrays of a file; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : str or Path
+    schema : str
+        That it has to have.
+    what : str
+        What it is, for messages: "a classifier".
+
+    Raises
+    ------
+    MissingInputError, InputError
+        If there is no file, or another one.
+    """
+    if not Path(path).is_file():
+        raise MissingInputError(str(path), found="no such file", expected=what)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        content = json.loads(arrays.pop(_JSON).tobytes())
+        found = content["schema"]
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as err:
+        raise InputError(str(path), found=f"another file ({err})", expected=schema) from err
+    if found != schema:
+        raise InputError(str(path), field="schema", found=repr(found), expected=schema)
+    return content, arrays
