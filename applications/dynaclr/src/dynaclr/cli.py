@@ -38,6 +38,9 @@ OWN_COMMANDS = {
     "evaluate": Subcommand(
         "probe, mixing and smoothness of written embeddings", runs="dynaclr.commands.evaluate:evaluate"
     ),
+    "correct": Subcommand(
+        "take an experiment's share out of embeddings, by control cells", runs="dynaclr.commands.correct:correct"
+    ),
     "train-linear-classifier": Subcommand(
         "train a classifier of an annotation on embeddings",
         runs="dynaclr.commands.train_linear_classifier:train_linear_classifier",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, TransformerMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -64,6 +64,7 @@ def linear_probe(
     units: np.ndarray,
     *,
     test: np.ndarray | None = None,
+    first: TransformerMixin | None = None,
     seed: int = 0,
 ) -> Score:
     """Balanced accuracy of a logistic regression on frozen features.
@@ -80,6 +81,9 @@ def linear_probe(
         Independent unit per cell (its lineage), resampled for the interval.
     test : ndarray of bool, shape (N,), optional
         Cells to score; the others train. Without it, cross-validation over ``groups`` in up to 5 folds.
+    first : TransformerMixin, optional
+        Step before the scaler, fitted on training cells as the rest is
+        (`viscy_utils.evaluation.corrected_folds.FoldCorrection`).
     seed : int, default 0
         Of the folds and the bootstrap.
 
@@ -98,7 +102,8 @@ def linear_probe(
     features, groups, units = features[kept], np.asarray(groups)[kept], np.asarray(units)[kept]
     labels = np.asarray(labels, dtype=object)[kept].astype(str)
     left_out = f"{missing.sum()} cells without a label left out" if missing.any() else ""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
+    own = [StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")]
+    classifier = make_pipeline(*_steps(first), *own)
     if test is None:
         return _cross_validated(classifier, features, labels, groups, units, seed, left_out)
     test = np.asarray(test, dtype=bool)[kept]
@@ -110,6 +115,10 @@ def linear_probe(
     return score_predictions(
         labels[test], predicted, units[test], seed, "trained on the other experiments", *unseen, left_out
     )
+
+
+def _steps(first: TransformerMixin | None) -> list[TransformerMixin]:
+    return [] if first is None else [first]
 
 
 def _check_apart(units: np.ndarray, test: np.ndarray) -> None:
@@ -128,6 +137,7 @@ def experiment_separability(
     units: np.ndarray,
     *,
     n_neighbors: int = 15,
+    first: TransformerMixin | None = None,
     seed: int = 0,
 ) -> Score:
     """Balanced accuracy with which a cell's neighbours tell its experiment: lower is better mixed.
@@ -143,6 +153,8 @@ def experiment_separability(
         Experiment, FOV and lineage per cell.
     n_neighbors : int, default 15
         Size of the neighbourhood.
+    first : TransformerMixin, optional
+        Step before all others, as in :func:`linear_probe`.
     seed : int, default 0
         Of the bootstrap.
 
@@ -152,7 +164,8 @@ def experiment_separability(
         Chance is 1 / number of experiments. Missing with a single experiment.
     """
     # Centred without the cells that are told: a mean over all of them would know of the held-out FOVs.
-    classifier = make_pipeline(StandardScaler(with_std=False), KNeighborsClassifier(n_neighbors, metric="cosine"))
+    own = [StandardScaler(with_std=False), KNeighborsClassifier(n_neighbors, metric="cosine")]
+    classifier = make_pipeline(*_steps(first), *own)
     return _cross_validated(classifier, features, np.asarray(experiments).astype(str), groups, units, seed)
 
 
