@@ -9,7 +9,9 @@ right is refused.
 from __future__ import annotations
 
 from viscy_data.tracks.formats import import_tracks
+from viscy_data.tracks.geff import write_geff
 from viscy_data.tracks.imported import ImportedTracks, summarize_tracks
+from viscy_data.tracks.napari import from_napari, to_napari, write_napari
 from viscy_data.tracks.outside import OutsideCount, count_outside, describe_outside
 from viscy_data.tracks.reading import find_tracks, read_tracks
 from viscy_data.tracks.writing import write_tracks
@@ -20,8 +22,12 @@ __all__ = [
     "count_outside",
     "describe_outside",
     "find_tracks",
+    "from_napari",
     "import_tracks",
     "read_tracks",
     "summarize_tracks",
+    "to_napari",
+    "write_geff",
+    "write_napari",
     "write_tracks",
 ]

@@ -30,8 +30,8 @@ def read_ctc(path: Path) -> ImportedTracks:
     Returns
     -------
     ImportedTracks
-        Labels of images that have no line in the file of tracks are left out and counted, as are frames without a label
-        of a track that lasts (gaps).
+        Labels of images that have no line in the file of tracks are left out and counted; frames without a label of a
+        track that lasts (gaps), and parents without a line, are counted.
 
     Raises
     ------
@@ -49,12 +49,15 @@ def read_ctc(path: Path) -> ImportedTracks:
     rows = np.concatenate([_cells(t, read_image(image)) for t, image in images])
     known = np.isin(rows[:, 0], lines[:, 0])
     place = np.searchsorted(lines[:, 0], rows[known, 0])
+    absent = (lines[:, 3] > 0) & ~np.isin(lines[:, 3], lines[:, 0])
     columns = {name: rows[known, column] for column, name in enumerate(("track_id", "t", "z", "y", "x"))}
     table = require("pandas", extra="triplet").DataFrame(columns)
     table = table.astype({"track_id": np.int64, "t": np.int64, "z": np.float32, "y": np.float32, "x": np.float32})
-    table["parent_track_id"] = np.where(lines[place, 3] == 0, -1, lines[place, 3])
+    table["parent_track_id"] = np.where((lines[:, 3] == 0) | absent, -1, lines[:, 3])[place]
     n_expected, n_strange = int((lines[:, 2] - lines[:, 1] + 1).sum()), int((~known).sum())
     notes = [f"{n_strange} labels have no line in {file.name} and are left out"] if n_strange else []
+    if absent.any():
+        notes.append(f"{int(absent.sum())} tracks name a parent that is not in {file.name}, and begin without one")
     if n_expected > len(table):
         notes.append(f"{n_expected - len(table)} frames of tracks have no label (gaps)")
     return ImportedTracks(table if table["z"].any() else table.drop(columns="z"), tuple(notes))

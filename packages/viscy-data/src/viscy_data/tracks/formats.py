@@ -11,22 +11,29 @@ r"""One reader for the tracks of several programs: the file is recognised, the t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import FovInfo
+from viscy_data.tracks.btrack import BTRACK, read_btrack_csv, read_btrack_hdf5
 from viscy_data.tracks.ctc import CTC_FILES, read_ctc
 from viscy_data.tracks.dialect import REQUIRED, TRACKMATE, read_text_table
+from viscy_data.tracks.geff import read_geff
 from viscy_data.tracks.imported import ImportedTracks
-from viscy_data.tracks.reading import read_tracks, tracks_of_text
+from viscy_data.tracks.napari import read_napari
+from viscy_data.tracks.reading import read_tracks
 from viscy_data.tracks.trackmate import read_trackmate_csv, read_trackmate_xml
 
 __all__ = ["FORMATS", "TracksFormat", "import_tracks", "recognise"]
 
-_BTRACK = {"ID": "track_id", "parent": "parent_track_id"}
+
+_SUFFIXES = {
+    ".xml": "trackmate-xml",
+    **dict.fromkeys([".h5", ".hdf5", ".hdf"], "btrack-hdf5"),
+    **dict.fromkeys([".npz", ".npy"], "napari"),
+}
 
 
 class TracksFormat(NamedTuple):
@@ -42,7 +49,7 @@ def import_tracks(source: str | Path, fov: FovInfo | None = None, *, format: str
     Parameters
     ----------
     source : str or Path
-        File, or folder for the Cell Tracking Challenge.
+        File, or folder for the Cell Tracking Challenge and GEFF.
     fov : FovInfo, optional
         The image; its scale converts positions in physical units to pixels.
     format : str, default "auto"
@@ -72,12 +79,14 @@ def recognise(path: Path) -> str:
     InputError
         If it is none of them.
     """
+    if path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+        return "geff"
     if path.is_dir() or path.name in CTC_FILES:
         return "ctc"
-    if path.suffix.lower() == ".xml":
-        return "trackmate-xml"
+    if (name := _SUFFIXES.get(path.suffix.lower())) is not None:
+        return name
     names = set(read_text_table(path).columns.column_names)
-    for columns, name in ((REQUIRED, "table"), (TRACKMATE, "trackmate-csv"), (("ID", "t", "x", "y"), "btrack")):
+    for columns, name in ((REQUIRED, "table"), (TRACKMATE, "trackmate-csv"), (BTRACK, "btrack")):
         if set(columns) <= names:
             return name
     raise InputError(
@@ -92,24 +101,20 @@ def _read_table(path: Path, fov: FovInfo | None) -> ImportedTracks:
     return ImportedTracks(read_tracks(path, notes=notes), tuple(notes))
 
 
-def _read_btrack(path: Path, fov: FovInfo | None) -> ImportedTracks:
-    text = read_text_table(path, required=("ID", "t", "x", "y"))
-    names = [_BTRACK.get(name, name) for name in text.columns.column_names]
-    notes: list[str] = []
-    table = tracks_of_text(str(path), replace(text, columns=text.columns.rename_columns(names)), notes)
-    if "dummy" in table and (n_dummies := int((table["dummy"].astype(str).str.lower().isin(["true", "1"])).sum())):
-        notes.append(f"{n_dummies} cells were interpolated by btrack (dummy), and are kept")
-    return ImportedTracks(table, tuple(notes))
-
-
 FORMATS = {
     "table": TracksFormat("CSV with track_id, t, y, x in pixels, as ultrack writes it", _read_table),
-    "btrack": TracksFormat("CSV of btrack, with ID, t, x, y, parent", _read_btrack),
+    "btrack": TracksFormat("CSV of btrack, with ID, t, x, y, parent", lambda path, fov: read_btrack_csv(path)),
+    "btrack-hdf5": TracksFormat("HDF5 file of btrack", lambda path, fov: read_btrack_hdf5(path)),
     "trackmate-csv": TracksFormat("table of spots of TrackMate, with TRACK_ID, FRAME, POSITION_X", read_trackmate_csv),
     "trackmate-xml": TracksFormat("XML file of TrackMate", read_trackmate_xml),
     "ctc": TracksFormat(
         "folder of the Cell Tracking Challenge, with label images and man_track.txt or res_track.txt",
         lambda path, fov: read_ctc(path),
     ),
+    "napari": TracksFormat(
+        "data and graph of a tracks layer of napari: .npz, or .npy with .json beside it",
+        lambda path, fov: read_napari(path),
+    ),
+    "geff": TracksFormat("GEFF group (Zarr), with axes and units", read_geff),
 }
 """Formats by name."""

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from viscy_data.errors import InputError
 from viscy_data.optional import require
-from viscy_data.stores import FovInfo
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ImportedTracks", "TracksSummary", "pixel_size", "summarize_tracks"]
+__all__ = ["ImportedTracks", "TracksSummary", "summarize_tracks"]
 
 
 @dataclass(frozen=True)
@@ -75,23 +73,3 @@ def summarize_tracks(table: pd.DataFrame) -> TracksSummary:
         median_length=float(lengths.median()),
         later_share=float(np.mean(~last | has_daughter)),
     )
-
-
-def pixel_size(where: str, fov: FovInfo | None, unit: str) -> tuple[float, float, float]:
-    """Return what to divide z, y and x by: 1 for a table in pixels, the scale of the store for physical units.
-
-    Raises
-    ------
-    InputError
-        If the positions are in physical units and no store says how large a pixel is.
-    """
-    if unit.strip("() ").lower() in ("pixel", "pixels", "px"):
-        return 1.0, 1.0, 1.0
-    if fov is None or fov.scale[3:] == (1.0, 1.0):
-        raise InputError(
-            where,
-            field="units",
-            found=f"positions in {unit.strip('() ') or 'unknown units'}, and nothing that says how large a pixel is",
-            expected="a store with a scale (coordinateTransformations), or positions in pixels",
-        )
-    return fov.scale[2:]

@@ -17,7 +17,8 @@ from viscy_data.stores import FovInfo
 from viscy_data.tracks.columns import check_unique
 from viscy_data.tracks.dialect import TRACKMATE, read_text_table
 from viscy_data.tracks.graph import GraphError, tracks_of_graph
-from viscy_data.tracks.imported import ImportedTracks, pixel_size
+from viscy_data.tracks.imported import ImportedTracks
+from viscy_data.tracks.units import pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
