@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dynaclr.engine import BetaVaeModule, ContrastiveModule
-from dynaclr.engine.finite import FiniteWatch, name_cells
 from dynaclr.loss import NTXentHCL
 from viscy_data.errors import InputError
 from viscy_losses import MoCoLoss
 from viscy_models import BetaVae25D, ContrastiveEncoder
+from viscy_utils.training.finite import FiniteWatch, name_cells
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),

@@ -13,10 +13,11 @@ from dynaclr.engine.contrastive.average import check_momentum, follow, frozen_co
 from dynaclr.engine.contrastive.images import EpochImages
 from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
-from dynaclr.engine.finite import FiniteWatch
-from dynaclr.engine.training import ScheduleName, TrainingModule
+from dynaclr.engine.training import TrainingModule
 from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.log_images import image_sinks, log_image
+from viscy_utils.training.finite import FiniteWatch
+from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["ContrastiveModule", "ContrastivePrediction"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dynaclr.engine.training import ScheduleName, TrainingModule
+from dynaclr.engine.training import TrainingModule
 from dynaclr.engine.vae.elbo import CLASS_LOSSES, BetaSchedule, BetaScheduleName, reconstruction_loss
 from dynaclr.engine.vae.label_maps import NetworkInput, label_map
 from dynaclr.engine.vae.latent import LatentTally, kl_per_dimension, kl_scalars
@@ -23,6 +23,7 @@ from dynaclr.imbalance import (
     choose_class_loss,
 )
 from viscy_utils.pictures.log_images import image_sinks, log_image
+from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["BetaVaeModule"]
 
