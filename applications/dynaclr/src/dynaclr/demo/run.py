@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
-from importlib.resources import files
+from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
-from string import Template
 
 import pandas as pd
 from rich.console import Console
@@ -21,22 +16,12 @@ from dynaclr.inspection import inspect_data, report_tables
 from dynaclr.pair_page import PairImages, example_pairs
 from viscy_data.synthetic import ExperimentSpec, demo_experiments, write_experiments
 from viscy_utils.cli import main as lightning_main
+from viscy_utils.cli.demo import demo_configs, quiet_demo, refuse_filled
 
 __all__ = ["run_demo"]
 
 CONFIGS = ("fit.yml", "predict.yml", "untrained.yml")
 _FULL_HOURS = 12.0  # what demo_experiments records at scale 1
-
-# What Lightning and friends say to somebody who chose the settings; here the settings are the demo's.
-_EXPECTED_WARNINGS = (
-    r".*callbacks used to create the checkpoint need to be provided.*",
-    r".*does not have many workers.*",
-    r".*number of training batches \(\d+\) is smaller than the logging interval.*",
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
-    r".*Checkpoint directory .* exists and is not empty.*",
-    r".*Could not find any nodes of type.*",
-)
-_CHATTY_LOGGERS = ("lightning.pytorch.utilities.rank_zero",)
 
 
 def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: float = 9.0) -> list[Comparison]:
@@ -66,14 +51,13 @@ def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 3, hours: fl
     FileExistsError
         If ``output_dir`` is not empty.
     """
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} exists and is not an empty folder: choose another --output-dir")
+    refuse_filled(output_dir)
     console = Console()
     specs = demo_experiments(hours / _FULL_HOURS)
     held_out = specs[-1].name
-    with _quiet():
+    with quiet_demo():
         _simulate(specs, output_dir, seed, console)
-        _write_configs(output_dir, seed=seed, max_epochs=max_epochs, held_out=held_out)
+        demo_configs("dynaclr.demo", CONFIGS, output_dir, seed=seed, max_epochs=max_epochs, held_out=held_out)
         with chdir(output_dir):  # the configs name their files relative to their folder
             console.rule("What goes into a batch")
             pairs = _inspect(Path("fit.yml"), console)
@@ -120,30 +104,3 @@ def _inspect(config: Path, console: Console) -> PairImages:
     for table in report_tables(inspect_data(data)):
         console.print(table.terminal())
     return example_pairs(data, 12)
-
-
-def _write_configs(output_dir: Path, **values: object) -> None:
-    """Fill the values into the configs and put them where the user can edit them."""
-    for name in CONFIGS:
-        text = files("dynaclr.demo").joinpath("configs", name).read_text(encoding="utf8")
-        (output_dir / name).write_text(Template(text).substitute(values), encoding="utf8")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep notices away that the user of the demo can do nothing about."""
-    levels = {name: logging.getLogger(name).level for name in _CHATTY_LOGGERS}
-    level = os.environ.get("VISCY_LOG_LEVEL")
-    os.environ["VISCY_LOG_LEVEL"] = level or "WARNING"
-    try:
-        for name in _CHATTY_LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            for message in _EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for name, number in levels.items():
-            logging.getLogger(name).setLevel(number)
-        if level is None:
-            del os.environ["VISCY_LOG_LEVEL"]
