@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import zarr
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
+from viscy_utils.callbacks.prediction_writer import HCSPredictionWriter
 from viscy_utils.runs.folder import CONFIG, read_run
 
-__all__ = ["Interrupted", "after_fit", "after_predict", "how_to_go_on", "say"]
+__all__ = ["Interrupted", "after_fit", "after_predict", "how_to_go_on", "outputs_of", "say"]
+
+_CONTINUED = (EmbeddingWriter, HCSPredictionWriter)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -38,6 +43,12 @@ def after_fit(folder: Path, prog: str) -> list[str]:
     return [*lines, f"next: {prog} predict --config {run.config}"] if names else lines
 
 
+def outputs_of(callbacks: Sequence[Callback]) -> list[Path]:
+    """Return where callbacks write predictions."""
+    names = ("output_path", "output_store")
+    return [getattr(callback, name) for callback in callbacks for name in names if hasattr(callback, name)]
+
+
 def after_predict(paths: list[Path], prog: str) -> list[str]:
     """Say where predictions are."""
     stores = [path for path in paths if Path(path, "X").is_dir()]
@@ -52,7 +63,7 @@ def after_predict(paths: list[Path], prog: str) -> list[str]:
 
 def how_to_go_on(trainer: Any, folder: Path | None, prog: str) -> str:
     """Say what an interrupted command has kept, and the command that goes on from there."""
-    writers = [callback for callback in trainer.callbacks if isinstance(callback, EmbeddingWriter)]
+    writers = [callback for callback in trainer.callbacks if isinstance(callback, _CONTINUED)]
     if trainer.state.fn == "predict" and writers:
         return f"what is predicted is kept; the same command goes on: {shlex.join([prog, *sys.argv[1:]])}"
     if folder is None or trainer.state.fn != "fit":

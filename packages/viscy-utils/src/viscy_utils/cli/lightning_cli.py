@@ -25,7 +25,7 @@ from viscy_utils.cli.checkpoint_options import (
     checkpoint_to_use,
     training_of,
 )
-from viscy_utils.cli.closing import Interrupted, after_fit, after_predict, how_to_go_on, say
+from viscy_utils.cli.closing import Interrupted, after_fit, after_predict, how_to_go_on, outputs_of, say
 from viscy_utils.cli.config_errors import condensed, first_cause
 from viscy_utils.cli.config_files import PARSER_MODE, config_paths, read_configs, refuse_dropped_keys, refuse_no_config
 from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
@@ -41,7 +41,9 @@ __all__ = ["DataModuleCLI", "VisCyCLI", "run"]
 
 _logger = logging.getLogger(__name__)
 
-_LOGGERS = ("lightning", "viscy_data", "viscy_losses", "viscy_models", "viscy_transforms", "viscy_utils", "dynaclr")
+_APPLICATIONS = ("cytoland", "dynaclr")
+_LIBRARIES = ("viscy_data", "viscy_losses", "viscy_models", "viscy_transforms", "viscy_utils")
+_LOGGERS = ("lightning", *_LIBRARIES, *_APPLICATIONS)
 
 
 class VisCyCLI(LightningCLI):
@@ -139,9 +141,10 @@ class VisCyCLI(LightningCLI):
             can_save = settings.get("enable_checkpointing") is not False
             callbacks += callbacks_of_run(callbacks, self.run_folder, self._resolved_config(), can_save)
         elif self.subcommand == "predict" and not settings.get("fast_dev_run"):
-            writer = added_writer(callbacks, self.used_run, root)
+            writer = added_writer(callbacks, self.used_run, root, self.model)
             if writer is not None:
-                say(f"no callback writes the predictions: they will be at {writer.output_path}")
+                (path,) = outputs_of([writer])
+                say(f"no callback writes the predictions: they will be at {path}")
                 callbacks.append(writer)
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
         trainer.resolved_config = self._resolved_config() if SUBCOMMANDS[self.subcommand].needs_model else ""
@@ -185,10 +188,7 @@ class VisCyCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Say what is written."""
-        names = ("output_path", "output_store")
-        paths = [
-            getattr(callback, name) for callback in self.trainer.callbacks for name in names if hasattr(callback, name)
-        ]
+        paths = outputs_of(self.trainer.callbacks)
         if self.used_run is not None and self.trainer.is_global_zero:
             known = read_run(self.used_run.path).record.get("predictions", [])
             new = [place_in(self.used_run.path, path) for path in paths]

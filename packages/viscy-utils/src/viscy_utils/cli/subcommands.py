@@ -48,7 +48,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "validate": Subcommand("run one validation epoch", needs_model=True, needs_data=True, checkpoint="used"),
     "test": Subcommand("run one test epoch", needs_model=True, needs_data=True, checkpoint="used"),
     "predict": Subcommand(
-        "run a model over data and write its embeddings", needs_model=True, needs_data=True, checkpoint="used"
+        "run a model over data and write its predictions", needs_model=True, needs_data=True, checkpoint="used"
     ),
     "preprocess": Subcommand("compute the normalisation statistics of a store"),
     "export": Subcommand("write a model to ONNX", needs_model=True, checkpoint="used"),

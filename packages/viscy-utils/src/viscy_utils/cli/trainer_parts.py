@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import BasePredictionWriter, Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -62,25 +62,32 @@ def callbacks_of_run(configured: Sequence[Callback], folder: Path, config: str, 
     return [*keeper, RunCheckpoints(folder / CHECKPOINTS, regular=not own)] if checkpoints else keeper
 
 
-def added_writer(configured: Sequence[Callback], run: Run | None, root: str | Path) -> EmbeddingWriter | None:
-    """Make a writer of embeddings where no callback of a prediction does anything with it.
+def added_writer(
+    configured: Sequence[Callback], run: Run | None, root: str | Path, model: LightningModule
+) -> Callback | None:
+    """Make a writer where no callback of a prediction does anything with it.
 
     Parameters
     ----------
     configured : sequence of Callback
     run : Run, optional
-        Whose checkpoint is used: its folder is the place of the embeddings.
+        Whose checkpoint is used: its folder is the place of the predictions.
     root : str or Path
         Their place otherwise.
+    model : LightningModule
+        Its ``prediction_writer(folder)`` makes the writer; without such a method predictions are embeddings.
 
     Raises
     ------
     FileExistsError
-        If there are embeddings at that place.
+        If there are predictions at that place.
     """
     if any(map(_takes_predictions, configured)):
         return None
-    path = Path(root if run is None else run.path, "embeddings.zarr")
+    folder = Path(root if run is None else run.path)
+    if hasattr(model, "prediction_writer"):
+        return model.prediction_writer(folder)
+    path = folder / "embeddings.zarr"
     refuse_existing(path, remedy=f"remove it, or name another place: {_ELSEWHERE}")
     return EmbeddingWriter(path)
 

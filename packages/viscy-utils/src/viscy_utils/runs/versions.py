@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["package_versions"]
 
-_OURS = ("dynaclr", "viscy-data", "viscy-losses", "viscy-models", "viscy-transforms", "viscy-utils")
+_OURS = ("cytoland", "dynaclr", "viscy-data", "viscy-losses", "viscy-models", "viscy-transforms", "viscy-utils")
 _OTHERS = ("anndata", "iohub", "lightning", "monai", "numpy", "pandas", "tensorstore", "timm", "torch", "zarr")
 
 
