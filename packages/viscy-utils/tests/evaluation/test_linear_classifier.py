@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from viscy_data.errors import InputError
+from viscy_utils.cli.yaml_models import read_yaml_model
 from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.linear_classifier import (
     load_and_combine_datasets,
@@ -28,7 +29,6 @@ from viscy_utils.evaluation.linear_classifier import (
 from viscy_utils.evaluation.linear_classifier_config import (
     LinearClassifierInferenceConfig,
     LinearClassifierTrainConfig,
-    read_linear_classifier_config,
 )
 from viscy_utils.evaluation.linear_classifier_file import hash_store, load_classifier, save_classifier
 
@@ -295,7 +295,7 @@ class TestDatasets:
 class TestConfig:
     def read(self, tmp_path, kind, text):
         (tmp_path / "c.yml").write_text(text)
-        return read_linear_classifier_config(tmp_path / "c.yml", kind)
+        return read_yaml_model(tmp_path / "c.yml", kind)
 
     def test_what_cannot_be_used_is_named_with_its_file(self, tmp_path):
         (tmp_path / "e.zarr").mkdir()

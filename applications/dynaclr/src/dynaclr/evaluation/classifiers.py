@@ -12,6 +12,7 @@ from rich.console import Console
 
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
+from viscy_utils.cli.yaml_models import read_yaml_model
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.linear_classifier import (
@@ -25,7 +26,6 @@ from viscy_utils.evaluation.linear_classifier import (
 from viscy_utils.evaluation.linear_classifier_config import (
     LinearClassifierInferenceConfig,
     LinearClassifierTrainConfig,
-    read_linear_classifier_config,
 )
 from viscy_utils.evaluation.linear_classifier_file import hash_store, load_classifier, save_classifier
 from viscy_utils.reports.numbers import number
@@ -46,7 +46,7 @@ def train_from_config(path: Path, *, overwrite: bool = False) -> dict[str, float
     overwrite : bool, default False
         Replace an existing classifier.
     """
-    config = read_linear_classifier_config(path, LinearClassifierTrainConfig)
+    config = read_yaml_model(path, LinearClassifierTrainConfig)
     if config.output_path is not None:
         refuse_existing(config.output_path, overwrite, remedy="choose another output_path or add --overwrite")
     params = {"max_iter": config.max_iter, "class_weight": config.class_weight, "solver": config.solver}
@@ -107,7 +107,7 @@ def apply_from_config(path: Path) -> None:
     path : Path
         YAML of `viscy_utils.evaluation.linear_classifier_config.LinearClassifierInferenceConfig`.
     """
-    config = read_linear_classifier_config(path, LinearClassifierInferenceConfig)
+    config = read_yaml_model(path, LinearClassifierInferenceConfig)
     pipeline, metadata = _load(config)
     adata = read_embeddings(config.embeddings_path)
     key, output = f"predicted_{pipeline.task}", config.output_path or config.embeddings_path

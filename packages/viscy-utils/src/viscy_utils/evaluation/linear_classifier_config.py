@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from viscy_data.checks import near_matches
-from viscy_data.errors import InputError, raise_all
-from viscy_data.yaml_reading import read_yaml
+from viscy_utils.cli.yaml_models import YamlModel
 
 __all__ = [
     "VALID_CHANNELS",
     "VALID_TASKS",
     "LinearClassifierInferenceConfig",
     "LinearClassifierTrainConfig",
-    "read_linear_classifier_config",
 ]
 
 VALID_TASKS = Literal["infection_state", "organelle_state", "cell_division_state", "cell_death_state"]
@@ -26,16 +23,7 @@ VALID_CHANNELS = Literal["phase", "sensor", "organelle"]
 """Usual names of channels; they only name the artifact of a classifier."""
 
 
-class _Config(BaseModel):
-    """Refuse keys that are not known, and texts of nothing but blanks."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, str_min_length=1)
-
-
-_AnyConfig = TypeVar("_AnyConfig", bound=_Config)
-
-
-class LinearClassifierTrainConfig(_Config):
+class LinearClassifierTrainConfig(YamlModel):
     """Configuration of ``train-linear-classifier``.
 
     Attributes
@@ -91,7 +79,7 @@ class LinearClassifierTrainConfig(_Config):
         return self
 
 
-class LinearClassifierInferenceConfig(_Config):
+class LinearClassifierInferenceConfig(YamlModel):
     """Configuration of ``apply-linear-classifier``.
 
     Attributes
@@ -134,34 +122,3 @@ class LinearClassifierInferenceConfig(_Config):
         if self.output_path is not None and Path(self.output_path).exists() and not self.overwrite:
             raise ValueError(f"output_path: {self.output_path} exists; choose another one or set overwrite: true")
         return self
-
-
-def read_linear_classifier_config(path: str | Path, kind: type[_AnyConfig]) -> _AnyConfig:
-    """Read a YAML file of one of the two kinds.
-
-    Raises
-    ------
-    InputError
-        Naming the file and each field that cannot be used.
-    """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise InputError(str(path), found="no mapping", expected=f"keys such as {', '.join(kind.model_fields)}")
-    try:
-        return kind(**content)
-    except ValidationError as err:
-        raise_all(_problem(str(path), kind, each) for each in err.errors(include_url=False))
-        raise
-
-
-def _problem(where: str, kind: type[_Config], error: Any) -> InputError:
-    field = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return InputError(where, field=field, found="an unknown key", expected=near_matches(field, kind.model_fields))
-    if error["type"] == "missing":
-        return InputError(where, field=field, found="nothing", expected="a value")
-    message = error["msg"].removeprefix("Value error, ")
-    if field:
-        return InputError(where, field=field, found=repr(error["input"]), expected=message)
-    field, _, found = message.partition(": ")  # as the checks of several fields above write it
-    return InputError(where, field=field, found=found)
