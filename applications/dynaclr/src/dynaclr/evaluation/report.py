@@ -21,6 +21,7 @@ from viscy_utils.evaluation.comparison import (
     compare,
     comparison_records,
     comparison_table,
+    measures_table,
 )
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
 from viscy_utils.evaluation.labels import add_labels, only_labelled
@@ -83,14 +84,16 @@ def evaluate_embeddings(
         refuse_existing(path, overwrite, remedy="choose another folder, or replace it with --overwrite")
     embedded = _read(embeddings, label, pixel_configs, labels, test_experiments, seed)
     comparisons = compare(embedded, label, test_experiments=test_experiments, seed=seed)
-    table, notes = comparison_table(comparisons, label), list(_notes(comparisons))
+    tables = [comparison_table(comparisons, label), measures_table(comparisons, label)]
+    notes = list(_notes(comparisons))
     console = Console()
-    console.print(table.terminal())
+    for table in tables:
+        console.print(table.terminal())
     for note in notes:
         console.print(note, markup=False, highlight=False)
     write_text(targets["report.json"], json_text(comparisons))
     write_text(targets["report.csv"], csv_text(comparison_records(comparisons)))
-    write_text(targets["report.md"], _page(table, notes))
+    write_text(targets["report.md"], _page(tables, notes))
     picture = draw_report(embedded, comparisons, label, pairs, held_out=test_experiments, seed=seed)
     with replacing(targets["report.png"], overwrite=True) as temporary:
         picture.savefig(temporary, dpi=120, format="png")
@@ -164,5 +167,5 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield from (f"{name}: {note}" for note in own if note not in shared)
 
 
-def _page(table: ReportTable, notes: Sequence[str]) -> str:
-    return "\n".join([table.markdown(), *(f"- {note}" for note in notes)]) + "\n"
+def _page(tables: Sequence[ReportTable], notes: Sequence[str]) -> str:
+    return "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes)]) + "\n"

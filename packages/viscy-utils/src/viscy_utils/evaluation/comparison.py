@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from viscy_utils.evaluation.embedded import Embedded, LeftOut
+from viscy_utils.evaluation.measures import MEASURES, Judged, all_measures
 from viscy_utils.evaluation.origins import origin_of
-from viscy_utils.evaluation.probe import Score, experiment_separability, linear_probe
+from viscy_utils.evaluation.scores import Score
 from viscy_utils.evaluation.smoothness import temporal_smoothness
 from viscy_utils.reports.tables import ReportTable
 
-__all__ = ["Comparison", "best_of", "compare", "comparison_records", "comparison_table"]
+__all__ = ["Comparison", "best_of", "compare", "comparison_records", "comparison_table", "measures_table"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Comparison:
         What else was noticed.
     origin : mapping
         Checkpoint, date, versions and data, as far as the store says (`viscy_utils.evaluation.origins.origin_of`).
+    measures : mapping of str to Score
+        Further measures by name (`viscy_utils.evaluation.measures.MEASURES`); those that the columns at hand do not
+        allow are missing scores that say why.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Comparison:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    measures: Mapping[str, Score] = field(default_factory=dict)
 
 
 def compare(
@@ -79,18 +84,17 @@ def compare(
 
 def _metrics(all_cells: Embedded, label: str, test_experiments: Sequence[str], max_cells: int, seed: int) -> Comparison:
     cells = all_cells.sample(max_cells, seed)
-    features, fovs, lineages = cells.features, cells.fovs, cells.lineages
-    experiments = cells.obs["experiment"].to_numpy().astype(str)
-    test = np.isin(experiments, test_experiments) if test_experiments else None
+    judged = Judged(all_cells, cells, label, tuple(test_experiments), seed)
     return Comparison(
         cells.name,
-        linear_probe(features, cells.obs[label].to_numpy(), fovs, lineages, test=test, seed=seed),
-        experiment_separability(features, experiments, fovs, lineages, seed=seed),
+        judged.probe.balanced_accuracy,
+        judged.experiment_from_neighbors.balanced_accuracy,
         temporal_smoothness(all_cells.features, all_cells.tracks, all_cells.obs["t"].to_numpy(), seed=seed),
-        len(features),
+        len(cells.features),
         cells.left_out,
         cells.notes,
         origin_of(cells),
+        all_measures(judged),
     )
 
 
@@ -141,10 +145,22 @@ def comparison_table(comparisons: Sequence[Comparison], label: str) -> ReportTab
     return ReportTable("Embeddings side by side (95 % intervals over lineages)", heads, rows)
 
 
+def measures_table(comparisons: Sequence[Comparison], label: str) -> ReportTable:
+    """Lay out the further measures, one per row."""
+    rows = []
+    for measure in MEASURES:
+        cells = [_cell(row.measures[measure.name], "") for row in comparisons]
+        rows.append((f"{measure.title.format(label=label)}\n{measure.better} is better", *cells))
+    return ReportTable("Further measures", ("measure", *(row.name for row in comparisons)), rows)
+
+
 def _cell(score: Score, end: str) -> str:
     if np.isnan(score.value):
         return f"not computed: {score.note}"
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}], chance {score.chance:.2f}{end}\n{score.note}"
+    interval = "" if np.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]"
+    chance = "" if np.isnan(score.chance) else f", chance {score.chance:.2g}"
+    note = f"\n{score.note}" if score.note else ""
+    return f"{score.value:.3f}{interval}{chance}{end}{note}"
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -152,7 +168,7 @@ def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]
     records = []
     for row in comparisons:
         record: dict[str, Any] = {"name": row.name, "n_cells": row.n_cells}
-        for metric, score in (("probe", row.probe), ("separability", row.separability)):
+        for metric, score in {"probe": row.probe, "separability": row.separability, **row.measures}.items():
             record |= {metric: score.value, f"{metric}_low": score.low, f"{metric}_high": score.high}
             record |= {f"{metric}_chance": score.chance}
         n_left_out = sum(each.n_cells for each in row.left_out)

@@ -1,0 +1,121 @@
+"""The measures of a report by name: what each needs, which way is better, and how it is had from embedded cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.probe import probe_scores, separability_scores
+from viscy_utils.evaluation.scores import ProbeScores, Score
+
+__all__ = ["MEASURES", "Judged", "Measure", "all_measures"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Cells with the label that is asked for; what several measures share is computed once.
+
+    Attributes
+    ----------
+    everything : Embedded
+        All labelled cells.
+    cells : Embedded
+        Those of them that measures of quadratic cost look at.
+    label : str
+        Column of ``obs``.
+    test_experiments : tuple of str
+        The probe is scored on these; on folds over FOVs when empty.
+    seed : int
+        Of every draw.
+    """
+
+    everything: Embedded
+    cells: Embedded
+    label: str
+    test_experiments: tuple[str, ...] = ()
+    seed: int = 0
+
+    @cached_property
+    def experiments(self) -> np.ndarray:
+        """Experiment per judged cell."""
+        return self.cells.obs["experiment"].to_numpy().astype(str)
+
+    @cached_property
+    def probe(self) -> ProbeScores:
+        """The label by a linear probe."""
+        test = np.isin(self.experiments, self.test_experiments) if self.test_experiments else None
+        labels = self.cells.obs[self.label].to_numpy()
+        fovs, lineages = self.cells.fovs, self.cells.lineages
+        return probe_scores(self.cells.features, labels, fovs, lineages, test=test, seed=self.seed)
+
+    @cached_property
+    def experiment_from_neighbors(self) -> ProbeScores:
+        """The experiment by the vote of neighbours."""
+        cells = self.cells
+        return separability_scores(cells.features, self.experiments, cells.fovs, cells.lineages, seed=self.seed)
+
+    @cached_property
+    def experiment_from_probe(self) -> ProbeScores:
+        """The experiment by a linear probe."""
+        return probe_scores(self.cells.features, self.experiments, self.cells.fovs, self.cells.lineages, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a report.
+
+    Attributes
+    ----------
+    name : str
+        In JSON and CSV.
+    title : str
+        In tables; ``{label}`` stands for the column that is asked for.
+    better : {"higher", "lower"}
+    compute : callable
+        From judged cells to a score, a missing one where the columns at hand do not allow it.
+    """
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"]
+    compute: Callable[[Judged], Score]
+
+
+MEASURES = (
+    Measure("probe_macro_f1", "probe of {label}\nmacro-F1", "higher", lambda judged: judged.probe.macro_f1),
+    Measure(
+        "probe_auroc",
+        "probe of {label}\nAUROC, one class against the others",
+        "higher",
+        lambda judged: judged.probe.auroc,
+    ),
+    Measure(
+        "experiment_probe",
+        "experiment told by a linear probe\nbalanced accuracy",
+        "lower",
+        lambda judged: judged.experiment_from_probe.balanced_accuracy,
+    ),
+    Measure(
+        "experiment_probe_auroc",
+        "experiment told by a linear probe\nAUROC",
+        "lower",
+        lambda judged: judged.experiment_from_probe.auroc,
+    ),
+    Measure(
+        "separability_auroc",
+        "experiment told from neighbours\nAUROC",
+        "lower",
+        lambda judged: judged.experiment_from_neighbors.auroc,
+    ),
+)
+"""In the order of tables."""
+
+
+def all_measures(judged: Judged) -> dict[str, Score]:
+    """Compute every measure that the columns at hand allow; the others are missing scores that say why."""
+    return {measure.name: measure.compute(judged) for measure in MEASURES}
