@@ -14,19 +14,12 @@ from hypothesis import strategies as st
 from viscy_data.errors import InputError
 from viscy_data.stores import FovInfo, FovKey, PlateWriter, read_plate
 from viscy_data.testing.strategies import tracking_tables
+from viscy_data.testing.trackers import lineage_table, write_btrack_hdf5
 from viscy_data.tracks import from_napari, import_tracks, to_napari, write_geff, write_napari, write_tracks
 
 pytest.importorskip("pyarrow")
 
-# a gap, a division, a lone cell
-POPULATION = pd.DataFrame(
-    [
-        *[(1, 0, 4.0, 8.0, -1), (1, 1, 5.0, 9.0, -1), (1, 3, 6.0, 9.5, -1)],
-        *[(2, 4, 7.0, 12.0, 1), (2, 5, 8.0, 13.0, 1), (3, 4, 2.0, 5.0, 1)],
-        *[(9, 2, 20.0, 30.0, -1), (9, 3, 21.0, 31.0, -1)],
-    ],
-    columns=["track_id", "t", "y", "x", "parent_track_id"],
-)
+POPULATION = lineage_table()
 
 
 def fov(scale=(60.0, 1.0, 2.0, 0.5, 0.25)):
@@ -248,43 +241,9 @@ def test_files_of_other_arrays_are_refused(tmp_path):
 # btrack's HDF5
 
 
-def write_btrack_hdf5(path, table, untracked=0, dummies=(), expression=None):
-    h5py = pytest.importorskip("h5py")
-    real = table.drop(index=list(dummies))
-    reference = {row: number for number, row in enumerate(real.index)}
-    reference |= {row: -(number + 1) for number, row in enumerate(dummies)}
-    spans, refs, lbep = [], [], []
-    for track, own in table.groupby("track_id"):
-        spans.append((len(refs), len(refs) + len(own)))
-        refs += [reference[row] for row in own.index]
-        parent = own["parent_track_id"].iloc[0]
-        lbep.append((track, own["t"].min(), own["t"].max(), parent if parent >= 0 else track, track, 0))
-
-    def coords(rows):
-        return np.column_stack([rows["t"], rows["x"], rows["y"], np.zeros(len(rows)), np.ones(len(rows))])
-
-    with h5py.File(path, "w") as file:
-        objects = file.create_group("objects/obj_type_1")
-        small = np.zeros((untracked, 5))
-        objects["coords"] = np.concatenate([small, coords(real)] if expression else [coords(real), small])
-        objects["properties/area"] = (
-            np.r_[np.zeros(untracked), 10.0 + np.arange(len(real))]
-            if expression
-            else np.r_[10.0 + np.arange(len(real)), np.zeros(untracked)]
-        )
-        tracks = file.create_group("tracks/obj_type_1")
-        tracks["tracks"], tracks["map"] = np.array(refs, np.int32), np.array(spans, np.uint32)
-        tracks["LBEPR"] = np.array(lbep, np.int32)
-        tracks["fates"] = np.zeros(len(lbep), np.int32)
-        if dummies:
-            tracks["dummies"] = coords(table.loc[list(dummies)])
-        if expression:
-            tracks.attrs["f_expr"] = expression
-    return path
-
-
 def test_btracks_own_file_is_read(tmp_path):
-    imported = import_tracks(write_btrack_hdf5(tmp_path / "a.h5", POPULATION, untracked=2, dummies=(6, 1)))
+    pytest.importorskip("h5py")
+    imported = import_tracks(write_btrack_hdf5(tmp_path / "a.h5", POPULATION, n_untracked=2, dummies=(6, 1)))
     same_cells(imported.table, POPULATION)
     assert imported.table["dummy"].tolist() == [False, True, False, False, False, False, True, False]
     assert np.isnan(imported.table["area"][1])
@@ -296,9 +255,10 @@ def test_btracks_own_file_is_read(tmp_path):
 
 
 def test_btrack_counts_objects_after_its_filter(tmp_path):
-    path = write_btrack_hdf5(tmp_path / "a.h5", POPULATION, untracked=3, expression="area>5")
+    pytest.importorskip("h5py")
+    path = write_btrack_hdf5(tmp_path / "a.h5", POPULATION, n_untracked=3, expression="area>5")
     same_cells(import_tracks(path).table, POPULATION)
-    write_btrack_hdf5(tmp_path / "b.h5", POPULATION, untracked=3, expression="roundness>5")
+    write_btrack_hdf5(tmp_path / "b.h5", POPULATION, n_untracked=3, expression="roundness>5")
     with pytest.raises(InputError, match=r"filtered by 'roundness>5'(?s:.*)area"):
         import_tracks(tmp_path / "b.h5")
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -14,6 +11,7 @@ from hypothesis import strategies as st
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import FovInfo, FovKey
 from viscy_data.testing.strategies import tracking_tables
+from viscy_data.testing.trackers import lineage_table, write_btrack_csv, write_ctc, write_trackmate_xml
 from viscy_data.tracks import import_tracks, summarize_tracks
 from viscy_data.tracks.graph import GraphError, tracks_of_graph
 
@@ -85,69 +83,15 @@ def test_links_that_make_no_tracks_are_refused_by_name(node, t, links, message):
 # formats: one population written in each of them comes back the same
 
 
-POPULATION = pd.DataFrame(
-    [
-        *[(1, 0, 4.0, 8.0, -1), (1, 1, 5.0, 9.0, -1), (1, 3, 6.0, 9.5, -1)],  # a gap, then a division
-        *[(2, 4, 7.0, 12.0, 1), (2, 5, 8.0, 13.0, 1), (3, 4, 2.0, 5.0, 1)],
-        *[(9, 2, 20.0, 30.0, -1), (9, 3, 21.0, 31.0, -1)],
-    ],
-    columns=["track_id", "t", "y", "x", "parent_track_id"],
-)
-
-
-def write_trackmate_xml(path, table, links=None, unit="micron", single=0):
-    ids = dict(zip(zip(table["track_id"], table["t"], strict=True), itertools.count(100), strict=False))
-    if links is None:
-        links = []
-        for track, own in table.groupby("track_id"):
-            times = sorted(own["t"])
-            links += [(ids[track, a], ids[track, b]) for a, b in itertools.pairwise(times)]
-            parent = own["parent_track_id"].iloc[0]
-            if parent >= 0:
-                links.append((ids[parent, table.loc[table["track_id"] == parent, "t"].max()], ids[track, times[0]]))
-    size = (SCALE[3], SCALE[4]) if unit == "micron" else (1, 1)
-    spots = [
-        f'<Spot ID="{ids[row.track_id, row.t]}" FRAME="{row.t}" POSITION_X="{row.x * size[1]}" '
-        f'POSITION_Y="{row.y * size[0]}" POSITION_Z="0.0" name="s"/>'
-        for row in table.itertuples()
-    ]
-    spots += [f'<Spot ID="{k}" FRAME="0" POSITION_X="1" POSITION_Y="1" POSITION_Z="0"/>' for k in range(single)]
-    edges = [f'<Edge SPOT_SOURCE_ID="{a}" SPOT_TARGET_ID="{b}"/>' for a, b in links]
-    path.write_text(
-        f'<?xml version="1.0"?><TrackMate version="7"><Model spatialunits="{unit}" timeunits="sec">'
-        f"<AllSpots><SpotsInFrame>{''.join(spots)}</SpotsInFrame></AllSpots>"
-        f'<AllTracks><Track TRACK_ID="0">{"".join(edges)}</Track></AllTracks></Model></TrackMate>'
-    )
-    return path
-
-
-def write_ctc(folder, table, name="man_track.txt", image="man_track{:03d}.tif"):
-    tifffile = pytest.importorskip("tifffile")
-    folder.mkdir(parents=True, exist_ok=True)
-    for t in range(table["t"].max() + 1):
-        labels = np.zeros((64, 64), np.uint16)
-        for row in table[table["t"] == t].itertuples():  # three pixels about the centre
-            labels[int(row.y), int(row.x) - 1 : int(row.x) + 2] = row.track_id
-        tifffile.imwrite(folder / image.format(t), labels)
-    spans = table.groupby("track_id").agg(b=("t", "min"), e=("t", "max"), p=("parent_track_id", "first"))
-    lines = [f"{track} {row.b} {row.e} {max(row.p, 0)}" for track, row in spans.iterrows()]
-    (folder / name).write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def write_btrack(path, table):
-    rows = table.rename(columns={"track_id": "ID", "parent_track_id": "parent"}).assign(z=0.0, dummy=False)
-    rows["parent"] = rows["parent"].where(rows["parent"] >= 0, rows["ID"])
-    rows.to_csv(path, index=False)
-    return path
+POPULATION = lineage_table()
 
 
 def test_every_format_gives_the_same_lineages(tmp_path):
-    table = POPULATION.assign(x=np.floor(POPULATION["x"]))  # CTC has whole pixels
+    table = POPULATION
     table.to_csv(tmp_path / "table.csv", index=False)
     sources = {
         "table": tmp_path / "table.csv",
-        "btrack": write_btrack(tmp_path / "btrack.csv", table),
+        "btrack": write_btrack_csv(tmp_path / "btrack.csv", table),
         "trackmate-xml": write_trackmate_xml(tmp_path / "tracks.xml", table),
         "ctc": write_ctc(tmp_path / "TRA", table),
     }
@@ -207,7 +151,7 @@ def test_the_table_of_spots_of_trackmate_is_read_in_pixels(tmp_path):
 
 
 def test_what_a_format_cannot_say_is_counted(tmp_path):
-    xml = write_trackmate_xml(tmp_path / "t.xml", POPULATION, single=2)
+    xml = write_trackmate_xml(tmp_path / "t.xml", POPULATION, n_single=2)
     assert import_tracks(xml, fov()).notes == ("2 spots belong to no track and are left out",)
     folder = write_ctc(tmp_path / "TRA", POPULATION)
     lines = (folder / "man_track.txt").read_text().splitlines()

@@ -5,6 +5,7 @@
 * ``viscy_data.testing.encoding``: pixels that say where they come from, for tests of readers.
 * ``viscy_data.testing.foreign``: plates as other programs write them, with any order of axes and any codec.
 * ``viscy_data.testing.strategies``: random lineages, tracking tables and anchor tables for hypothesis.
+* ``viscy_data.testing.trackers``: files as TrackMate, btrack and the Cell Tracking Challenge write them.
 
 pytest and hypothesis are imported by these modules only, never by the package itself. Needs the extra ``triplet``.
 """
