@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from viscy_utils.cli.errors import report_errors
+
+if TYPE_CHECKING:
+    from viscy_data.stores import FovInfo
+    from viscy_data.tracks import ImportedTracks
 
 __all__ = ["import_tracks"]
 
@@ -26,44 +31,124 @@ __all__ = ["import_tracks"]
     type=click.Path(path_type=Path, dir_okay=False),
     help="CSV with the columns source and fov; by default the FOV is part of the source's path, such as A_1_0.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace existing tables.")
+@click.option(
+    "--interval-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    help="From one frame to the next, for experiments.yml, where the store does not say.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing tables and experiments.yml.")
 def import_tracks(
-    sources: tuple[Path, ...], store: str, output: Path, format_name: str, mapping: Path | None, overwrite: bool
+    sources: tuple[Path, ...],
+    store: str,
+    output: Path,
+    format_name: str,
+    mapping: Path | None,
+    interval_minutes: float | None,
+    overwrite: bool,
 ) -> None:
-    """Read tracks of SOURCES and write one table per FOV, with a summary.
+    """Read tracks of SOURCES, show a summary, and write one table per FOV and an experiments.yml.
 
-    Formats: table (CSV with track_id, t, y, x, as ultrack writes it), btrack, trackmate-csv, trackmate-xml, ctc
-    (folder of the Cell Tracking Challenge). Positions in physical units are converted by the scale of the store.
+    Formats: table (CSV with track_id, t, y, x, as ultrack writes it), trackmate-xml, trackmate-csv, btrack,
+    btrack-hdf5, ctc (folder of the Cell Tracking Challenge, also of Trackastra), napari (.npz, or .npy with .json),
+    geff. Positions in physical units are converted by the scale of the store.
     """
     with report_errors("dynaclr"):
-        from rich.console import Console
-        from rich.table import Table
-
         from viscy_data.stores import read_plate
         from viscy_data.tracks import count_outside, describe_outside, write_tracks
-        from viscy_data.tracks.formats import import_tracks as read_source
-        from viscy_data.tracks.imported import summarize_tracks
 
         fovs = {fov.name: fov for fov in read_plate(store)}
         fov_of = _mapped(sources, list(fovs), mapping)
-        imported = {fov_of[source]: read_source(source, fovs[fov_of[source]], format=format_name) for source in sources}
-        summary = Table("FOV", "cells", "tracks", "median length", "gaps", "divisions", "cells with a later one")
-        for name, tracks in imported.items():
-            counts = summarize_tracks(tracks.table)
-            shown = (counts.n_cells, counts.n_tracks, counts.median_length, counts.n_gaps, counts.n_divisions)
-            summary.add_row(name, *map(str, shown), f"{counts.later_share:.0%}")
-        console = Console()
-        console.print(summary)
+        targets = _free_targets(output, fov_of.values(), overwrite)
+        imported = _read(fov_of, fovs, format_name)
+        _show_summary(imported)
         notes = [f"{name}: {note}" for name, tracks in imported.items() for note in tracks.notes]
         notes += describe_outside([count_outside(tracks.table, fovs[name]) for name, tracks in imported.items()])
+        if absent := [name for name in fovs if name not in imported]:
+            notes.append(f"{len(absent)} of {len(fovs)} FOVs have no tracks: {', '.join(absent[:10])}")
         for note in notes:
             click.echo(note)
-        if absent := [name for name in fovs if name not in imported]:
-            click.echo(f"{len(absent)} of {len(fovs)} FOVs have no tracks: {', '.join(absent[:10])}")
         for name, tracks in imported.items():
-            write_tracks(tracks.table, output / name / "tracks.csv", overwrite=overwrite)
+            write_tracks(tracks.table, targets[name], overwrite=overwrite)
         click.echo(f"written: {len(imported)} tables in {output}")
-        click.echo(f"next: dynaclr init {store} --tracks {output}")
+        click.echo(_write_experiments(store, output, interval_minutes, overwrite))
+        given = f" --interval-minutes {interval_minutes:g}" if interval_minutes else ""
+        click.echo(f"next: dynaclr init {store} --tracks {output}{given}")
+
+
+def _free_targets(output: Path, names: Sequence[str], overwrite: bool) -> dict[str, Path]:
+    """Return the place of each FOV's table, before anything is read: none is taken, and none gets company."""
+    from viscy_data.errors import InputError, raise_all
+    from viscy_data.tracks import find_tracks
+
+    targets = {name: output / name / "tracks.csv" for name in names}
+    found = {name: find_tracks(output, name) for name in targets}
+    raise_all(
+        InputError(str(path), found="a table", expected="nothing", fix="add --overwrite, or choose another --output")
+        if path == targets[name]
+        else InputError(str(path), found="another table of this FOV", expected="one per FOV", fix="move it away")
+        for name, path in found.items()
+        if path is not None and not (overwrite and path == targets[name])
+    )
+    return targets
+
+
+def _read(fov_of: Mapping[Path, str], fovs: Mapping[str, FovInfo], format_name: str) -> dict[str, ImportedTracks]:
+    """Read all sources, and tell the problems of all together."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from viscy_data.errors import InputError, raise_all
+    from viscy_data.tracks import import_tracks as read_source
+
+    imported, errors = {}, []
+    for source, name in track(fov_of.items(), "reading", console=Console(stderr=True), transient=True):
+        try:
+            imported[name] = read_source(source, fovs[name], format=format_name)
+        except InputError as err:
+            errors.append(err)
+    raise_all(errors)
+    return imported
+
+
+def _show_summary(imported: Mapping[str, ImportedTracks]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from viscy_data.tracks import summarize_tracks
+
+    summary = Table("FOV", "cells", "tracks", "median length", "gaps", "divisions", "with a later one")
+    for name, tracks in imported.items():
+        counts = summarize_tracks(tracks.table)
+        shown = (counts.n_cells, counts.n_tracks, counts.median_length, counts.n_gaps, counts.n_divisions)
+        summary.add_row(name, *map(str, shown), f"{counts.later_share:.0%}")
+    Console().print(summary)
+
+
+def _write_experiments(store: str, output: Path, interval_minutes: float | None, overwrite: bool) -> str:
+    """Write the description of the experiment beside the tables; say what was done."""
+    import dataclasses
+
+    from dynaclr.proposal.facts import look_at
+    from dynaclr.proposal.files import experiments_text
+    from dynaclr.proposal.settings import propose
+    from viscy_data.errors import InputError
+    from viscy_data.files import replacing
+
+    target = output / "experiments.yml"
+    if target.exists() and not overwrite:
+        return f"left as it is: {target}"
+    try:
+        plate = look_at(Path(store), output)
+        if (minutes := interval_minutes or plate.interval_minutes) is None:
+            return f"not written: {target}, as the store does not say its frame interval; add --interval-minutes"
+        plate = dataclasses.replace(plate, interval_minutes=minutes)
+        text = experiments_text([plate], propose([plate]), output)
+    except InputError as err:  # tables without cells, or without tracks, are written all the same
+        return f"not written: {target}, as {err.where} has {err.found}"
+    with replacing(target, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return f"written: {target}; fill in condition_wells if there are conditions"
 
 
 def _mapped(sources: Sequence[Path], fovs: Sequence[str], mapping: Path | None) -> dict[Path, str]:
