@@ -228,3 +228,17 @@ def test_a_real_checkpoint_of_lightning_is_read(model, state, tmp_path):
     }
     torch.save(checkpoint, tmp_path / "last.ckpt")
     assert loaded(model, tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_one_part_of_a_network_is_loaded(tmp_path, prefix):
+    network = nn.ModuleDict({"encoder": nn.Linear(3, 2), "head": nn.Linear(2, 5)})
+    saved = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": saved}, tmp_path / "whole.ckpt")
+    encoder = nn.Linear(3, 2)
+    load_weights(encoder, tmp_path / "whole.ckpt", part="encoder")
+    assert torch.equal(encoder.weight, network["encoder"].weight)
+    with pytest.raises(ValueError, match="no weights of a decoder, only: "):
+        load_weights(encoder, tmp_path / "whole.ckpt", part="decoder")
+    with pytest.raises(ValueError, match="does not fit Linear"):
+        load_weights(nn.Linear(4, 2), tmp_path / "whole.ckpt", part="encoder")

@@ -25,7 +25,7 @@ _COMPILED = "_orig_mod."  # what torch.compile puts into names
 _SHOWN, _SHOWN_CHARACTERS = 8, 110
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
     """Fill a model with the weights of a file, all of them or none.
 
     Parameters
@@ -36,6 +36,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         A Lightning checkpoint (its ``state_dict`` is used), a saved state dict, or a ``.safetensors`` file. Weights
         of a Lightning module's ``model`` attribute lose that prefix, and those of a compiled model its mark; what else
         the checkpoint holds (a loss, a metric) is left out and logged.
+    part : str, default ""
+        Take only this module of the network in the file, such as ``encoder``, and its names without it.
 
     Raises
     ------
@@ -53,7 +55,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     names = {uncompiled(name): name for name in model.state_dict()}
     wanted = {uncompiled(name): value for name, value in model.state_dict().items()}
-    state = _match_prefix(_read_state_dict(path), wanted)
+    state = _read_state_dict(path)
+    state = _match_prefix(state, wanted) if not part else _part_of(state, part, path)
     problems = mismatches(wanted, state)
     if problems:
         raise ValueError("\n".join([f"{path} does not fit {type(model).__name__}:", *problems]))
@@ -85,6 +88,15 @@ def _read(path: Path) -> object:
             f"{path} cannot be read as weights: it is damaged or holds objects that would have to be executed; "
             "save the state dict alone, or as .safetensors"
         ) from err
+
+
+def _part_of(state: dict[str, Tensor], part: str, path: Path) -> dict[str, Tensor]:
+    """Return the weights of one module of a network, in a Lightning module or not."""
+    for prefix in (f"{_PREFIX}{part}.", f"{part}."):
+        found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if found:
+            return found
+    raise ValueError(f"{path} has no weights of a {part}, only: {_shorten(sorted(state))}")
 
 
 def _match_prefix(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
