@@ -22,7 +22,7 @@ def detach_sample(imgs: Sequence[Tensor], log_samples_per_batch: int) -> list[li
     Parameters
     ----------
     imgs : sequence of Tensor, shape (B, C, Z, Y, X)
-        Tensors of one batch.
+        Tensors of one batch; depths may differ.
     log_samples_per_batch : int
         Number of samples, at most B.
 
@@ -32,8 +32,7 @@ def detach_sample(imgs: Sequence[Tensor], log_samples_per_batch: int) -> list[li
         Per sample and tensor, (C, Y, X), or (Y, X) for one channel.
     """
     n_samples = min(log_samples_per_batch, imgs[0].shape[0])
-    middle = imgs[0].shape[2] // 2
-    return [[_to_array(tensor[i, :, middle]) for tensor in imgs] for i in range(n_samples)]
+    return [[_to_array(tensor[i, :, tensor.shape[2] // 2]) for tensor in imgs] for i in range(n_samples)]
 
 
 def render_images(imgs: Sequence[Sequence[NDArray]], cmaps: Sequence[str] = ()) -> NDArray[np.uint8]:

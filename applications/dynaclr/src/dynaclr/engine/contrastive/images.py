@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dynaclr.engine.contrastive.objective import Views
 from viscy_data.typing import ROLES
-from viscy_utils.pictures.log_images import detach_sample, render_images
+from viscy_utils.pictures.epoch_samples import EpochSamples
 
 __all__ = ["EpochImages", "embedding_scatter"]
 
@@ -31,18 +31,14 @@ class EpochImages:
     """
 
     def __init__(self, n_batches: int, n_samples: int, scatter: bool = False) -> None:
-        self.n_batches = n_batches
-        self.n_samples = n_samples
         self.scatter = scatter
-        self._samples: list[list[NDArray]] = []
+        self._samples = EpochSamples(n_batches, n_samples)
         self._projections: list[Tensor] = []
         self._lineages: list[Tensor] = []
 
     def add(self, batch: Mapping[str, Any], views: Views, number: int) -> None:
         """Keep the first samples of the first batches, and the projections of up to 5000 cells."""
-        if number < self.n_batches:
-            images = [batch[key] for key in ROLES if key in batch]
-            self._samples += detach_sample(images, self.n_samples)
+        self._samples.add([batch[key] for key in ROLES if key in batch], number)
         if self.scatter and sum(map(len, self._projections)) < _MAX_SCATTERED:
             self._projections.append(views.anchor.detach().float().cpu())
             self._lineages += [] if views.lineage is None else [views.lineage.cpu()]
@@ -50,12 +46,13 @@ class EpochImages:
     def render(self) -> dict[str, NDArray[np.uint8]]:
         """Draw what was collected, by name, and forget it."""
         images = {}
-        if self._samples:
-            images["samples"] = render_images(self._samples)
+        samples = self._samples.take()
+        if samples is not None:
+            images["samples"] = samples
         if self._projections:
             groups = torch.cat(self._lineages).numpy() if self._lineages else None
             images["embeddings"] = embedding_scatter(torch.cat(self._projections).numpy(), groups)
-        self._samples, self._projections, self._lineages = [], [], []
+        self._projections, self._lineages = [], []
         return images
 
 

@@ -15,7 +15,8 @@ from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
 from dynaclr.engine.training import TrainingModule
 from viscy_models.checkpoints import load_weights, uncompiled
-from viscy_utils.pictures.log_images import image_sinks, log_image
+from viscy_utils.pictures.epoch_samples import takes_pictures
+from viscy_utils.pictures.log_images import log_image
 from viscy_utils.training.finite import FiniteWatch
 from viscy_utils.training.schedule import ScheduleName
 
@@ -214,9 +215,7 @@ class ContrastiveModule(TrainingModule):
         self.log(name, value, on_step=on_step, on_epoch=True, prog_bar=prog_bar, sync_dist=True, batch_size=weight)
 
     def _collect(self, batch: dict[str, Any], views: Views, batch_idx: int, stage: str) -> None:
-        trainer = self._trainer  # a step is also possible without one
-        wanted = trainer is not None and trainer.is_global_zero and not trainer.sanity_checking
-        if wanted and image_sinks(self.loggers):
+        if takes_pictures(self):
             self._images[stage].add(batch, views, batch_idx)
 
     def _log_images(self, stage: str) -> None:

@@ -13,7 +13,6 @@ from dynaclr.engine.vae.elbo import CLASS_LOSSES, BetaSchedule, BetaScheduleName
 from dynaclr.engine.vae.label_maps import NetworkInput, label_map
 from dynaclr.engine.vae.latent import LatentTally, kl_per_dimension, kl_scalars
 from dynaclr.engine.vae.logging import BetaVaeLogger
-from dynaclr.engine.vae.pictures import ReconstructionImages
 from dynaclr.imbalance import (
     BalancedCrossEntropy,
     ClassBalance,
@@ -22,7 +21,8 @@ from dynaclr.imbalance import (
     ClassWeightMethod,
     choose_class_loss,
 )
-from viscy_utils.pictures.log_images import image_sinks, log_image
+from viscy_utils.pictures.epoch_samples import EpochSamples, takes_pictures
+from viscy_utils.pictures.log_images import log_image
 from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["BetaVaeModule"]
@@ -129,7 +129,8 @@ class BetaVaeModule(TrainingModule):
         self.beta_schedule = BetaSchedule(beta, beta_schedule, beta_min, beta_warmup_epochs)
         self.vae_logger = BetaVaeLogger(_latent_dim(vae))
         self._visualize_every = log_enhanced_visualizations_frequency if log_enhanced_visualizations else None
-        self._images = {s: ReconstructionImages(log_batches_per_epoch, log_samples_per_batch) for s in ("train", "val")}
+        options = (log_batches_per_epoch, log_samples_per_batch, ("gray", "gray"))
+        self._images = {stage: EpochSamples(*options) for stage in ("train", "val")}
         self._latents = nn.ModuleDict({f"{stage}_latents": LatentTally() for stage in ("train", "val")})
         tallies = {f"{stage}_tally": ClassTally(num_classes) for stage in ("train", "val")} if num_classes else {}
         self._tallies = nn.ModuleDict(tallies)
@@ -236,14 +237,14 @@ class BetaVaeModule(TrainingModule):
         self._latents[f"{stage}_latents"].update(output["mu"], output["logvar"])
         if labels is not None:
             self._tallies[f"{stage}_tally"].update(output["recon_x"], labels)
-        if self.trainer.is_global_zero and not self.trainer.sanity_checking and image_sinks(self.loggers):
+        if takes_pictures(self):
             shown = x if labels is None else labels[:, None]
-            self._images[stage].add(shown, self._shown(output["recon_x"]), batch_idx)
+            self._images[stage].add([shown, self._shown(output["recon_x"])], batch_idx)
         return output["total_loss"]
 
     def _end_epoch(self, stage: Stage) -> None:
         self.vae_logger.log_epoch_means(self, stage)
-        image = self._images[stage].render()
+        image = self._images[stage].take()
         if image is not None:
             log_image(self.loggers, f"{stage}_reconstructions", image, self.current_epoch)
         latents = self._latents[f"{stage}_latents"]
