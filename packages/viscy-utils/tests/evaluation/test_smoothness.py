@@ -13,6 +13,7 @@ from viscy_utils.evaluation.smoothness import (
     compute_embeddings_smoothness,
     compute_piece_wise_distance,
     find_distribution_peak,
+    smoothness_by_time,
     temporal_smoothness,
 )
 
@@ -126,3 +127,19 @@ def test_peaks_are_those_of_the_reference(signed, golden):
         find_distribution_peak(sample, "mean")
     with pytest.raises(ValueError, match="finite"):
         find_distribution_peak(np.array([np.nan]))
+
+
+def test_smoothness_by_time_is_that_of_the_steps_and_pairs_of_each_frame():
+    rng = np.random.default_rng(0)
+    tracks, t = np.repeat(np.arange(40), 6), np.tile(np.arange(6), 40)
+    features = rng.normal(size=(40, 3))[tracks] + rng.normal(size=(240, 3)) * np.where(t < 3, 0.01, 1)[:, None]
+    table = smoothness_by_time(features, tracks, t, metric="euclidean")
+    assert table.index.tolist() == [0, 1, 2, 3, 4]
+    assert (table["n_steps"] == 40).all()
+    for frame in table.index:
+        steps = np.linalg.norm(features[t == frame + 1] - features[t == frame], axis=1)
+        own = features[t == frame]
+        apart = np.linalg.norm(own[:, None] - own, axis=2)[np.triu_indices(40, 1)]
+        assert table["smoothness"][frame] == pytest.approx(steps.mean() / apart.mean(), rel=0.05)
+    assert table["dynamic_range"][0] > table["dynamic_range"][4] + 0.5
+    assert np.isnan(smoothness_by_time(features[:6], tracks[:6], t[:6])["smoothness"]).all()

@@ -42,7 +42,9 @@ def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_by_unit(values: np.ndarray, units: np.ndarray, seed: int) -> tuple[float, float, float]:
+def mean_by_unit(
+    values: np.ndarray, units: np.ndarray, seed: int, weights: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """Return the mean of values over cells, and its 95 % interval over units.
 
     Parameters
@@ -50,7 +52,10 @@ def mean_by_unit(values: np.ndarray, units: np.ndarray, seed: int) -> tuple[floa
     values : ndarray of float, shape (N,)
     units : ndarray, shape (N,)
     seed : int
+    weights : ndarray of float, shape (N,), optional
+        Of the cells; equal by default.
     """
-    codes, weights = draw_units(units, seed)
-    sums, counts = np.bincount(codes, values), np.bincount(codes)
-    return float(np.mean(values)), *percentile_interval((weights @ sums) / (weights @ counts))
+    weights = np.ones(len(values)) if weights is None else weights
+    codes, drawn = draw_units(units, seed)
+    sums, totals = np.bincount(codes, values * weights), np.bincount(codes, weights)
+    return float(sums.sum() / totals.sum()), *percentile_interval((drawn @ sums) / (drawn @ totals))

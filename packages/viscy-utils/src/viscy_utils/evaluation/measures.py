@@ -10,8 +10,14 @@ from typing import Literal
 import numpy as np
 
 from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.mixing import batch_silhouette, kbet, label_silhouette, lisi
+from viscy_utils.evaluation.origins import patch_side
 from viscy_utils.evaluation.probe import probe_scores, separability_scores
+from viscy_utils.evaluation.purity import knn_purity
+from viscy_utils.evaluation.retrieval import CellPlaces, Retrieval, lineage_retrieval
 from viscy_utils.evaluation.scores import ProbeScores, Score
+
+_MOST_RETRIEVED = 100_000
 
 __all__ = ["MEASURES", "Judged", "Measure", "all_measures"]
 
@@ -64,6 +70,30 @@ class Judged:
         """The experiment by a linear probe."""
         return probe_scores(self.cells.features, self.experiments, self.cells.fovs, self.cells.lineages, seed=self.seed)
 
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Label per judged cell, as text."""
+        return self.cells.obs[self.label].to_numpy(dtype=object).astype(str)
+
+    @property
+    def batches(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, experiments and lineages of the judged cells."""
+        return self.cells.features, self.experiments, self.cells.lineages
+
+    @cached_property
+    def retrieval(self) -> Retrieval:
+        """Lineages found among all cells; crops overlap where positions and the size of crops are known."""
+        every = self.everything.sample(_MOST_RETRIEVED, self.seed)
+        known = {"y", "x"} <= set(every.obs)
+        places = CellPlaces(
+            every.fovs,
+            every.tracks,
+            every.obs["t"].to_numpy().astype(np.int64),
+            every.obs[["y", "x"]].to_numpy(dtype=float) if known else None,
+            patch_side(every) if known else None,
+        )
+        return lineage_retrieval(every.features, every.lineages, places, seed=self.seed)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -111,6 +141,46 @@ MEASURES = (
         "experiment told from neighbours\nAUROC",
         "lower",
         lambda judged: judged.experiment_from_neighbors.auroc,
+    ),
+    Measure("ilisi", "experiments among neighbours\niLISI, 0 to 1", "higher", lambda judged: lisi(*judged.batches)),
+    Measure("kbet", "experiments among neighbours\nkBET acceptance", "higher", lambda judged: kbet(*judged.batches)),
+    Measure(
+        "asw_batch",
+        "silhouette of experiments within a {label}\n1 - |s|",
+        "higher",
+        lambda judged: batch_silhouette(
+            judged.cells.features, judged.labels, judged.experiments, judged.cells.lineages, seed=judged.seed
+        ),
+    ),
+    Measure(
+        "asw_label",
+        "silhouette of {label}\n(s + 1) / 2",
+        "higher",
+        lambda judged: label_silhouette(judged.cells.features, judged.labels, judged.cells.lineages, seed=judged.seed),
+    ),
+    Measure(
+        "knn_purity",
+        "{label} of 15 neighbours of other lineages\nshare equal",
+        "higher",
+        lambda judged: knn_purity(judged.cells.features, judged.labels, judged.cells.lineages, seed=judged.seed),
+    ),
+    Measure(
+        "lineage_recall_at_1",
+        "nearest cell is of the lineage\nrecall at 1",
+        "higher",
+        lambda judged: judged.retrieval.recall[1],
+    ),
+    Measure(
+        "lineage_recall_at_10",
+        "of the lineage among 10 nearest\nrecall at 10",
+        "higher",
+        lambda judged: judged.retrieval.recall[10],
+    ),
+    Measure(
+        "lineage_map",
+        "lineage retrieval\nmean average precision",
+        "higher",
+        lambda judged: judged.retrieval.mean_average_precision,
     ),
 )
 """In the order of tables."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from viscy_utils.evaluation.embedded import CELL, Embedded
 
-__all__ = ["origin_notes", "origin_of"]
+__all__ = ["origin_notes", "origin_of", "patch_side"]
 
 _MOVED_PIXELS = 0.5
 
@@ -29,10 +29,19 @@ def origin_of(embedded: Embedded) -> dict[str, Any]:
     if not isinstance(stored, Mapping):
         return {}
     found = {key: _plain(stored[key]) for key in ("checkpoint", "date", "model", "versions") if key in stored}
-    data = stored.get("data")
-    data = json.loads(data) if isinstance(data, str) else data
-    sources = (data or {}).get("sources", {})
-    return found | {"sources": sources.get("predict", [])}
+    return found | {"sources": _data_record(stored).get("sources", {}).get("predict", [])}
+
+
+def patch_side(embedded: Embedded) -> float | None:
+    """Return the longer side in pixels of the crops that were embedded; None where the store does not say."""
+    settings = _data_record(embedded.origin.get("origin")).get("settings", {})
+    sides = settings.get("final_yx_patch_size") if isinstance(settings, Mapping) else None
+    return None if sides is None else float(max(sides))
+
+
+def _data_record(stored: Any) -> Mapping[str, Any]:
+    data = stored.get("data") if isinstance(stored, Mapping) else None
+    return (json.loads(data) if isinstance(data, str) else data) or {}
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ __all__ = [
     "compute_embeddings_smoothness",
     "compute_piece_wise_distance",
     "find_distribution_peak",
+    "smoothness_by_time",
     "temporal_smoothness",
 ]
 
@@ -55,6 +56,54 @@ def temporal_smoothness(
     if not len(step) or not len(unrelated):
         return float("nan")
     return float(step.mean() / unrelated.mean())
+
+
+def smoothness_by_time(
+    features: np.ndarray,
+    tracks: np.ndarray,
+    t: np.ndarray,
+    *,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compute smoothness and dynamic range frame by frame: steps that begin in a frame against pairs of its cells.
+
+    Cells of different ages differ, so pairs of one frame are the fair comparison. About 2 s for 100,000 cells.
+
+    Parameters
+    ----------
+    features, tracks, t
+        As for :func:`temporal_smoothness`.
+    metric : {"cosine", "euclidean"}, default "cosine"
+        Of features centred over all cells.
+    seed : int, default 0
+        Of the pairs, which are never of one track.
+
+    Returns
+    -------
+    DataFrame
+        Index ``t``; ``smoothness``, the ratio of the mean distances; ``dynamic_range``, the difference of the most
+        frequent ones (:func:`find_distribution_peak` of histograms); ``n_steps``. NaN where a frame has one track.
+    """
+    import pandas as pd
+
+    t, tracks = np.asarray(t), np.asarray(tracks)
+    centred = np.asarray(features, dtype=np.float64) - np.mean(features, axis=0, dtype=np.float64)
+    earlier, later = later_pairs(tracks, t)
+    steps = paired_distances(centred[earlier], centred[later], metric)
+    table = {}
+    for frame in np.unique(t[earlier]):
+        own, rows = steps[t[earlier] == frame], np.flatnonzero(t == frame)
+        first, second = unrelated_pairs(
+            tracks[rows], np.random.default_rng([seed, int(frame) % 2**32]), _N_RANDOM // 10
+        )
+        apart = paired_distances(centred[rows[first]], centred[rows[second]], metric)
+        table[frame] = (np.nan, np.nan, len(own))
+        if len(apart):
+            peaks = [find_distribution_peak(each, "histogram") for each in (apart, own)]
+            table[frame] = (own.mean() / apart.mean(), peaks[0] - peaks[1], len(own))
+    columns = ["smoothness", "dynamic_range", "n_steps"]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("t")
 
 
 def _distances(
