@@ -49,6 +49,9 @@ UNAMBIGUOUS = {
     "utf-16 big": PLAIN.encode("utf-16-be"),
     "excel": "sep=;\r\n" + PLAIN.replace(",", ";").replace("\n", "\r\n"),
     "windows line ends": PLAIN.replace("\n", "\r\n"),
+    "old line ends": PLAIN.replace("\n", "\r"),
+    "excel, old line ends": "sep=;\r" + PLAIN.replace(",", ";").replace("\n", "\r"),
+    "blank lines between": PLAIN.replace("\n", "\n\n"),
     "blank lines first": "\n\n" + PLAIN,
     "blanks in the header": PLAIN.replace("track_id,t,y,x", " track_id, t, y ,x "),
     "trailing separators": PLAIN.replace("\n", ",,\n"),
@@ -81,6 +84,18 @@ AMBIGUOUS = {
         "an export of TrackMate",
         "import-tracks",
     ),
+    "thousands and decimals": (PLAIN.replace("1.25", '"1,250.5"'), "y", "'1,250.5' in line 2", ""),
+    "blanks between thousands": (PLAIN.replace("1.25", "1 250.5"), "y", "'1 250.5' in line 2", ""),
+    "rows of another separator": (PLAIN.replace("x\n", "x\n").replace("3,0,1.25,0.5", "3;0;1.25;0.5"), "", "got 1", ""),
+    "further than a number reaches": (PLAIN.replace("1.25", "1e300"), "y", "1e300 in line 2", ""),
+    "a parent below 0": (
+        "track_id,t,y,x,parent_track_id\n-3,0,1,1,-1\n5,1,1,1,-3\n",
+        "parent_track_id",
+        "-3 in line 3",
+        "number the tracks anew",
+    ),
+    "a cell without an end": (f'{PLAIN}"{"a" * 200_000}', "", "Expected 4 columns", ""),
+    "a name without an end": (f'"{"a" * 200_000}\n{PLAIN}', "", "field larger than field limit", ""),
     "an image": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0", "", "bytes that are no text", "CSV UTF-8"),
 }
 
@@ -105,6 +120,19 @@ def test_lines_are_counted_as_in_the_file(table):
     path = table("sep=;\ntrack_id;t;y;x\nTrack;Frame;Y;X\n0;0;1;1\n0;x;1;1\n")
     with pytest.raises(InputError, match="field t\n  found    'x' in line 5"):
         read_tracks(path)
+
+
+@pytest.mark.parametrize(
+    ("above", "n_above"),
+    [("", 0), ("\n\n", 2), ("sep=,\r\n", 1), ("sep=,\r\n\r\n", 2)],
+    ids=["nothing", "blank", "sep", "both"],
+)
+def test_rows_of_several_lines_and_blank_ones_are_counted(table, above, n_above):
+    text = f'{above}track_id,t,y,x,"a\nnote"\n\n1,0,1,1,"two\nlines"\n\n1,0,2,2,\n'
+    with pytest.raises(InputError, match=rf"more than once in frame 0 \(line {n_above + 7}\)"):
+        read_tracks(table(text))
+    with pytest.raises(InputError, match=f"'first' in line {n_above + 4}"):
+        read_tracks(table(text.replace("1,0,1,1", "1,first,1,1")))
 
 
 def test_dates_and_times_are_kept_as_text(table):
@@ -165,6 +193,12 @@ def test_another_column_of_parents_is_pointed_out_and_kept(table, name, values):
     assert "parent_track_id" not in tracks
 
 
+def test_a_parent_below_0_that_is_a_track_is_not_taken_for_none(table):
+    with pytest.warns(UserWarning, match="no lineage is read: .* is it 'parent'"):
+        tracks = read_tracks(table("track_id,t,y,x,parent\n-2,0,1,1,\n1,1,1,1,-2\n"))
+    assert "parent_track_id" not in tracks
+
+
 def test_a_table_with_parent_track_id_keeps_a_column_parent(table):
     text = "track_id,t,y,x,parent,parent_track_id,parent_id\n1,0,1,1,5,-1,3\n"
     with warnings.catch_warnings():
@@ -178,7 +212,7 @@ def test_a_table_with_parent_track_id_keeps_a_column_parent(table):
     rows=st.lists(st.tuples(st.integers(0, 99), st.floats(0, 1e4, width=32), st.text("äb,; \t'", max_size=3))),
     separator=st.sampled_from([",", ";", "\t"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
-    end=st.sampled_from(["\n", "\r\n"]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
 def test_a_table_is_the_same_however_it_is_written(tmp_path_factory, rows, separator, encoding, end):
     frame = pd.DataFrame(rows, columns=["t", "y", "note"]).assign(x=1.5)

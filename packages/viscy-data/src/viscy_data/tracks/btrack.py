@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,8 @@ _COMPARISONS = {">": np.greater, "<": np.less, ">=": np.greater_equal, "<=": np.
 def read_btrack_csv(path: Path) -> ImportedTracks:
     """Read the table that btrack exports; cells that it interpolated are kept and counted."""
     text = read_text_table(path, required=BTRACK)
-    names = [_NAMES.get(name, name) for name in text.columns.column_names]
     notes: list[str] = []
-    table = tracks_of_text(str(path), replace(text, columns=text.columns.rename_columns(names)), notes)
+    table = tracks_of_text(str(path), text.renamed(_NAMES), notes)
     if "dummy" in table:
         notes += _interpolated(int((table["dummy"].astype(str).str.lower().isin(["true", "1"])).sum()))
     return ImportedTracks(table, tuple(notes))
@@ -109,7 +107,7 @@ def _assembled(
         if name not in columns
     }
     table = require("pandas", extra="triplet").DataFrame(columns)
-    check_unique(where, track, columns["t"], 0)
+    check_unique(where, track, columns["t"])
     n_untracked = len(coords) - len(np.unique(rows[rows >= 0]))
     notes = [f"{n_untracked} objects belong to no track and are left out"] if n_untracked else []
     notes += _interpolated(int((rows < 0).sum()))

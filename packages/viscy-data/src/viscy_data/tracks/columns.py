@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from viscy_data.tracks.dialect import TextTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["check_unique", "convert_column"]
+__all__ = ["check_unique", "convert_column", "parents_or_none"]
 
 _NUMBERS = ("track_id", "t")
 _NUMBERS_OR_NONE = ("id", "parent_track_id", "parent_id")
 _COORDINATES = ("y", "x", "z")
+_FARTHEST = np.finfo(np.float32).max
 _INEXACT = 2.0**53  # from here on float64 has no place for every whole number
 
 
@@ -32,29 +34,50 @@ def convert_column(path: str, name: str, table: TextTable) -> Any:
     column = table.columns[name]
     if name in _COORDINATES:
         values = _as_numbers(path, name, table).astype(np.float64)
-        _refuse(path, name, table, values, ~np.isfinite(values), "a finite number")
+        _refuse(path, name, table, values, ~(np.abs(values) <= _FARTHEST), "a finite number")
         return values.astype(np.float32)
     if name not in _NUMBERS + _NUMBERS_OR_NONE:
         return column.to_pandas()
     values = _whole_numbers(path, name, table)
     if name == "t":
         _refuse(path, name, table, values, values < 0, "a frame number, 0 or more")
-    return np.maximum(values, -1) if name in _NUMBERS_OR_NONE else values
+    return values
 
 
-def check_unique(path: str, track_id: np.ndarray, t: np.ndarray, first_line: int) -> None:
-    """Refuse a track that is twice in a frame."""
+def check_unique(path: str, track_id: np.ndarray, t: np.ndarray, line_of: Callable[[int], int] | None = None) -> None:
+    """Refuse a track that is twice in a frame; ``line_of`` gives the line of a row, where there are any."""
     order = np.lexsort((t, track_id))
     repeated = (np.diff(track_id[order]) == 0) & (np.diff(t[order]) == 0)
     if repeated.any():
-        row = order[1:][repeated].min()
+        row = int(order[1:][repeated].min())
+        place = f"row {row}" if line_of is None else f"line {line_of(row)}"
         raise InputError(
             path,
             field="track_id, t",
-            found=f"track {track_id[row]} more than once in frame {t[row]} (line {row + first_line}), "
+            found=f"track {track_id[row]} more than once in frame {t[row]} ({place}), "
             f"{int(repeated.sum())} repeated rows",
             expected="each track at most once per frame",
         )
+
+
+def parents_or_none(path: str, table: TextTable, parent: np.ndarray, track_id: np.ndarray) -> np.ndarray:
+    """Return the parent track of each row, -1 for none: for numbers below 0, and for a track that names itself.
+
+    Raises
+    ------
+    InputError
+        If a number below -1 is the id of a track, so that it cannot stand for none.
+    """
+    _refuse(
+        path,
+        "parent_track_id",
+        table,
+        parent,
+        (parent < -1) & np.isin(parent, track_id),
+        "tracks that are parents to have ids of at least 0, as less stands for no parent",
+        fix="number the tracks anew",
+    )
+    return np.where(parent == track_id, -1, np.maximum(parent, -1))
 
 
 def _whole_numbers(path: str, name: str, table: TextTable) -> np.ndarray:
@@ -113,5 +136,5 @@ def _refuse(
         shown = "nothing"
     else:
         shown = str(value) if abs(value) < _INEXACT else table.text(name, row)
-    found = f"{shown} in line {row + table.first_line}{more}"
+    found = f"{shown} in line {table.line(row)}{more}"
     raise InputError(path, field=name, found=found, expected=expected, fix=fix)

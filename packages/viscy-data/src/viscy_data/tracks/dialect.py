@@ -11,8 +11,8 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,27 +44,49 @@ class TextTable:
     ----------
     columns : pyarrow.Table
         With the types that their text suggests; dates stay text.
-    first_line : int
-        Line of the first row.
+    n_above : int
+        Lines of the file above those of the rows.
     notes : tuple of str
         What had to be assumed to read the file.
     extra_lines : tuple of dict of str to str
         Cells of the lines below the header that name columns and units, by column.
     source : tuple
-        Path, bytes and separator.
+        Header with the rows as text, and the separator.
+    written_names : dict of str to str
+        What the file calls columns that :meth:`renamed` has given other names.
     """
 
     columns: pa.Table
-    first_line: int
+    n_above: int
     notes: tuple[str, ...] = ()
     extra_lines: tuple[dict[str, str], ...] = ()
-    source: tuple[Path, bytes, str] = field(default=(Path(), b"", ","), repr=False)
+    source: tuple[str, str] = field(default=("", ","), repr=False)
+    written_names: dict[str, str] = field(default_factory=dict)
+
+    def renamed(self, names: Mapping[str, str]) -> TextTable:
+        """Return the table with other names for some columns."""
+        new = [names.get(name, name) for name in self.columns.column_names]
+        written = dict(zip(new, self.columns.column_names, strict=True))
+        return replace(self, columns=self.columns.rename_columns(new), written_names=written)
+
+    def line(self, row: int) -> int:
+        """Return the line of the file that a row begins in; rows may take several, and blank lines are none."""
+        return self.n_above + self._record(row)[0]
 
     def text(self, name: str, row: int) -> str:
         """Return a cell as it is in the file."""
-        path, data, separator = self.source
-        types = {name: require("pyarrow", extra="triplet").string()}
-        return str(_read_csv(path, data, separator, column_types=types)[name][row])
+        return self._record(row)[1][self.written_names.get(name, name)]
+
+    def _record(self, row: int) -> tuple[int, dict[str, str]]:
+        """Return where a row begins, counted in lines below the header, and its cells by column."""
+        text, separator = self.source
+        lines = csv.reader(io.StringIO(text), delimiter=separator)
+        header, begin, seen = next(lines), lines.line_num, 0
+        for cells in lines:
+            if cells and seen == row:
+                return begin, dict(zip(header, cells, strict=False))
+            seen, begin = seen + bool(cells), lines.line_num
+        raise IndexError(row)
 
 
 def read_text_table(path: Path, required: Sequence[str] = REQUIRED) -> TextTable:
@@ -84,26 +106,36 @@ def read_text_table(path: Path, required: Sequence[str] = REQUIRED) -> TextTable
         If it is empty or no table, has columns of one name, or can be read in more than one way.
     """
     text, notes = _text(path)
-    lines = text.lstrip("\n\r")
-    directive = re.match(r"sep=(.)\r?\n", lines)  # written by Excel
-    lines = lines[directive.end() :] if directive else lines
+    lines = text.lstrip("\n")
+    directive = re.match(r"sep=(.)\n", lines)  # written by Excel
+    lines = lines[directive.end() :].lstrip("\n") if directive else lines
     separator = directive.group(1) if directive else _separator(lines, required)
-    rows = list(islice(csv.reader(io.StringIO(lines), delimiter=separator), 1 + _MOST_EXTRA_LINES))
-    if not rows:
-        raise InputError(str(path), found="an empty file", expected="a CSV table with a header")
-    names = [name.strip() for name in rows[0]]
+    rows, ends = _first_rows(path, lines, separator)
+    names = [" ".join(name.splitlines()).strip() for name in rows[0]]
     if names.count("") > 1:
         names = [name or f"{_NAMELESS}{place + 1}" for place, name in enumerate(names)]
     _check_names(path, names)
     extra = _extra_lines(names, rows[1:], required)
-    n_extra = len(extra)
-    body = lines.split("\n", 1 + n_extra)[1 + n_extra :]
+    n_head = ends[len(extra)]
     header = io.StringIO()
     csv.writer(header, delimiter=separator, lineterminator="\n").writerow(names)
-    data = (header.getvalue() + "".join(body)).encode()
-    table = _parse(path, data, separator)
-    first_line = 2 + n_extra + bool(directive)
-    return TextTable(_without_empty(table), first_line, notes, extra, (path, data, separator))
+    body = header.getvalue() + "".join(lines.split("\n", n_head)[n_head:])
+    table = _parse(path, body.encode(), separator)
+    n_above = text.count("\n") - lines.count("\n") + n_head
+    return TextTable(_without_empty(table), n_above, notes, extra, (body, separator))
+
+
+def _first_rows(path: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Return the header with the rows that may name columns and units, and the line that each of them ends in."""
+    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    try:
+        pairs = [(row, reader.line_num) for row in islice(reader, 1 + _MOST_EXTRA_LINES)]
+    except csv.Error as err:
+        raise InputError(str(path), found=str(err), expected="a CSV table with a header") from err
+    if not pairs:
+        raise InputError(str(path), found="an empty file", expected="a CSV table with a header")
+    rows, ends = zip(*pairs, strict=True)
+    return list(rows), list(ends)
 
 
 def _text(path: Path) -> tuple[str, tuple[str, ...]]:
@@ -124,13 +156,14 @@ def _text(path: Path) -> tuple[str, tuple[str, ...]]:
         if "\0" in text:
             break
         guessed = ("it is not UTF-8 and was read as Windows-1252; names with accents may be wrong",)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         return text, guessed if candidate == "cp1252" else ()
     raise InputError(str(path), found="bytes that are no text", expected=expected, fix="save it as CSV UTF-8")
 
 
 def _separator(text: str, required: Sequence[str]) -> str:
     """Choose the separator that finds most of the required columns in the header, else the most columns."""
-    header = text.partition("\n")[0]
+    header = text.partition("\n")[0][: csv.field_size_limit()]
 
     def found(separator: str) -> tuple[int, int]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]

@@ -78,7 +78,7 @@ def from_napari(
     columns |= {axis: values[:, 2 + place].astype(np.float32) for place, axis in enumerate(axes)}
     columns |= {"parent_track_id": parent} | {name: np.asarray(own) for name, own in (properties or {}).items()}
     table = require("pandas", extra="triplet").DataFrame(columns)[kept].reset_index(drop=True)
-    check_unique(where, table["track_id"].to_numpy(), table["t"].to_numpy(), 0)
+    check_unique(where, table["track_id"].to_numpy(), table["t"].to_numpy())
     n_repeated = int((~kept).sum())
     return ImportedTracks(table, (f"{n_repeated} observations of dividing cells are repeated",) if n_repeated else ())
 

@@ -12,7 +12,7 @@ import numpy as np
 from viscy_data.errors import InputError, raise_all
 from viscy_data.optional import require
 from viscy_data.stores import canonical_fov_name
-from viscy_data.tracks.columns import check_unique, convert_column
+from viscy_data.tracks.columns import check_unique, convert_column, parents_or_none
 from viscy_data.tracks.dialect import REQUIRED, TRACKMATE, TextTable, read_text_table
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ def tracks_of_text(path: str, text: TextTable, notes: list[str]) -> pd.DataFrame
         except InputError as err:
             errors.append(err)
     raise_all(errors)
-    check_unique(path, columns["track_id"], columns["t"], text.first_line)
+    check_unique(path, columns["track_id"], columns["t"], text.line)
+    if "parent_track_id" in columns:
+        columns["parent_track_id"] = parents_or_none(path, text, columns["parent_track_id"], columns["track_id"])
+    columns |= {name: np.maximum(columns[name], -1) for name in ("id", "parent_id") if name in columns}
     columns, assumed = _with_parents(columns)
     notes += text.notes + assumed
-    if "parent_track_id" in columns:
-        parent = columns["parent_track_id"]
-        parent[parent == columns["track_id"]] = -1
     return require("pandas", extra="triplet").DataFrame(columns)
 
 
@@ -140,7 +140,7 @@ def _refuse_physical_units(path: str, text: TextTable) -> None:
                 raise InputError(
                     path,
                     field=name,
-                    found=f"the unit {line[name]!r} in line {number + text.first_line - len(text.extra_lines)}",
+                    found=f"the unit {line[name]!r} in line {text.n_above - len(text.extra_lines) + number + 1}",
                     expected="coordinates in pixels",
                     fix="divide y and x by the size of a pixel and remove this line",
                 )
@@ -172,10 +172,10 @@ def _track_ids(columns: dict[str, Any], name: str) -> np.ndarray | None:
         return None
     parent, track_id = whole.astype(np.int64), columns["track_id"]
     known = np.isin(parent, track_id)
-    if (~known & (parent > 0)).any():
+    if (~known & (parent > 0)).any() or (known & (parent < -1)).any():
         return None
     order = np.argsort(track_id, kind="stable")
     same_track = np.diff(track_id[order]) == 0
     if (same_track & (np.diff(parent[order]) != 0)).any():
         return None
-    return np.where(known, parent, -1)
+    return np.where(known & (parent != track_id), parent, -1)

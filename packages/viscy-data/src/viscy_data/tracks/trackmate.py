@@ -102,7 +102,9 @@ def read_trackmate_csv(path: Path, fov: FovInfo | None = None) -> ImportedTracks
         raise InputError(str(path), field=name, found="a spot of a track without it", expected="a number")
     track = numbers["TRACK_ID"].to_numpy(np.float64)[tracked].astype(np.int64)
     try:
-        check_unique(str(path), track, values[:, 1].astype(np.int64), text.first_line)
+        check_unique(
+            str(path), track, values[:, 1].astype(np.int64), lambda row: text.line(int(tracked.nonzero()[0][row]))
+        )
     except InputError as err:
         fix = "export the XML file of TrackMate, which has the links"
         raise InputError(
