@@ -122,8 +122,8 @@ def test_two_channels_of_one_name_are_usable_where_the_name_is_not_asked_for(tmp
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [(None, ("0", "1")), ([None, "GFP"], ("0", "GFP")), (["Phase", ""], ("Phase", "1"))],
-    ids=["no block", "null", "empty"],
+    [(None, ("0", "1")), ([None, "GFP"], ("0", "GFP")), (["Phase", ""], ("Phase", "1")), (["  ", "GFP"], ("0", "GFP"))],
+    ids=["no block", "null", "empty", "blank"],
 )
 @pytest.mark.parametrize("version", VERSIONS)
 def test_channels_without_a_label_are_called_by_their_number_which_is_said_once(tmp_path, labels, expected, version):
@@ -144,6 +144,72 @@ def test_the_array_is_the_one_that_the_metadata_name_first(tmp_path, version):
     np.testing.assert_array_equal(patch[0, 0, 0], stored("tczyx")[1, 0, 2])
     with pytest.raises(InputError, match="no array '0'"):
         read_plate(path, array_key="0")
+
+
+@pytest.mark.parametrize("spelling", ["/0", "0/", "./0", 0])
+def test_the_path_of_an_array_may_be_spelt_in_any_way(tmp_path, spelling):
+    path = write(tmp_path, scale=[1, 1, 2, 0.5, 0.25])
+    edit(path / "A/1/0/zarr.json", lambda document: _multiscales(document)["datasets"][0].update(path=spelling))
+    [fov] = read_plate(path)
+    assert (fov.array_key, fov.scale) == ("0", (1, 1, 2, 0.5, 0.25))
+    assert read_stack(fov, 1, 1).shape == (4, 6, 5)
+
+
+def test_what_the_metadata_list_twice_is_one(tmp_path):
+    path = write(tmp_path)
+    edit(path / "zarr.json", lambda document: document["attributes"]["ome"]["plate"]["wells"].append({"path": "/A/1/"}))
+    edit(
+        path / "A/1/zarr.json",
+        lambda document: document["attributes"]["ome"]["well"]["images"].append({"path": "0/"}),
+    )
+    assert [fov.name for fov in read_plate(path)] == ["A/1/0"]
+
+
+def _multiscales(document):
+    return document["attributes"]["ome"]["multiscales"][0]
+
+
+STRANGE = {
+    "axes of nothing": ("A/1/0", lambda document: _multiscales(document).update(axes=[None] * 5)),
+    "steps of text": (
+        "A/1/0",
+        lambda document: _multiscales(document)["datasets"][0].update(
+            coordinateTransformations=[{"type": "scale", "scale": list("abcde")}]
+        ),
+    ),
+    "channels of text": ("A/1/0", lambda document: document["attributes"]["ome"]["omero"].update(channels=CHANNELS)),
+    "channels of nothing": (
+        "A/1/0",
+        lambda document: document["attributes"]["ome"]["omero"].update(channels=[None, {"label": "GFP"}]),
+    ),
+    "a well without a path": ("", lambda document: document["attributes"]["ome"]["plate"].update(wells=[{}])),
+    "images of text": ("A/1", lambda document: document["attributes"]["ome"]["well"].update(images=["0"])),
+    "no pixels": ("A/1/0/0", lambda document: document.update(shape=[0, 2, 4, 6, 5])),
+    "pixels of dates": (
+        "A/1/0/0",
+        lambda document: document.update(data_type={"name": "numpy.datetime64", "configuration": {"unit": "s"}}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("node", "change"), STRANGE.values(), ids=STRANGE)
+def test_metadata_of_another_form_are_named(tmp_path, node, change):
+    path = write(tmp_path)
+    edit(path / node / "zarr.json", change)
+    with pytest.raises(InputError) as caught:
+        read_plate(path)
+    assert str(path) in caught.value.where
+    assert {"A/1/0": "FOV A/1/0", "A/1/0/0": "FOV A/1/0", "A/1": "well A/1", "": ""}[node] in caught.value.where
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"[]", b"\xff{}"])
+@pytest.mark.parametrize("node", ["zarr.json", "A/1/zarr.json", "A/1/0/zarr.json", "A/1/0/0/zarr.json"])
+def test_metadata_that_are_no_json_are_named_with_their_file(tmp_path, node, text):
+    path = write(tmp_path)
+    (path / node).write_bytes(text)
+    with pytest.raises(InputError, match="a JSON object") as caught:
+        read_plate(path)
+    assert caught.value.where == str(path / node)
 
 
 def test_wells_that_are_not_on_disk_are_left_out_named_and_counted(tmp_path):

@@ -6,17 +6,20 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from viscy_data.errors import InputError
 from viscy_data.files import replacing
 from viscy_data.optional import require
 
 __all__ = ["Documents", "open_documents", "write_json"]
+
+_EXPECTED, _FIX = "Zarr metadata, a JSON object", "copy the store anew"
 
 
 class Documents(Protocol):
     """Reads and writes small JSON objects by their key below a root."""
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """Return the parsed object, None when there is none."""
+        """Return the parsed object, None when there is none; InputError for what is no JSON object."""
 
     def write(self, key: str, document: dict[str, Any]) -> None:
         """Replace the object as a whole."""
@@ -33,7 +36,7 @@ class LocalDocuments:
             text = (self._root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return json.loads(text)
+        return _parse(text, str(self._root / key))
 
     def write(self, key: str, document: dict[str, Any]) -> None:
         write_json(self._root / key, document)
@@ -44,14 +47,25 @@ class RemoteDocuments:
 
     def __init__(self, url: str) -> None:
         tensorstore = require("tensorstore", extra="triplet")
-        self._store = tensorstore.KvStore.open(url.rstrip("/") + "/").result()
+        self._url = url.rstrip("/")
+        self._store = tensorstore.KvStore.open(self._url + "/").result()
 
     def read(self, key: str) -> dict[str, Any] | None:
         found = self._store.read(key).result()
-        return json.loads(found.value) if found.state == "value" else None
+        return _parse(found.value, f"{self._url}/{key}") if found.state == "value" else None
 
     def write(self, key: str, document: dict[str, Any]) -> None:
         self._store.write(key, json.dumps(document, indent=2, allow_nan=False).encode()).result()
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as err:
+        raise InputError(where, found=f"no JSON ({err})", expected=_EXPECTED, fix=_FIX) from err
+    if not isinstance(document, dict):
+        raise InputError(where, found=f"a {type(document).__name__}", expected=_EXPECTED, fix=_FIX)
+    return document
 
 
 def open_documents(root: str) -> Documents:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from viscy_data.errors import InputError
+from viscy_data.stores.names import canonical_fov_name
 
 __all__ = ["AXES", "array_path", "axes_of", "channel_names_of", "scale_of"]
 
@@ -17,7 +18,7 @@ _BY_TYPE = {"channel": "c", "time": "t"}
 def array_path(ome: dict[str, Any]) -> str:
     """Return the path of the full resolution: the first of the multiscales, "0" where there are none."""
     datasets = _image(ome).get("datasets") or [{}]
-    return str(datasets[0].get("path", "0"))
+    return canonical_fov_name(datasets[0].get("path", "0"))
 
 
 def axes_of(ome: dict[str, Any], n_axes: int, where: str) -> str:
@@ -61,7 +62,7 @@ def scale_of(ome: dict[str, Any], path: str, axes: str) -> tuple[float, ...]:
     """Return the size of one step along T, C, Z, Y and X, 1.0 where nothing is recorded."""
     steps = dict.fromkeys(AXES, 1.0)
     image = _image(ome)
-    datasets = [entry for entry in image.get("datasets") or [] if str(entry.get("path")) == path]
+    datasets = [entry for entry in image.get("datasets") or [] if canonical_fov_name(entry.get("path")) == path]
     for node in [image, *datasets]:
         for transform in node.get("coordinateTransformations") or []:
             if transform.get("type") == "scale" and len(transform.get("scale", ())) == len(axes):
@@ -89,8 +90,8 @@ def channel_names_of(ome: dict[str, Any], n_channels: int, where: str) -> tuple[
             expected="one label per channel in the omero metadata",
         )
     labels = [channel.get("label") for channel in channels]
-    names = tuple(str(number) if label in (None, "") else str(label) for number, label in enumerate(labels))
-    return names, all(label not in (None, "") for label in labels)
+    labels = ["" if label is None or not str(label).strip() else str(label) for label in labels]
+    return tuple(label or str(number) for number, label in enumerate(labels)), all(labels)
 
 
 def _image(ome: dict[str, Any]) -> dict[str, Any]:

@@ -116,5 +116,6 @@ def canonical_store(path: str | Path) -> str:
 
 
 def canonical_fov_name(name: str) -> str:
-    """Return ``A/1/0`` for ``/A/1/0``, ``A/1/0/`` and the like."""
-    return "/".join(part for part in str(name).split("/") if part)
+    r"""Return ``A/1/0`` for ``/A/1/0``, ``A/1/0/``, ``./A/1/0``, ``A\1\0`` and the like."""
+    parts = [part.strip() for part in str(name).replace("\\", "/").split("/")]
+    return "/".join(part for part in parts if part not in ("", "."))

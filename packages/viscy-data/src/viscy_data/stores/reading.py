@@ -6,8 +6,9 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -63,11 +64,12 @@ def read_plate(path: str | Path, *, array_key: str | None = None, workers: int |
     store = canonical_store(path)
     documents = open_documents(store)
     attributes = _plate_attributes(store, documents)
-    wells = [canonical_fov_name(well["path"]) for well in attributes["plate"].get("wells", [])]
+    with _understanding(store, "plate"):
+        wells = [canonical_fov_name(well["path"]) for well in attributes["plate"].get("wells") or []]
     with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="read_plate") as pool:
         names = list(pool.map(lambda well: _fov_names(store, documents, well), wells))
         listed = [FovKey(store, name) for well in names if well is not None for name in well]
-        keys = sorted(listed, key=lambda key: key.name.split("/"))
+        keys = sorted(set(listed), key=lambda key: key.name.split("/"))
         found = list(pool.map(_or_error(lambda key: _describe(documents, key, array_key)), keys))
     raise_all(entry for entry in found if isinstance(entry, InputError))
     described = [entry for entry in found if entry is not None]
@@ -185,7 +187,8 @@ def _fov_names(store: str, documents: Documents, well: str) -> list[str] | None:
         return None
     if "well" not in group.ome:
         raise InputError(f"{store}, well {well}", found="no well metadata", expected="the wells that the plate lists")
-    return [f"{well}/{canonical_fov_name(image['path'])}" for image in group.ome["well"].get("images", [])]
+    with _understanding(f"{store}, well {well}", "well"):
+        return [f"{well}/{canonical_fov_name(image['path'])}" for image in group.ome["well"].get("images") or []]
 
 
 def _describe(documents: Documents, key: FovKey, array_key: str | None) -> _Described | None:
@@ -194,17 +197,31 @@ def _describe(documents: Documents, key: FovKey, array_key: str | None) -> _Desc
     group = read_group(documents, key.name)
     if group is None:
         return None
-    path = array_key if array_key is not None else array_path(group.ome)
+    with _understanding(where, "multiscales"):
+        path = array_key if array_key is not None else array_path(group.ome)
     array = _read_array(documents, f"{key.name}/{path}", where)
     if array is None:
         raise MissingInputError(where, found=f"no array {path!r}", expected="the pixels of the FOV")
-    axes = axes_of(group.ome, len(array.shape), where)
-    size = dict(zip(axes, array.shape, strict=True))
-    shape = tuple(size.get(axis, 1) for axis in AXES)
-    names, channels_named = channel_names_of(group.ome, shape[1], where)
-    scale = scale_of(group.ome, path, axes)
+    with _understanding(where, "multiscales, omero"):
+        axes = axes_of(group.ome, len(array.shape), where)
+        scale = scale_of(group.ome, path, axes)
+        size = dict(zip(axes, array.shape, strict=True))
+        shape = tuple(size.get(axis, 1) for axis in AXES)
+        names, channels_named = channel_names_of(group.ome, shape[1], where)
     fov = FovInfo(key, shape, array.dtype, names, scale, axes, path, group.zarr_format)
     return _Described(fov, channels_named, array.encoding)
+
+
+@contextmanager
+def _understanding(where: str, field: str) -> Iterator[None]:
+    """Say which metadata are at fault where they are built otherwise than OME-NGFF has it: a text for an object, ..."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        found = f"what cannot be understood ({type(err).__name__}: {err})"
+        raise InputError(where, field=field, found=found, expected="metadata as OME-NGFF has them") from err
 
 
 def _read_array(documents: Documents, name: str, where: str) -> _Array | None:
@@ -216,11 +233,14 @@ def _read_array(documents: Documents, name: str, where: str) -> _Array | None:
         return None
     try:
         dtype = np.dtype(kind)
-    except TypeError:
+    except (TypeError, ValueError):
         dtype = None
     if dtype is None or dtype.kind not in "biuf":
         raise InputError(where, field="data type", found=str(kind), expected="whole or real numbers")
-    return _Array(tuple(document["shape"]), dtype.name, json.dumps([kind, encoding], sort_keys=True))
+    shape = tuple(document.get("shape") or ())
+    if not shape or not all(shape):
+        raise InputError(where, found=f"an array of shape {shape}", expected="the pixels of the FOV")
+    return _Array(shape, dtype.name, json.dumps([kind, encoding], sort_keys=True))
 
 
 def _report_absent(store: str, kind: str, absent: Sequence[str], n_listed: int) -> None:
