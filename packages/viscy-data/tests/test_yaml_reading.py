@@ -32,6 +32,9 @@ from viscy_data.yaml_reading import DuplicateKeyError, dump_yaml, parse_yaml, re
         ("2024-05-02", "2024-05-02"),
         ("A/1/0", "A/1/0"),
         ("1e", "1e"),
+        ("0x", "0x"),
+        ("0x_", "0x_"),
+        ("0b_", "0b_"),
         ("null", None),
         ("true", True),
     ],
@@ -63,6 +66,13 @@ def test_what_is_written_is_read_again(value):
         ("experiments:\n  - name: x\n    wells: {A: 1, B: 2,\n      A: 3}", "A", (3, 4)),
         ("one: {two: {three: 1}}\nother:\n  - - key: 1\n      'key': 2", "key", (3, 4)),
         ("1: a\n2: b\n1: c", 1, (1, 3)),
+        ("base: &b {x: 1,\n  x: 2}\nmore: {<<: *b}", "x", (1, 2)),
+        ("more:\n  <<: {x: 1,\n    x: 2}", "x", (2, 3)),
+        ("a: &a {x: 1}\nmore:\n  <<: [*a, {y: 1,\n    y: 2}]", "y", (3, 4)),
+        ("a: &a {x: 1}\nb: &b {y: 1}\nmore:\n  <<: *a\n  <<: *b", "<<", (4, 5)),
+        ("a: &a {x: {y: 1,\n  y: 2}}", "y", (1, 2)),
+        ("name: &n k\nmore: {*n : 1,\n  k: 2}", "k", (1, 3)),  # where the name stands
+        ("yes: 1\ntrue: 2", True, (1, 2)),
     ],
 )
 def test_a_key_given_twice_is_refused_with_both_lines(text, key, lines, tmp_path):
@@ -78,6 +88,16 @@ def test_a_key_given_twice_is_refused_with_both_lines(text, key, lines, tmp_path
 
 def test_a_key_may_override_one_that_is_merged_in():
     assert parse_yaml("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  x: 3")["more"] == {"x": 3, "y": 2}
+    text = "a: &a {x: 1}\nb: &b {<<: *a, y: 2}\nmore: {<<: [*b, {x: 3, z: 4}]}"
+    assert parse_yaml(text)["more"] == {"x": 1, "y": 2, "z": 4}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!int x", "a: !!float x", "a: !!timestamp 2024-13-01", "? [1]\n: a", "a: 1\n---\nb: 2"]
+)
+def test_what_contradicts_itself_is_no_yaml(text):
+    with pytest.raises(yaml.YAMLError):
+        parse_yaml(text)
 
 
 def test_objects_are_not_made():

@@ -25,11 +25,12 @@ from viscy_data.files import missing_path
 
 __all__ = ["DuplicateKeyError", "dump_yaml", "parse_yaml", "read_mapping", "read_yaml"]
 
-_INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$")
+_INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|0b[01][01_]*)$")
 _FLOAT = re.compile(
     r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)$"
     r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
 )
+_MERGE = "tag:yaml.org,2002:merge"
 _REPLACED = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
 
 
@@ -52,13 +53,22 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Look at the keys as they are written, before merged mappings (``<<``) add theirs."""
         lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
-                key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+        for key_node, value_node in node.value:
+            if isinstance(key_node, yaml.ScalarNode):
+                merges = key_node.tag == _MERGE
+                key, line = key_node.value if merges else self.construct_object(key_node), key_node.start_mark.line + 1
                 if key in lines:
                     raise DuplicateKeyError(key, lines[key], line)
                 lines[key] = line
+                if merges:
+                    self._look_at_merged(value_node)
         return super().construct_mapping(node, deep)
+
+    def _look_at_merged(self, node: yaml.Node) -> None:
+        """Construct what is merged in for its own sake: merging takes its keys without a look at them."""
+        for merged in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if isinstance(merged, yaml.MappingNode) and merged not in self.constructed_objects:
+                self.construct_object(merged, deep=True)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -92,7 +102,10 @@ def parse_yaml(text: str) -> Any:
     yaml.YAMLError
         If it is no YAML, or has a key twice (:class:`DuplicateKeyError`).
     """
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except ValueError as err:  # of a value that is not what its tag says, such as !!int x
+        raise yaml.YAMLError(str(err)) from err
 
 
 def read_yaml(path: str | Path, expected: str = "a YAML file") -> Any:
