@@ -93,9 +93,8 @@ MUTANTS = [
         "index",
         f"{_INDEX}/observations.py",
         _dynaclr("index"),
-        ("start[experiment] + t * interval[experiment]", "t * interval[experiment]"),
-        ("start[experiment] + t * interval[experiment]", "start[experiment] + t * interval[0]"),
-        ("known[number].get(info.well, UNKNOWN)", "known[0].get(info.well, UNKNOWN)"),
+        ("(start[experiment] + t * registry", "(t * registry"),
+        ("registry.interval_hours[experiment])", "registry.interval_hours[0])"),
         ("from_codes(forest.root[table.track_index], track_names)", "from_codes(table.track_index, track_names)"),
         ("table.columns[name].to_numpy(), size, extents[fov]", "table.columns[name].to_numpy(), size, extents[0]"),
     ),
@@ -117,7 +116,14 @@ MUTANTS = [
         ),
         ("self._kept = shift <= self.max_border_shift", "self._kept = shift < self.max_border_shift"),
     ),
-    *_of("index", f"{_INDEX}/borders.py", _dynaclr("index"), ("np.maximum(*along)", "np.minimum(*along)")),
+    *_of(
+        "index",
+        f"{_INDEX}/conditions.py",
+        _dynaclr("index", "index_input"),
+        ("named[number].get(fov.well, defaults[number])", "named[0].get(fov.well, defaults[number])"),
+        ("named[number].get(fov.well, defaults[number])", "named[number].get(fov.well, defaults[0])"),
+        ("if chosen or not 0 < n_cells < total:", "if chosen or not 0 < n_cells:"),
+    ),
     # Sampler
     *_of(
         "sampler",
@@ -228,6 +234,8 @@ MUTANTS = [
             "(self._read - self._final) // 2 + 0 * self._wanted",
         ),
         ("np.clip(self._wanted, 0, self._extent - self._read)", "np.maximum(self._wanted, 0)"),
+        ("shifts[part] = np.maximum(*", "shifts[part] = np.minimum(*"),
+        ("own = extents[fov[part]]", "own = extents[fov[: len(fov[part])]]"),
     ),
     *_of(
         "patches",

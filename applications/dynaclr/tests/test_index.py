@@ -181,6 +181,25 @@ def test_centres_are_clamped_so_that_patches_fit(make_experiment, track_rows, si
     assert tracks["y_clamp"][2] == pytest.approx(20.9)
 
 
+def test_cells_are_clamped_to_the_image_that_they_are_in(make_experiment, track_rows):
+    def experiment(name, shape):
+        return make_experiment(name, {"A/1/0": track_rows({0: range(3)}, y=shape[2] - 1.0, x=shape[3] - 1.0)}, shape)
+
+    tracks = build(experiment("small", (3, 1, 32, 40)), experiment("large", (3, 1, 64, 96))).tracks
+    for name, (height, width) in {"small": (32, 40), "large": (64, 96)}.items():
+        own = tracks[tracks["experiment"] == name]
+        assert (own["y_clamp"] == height - 16).all()
+        assert (own["x_clamp"] == width - 16).all()
+
+
+def test_a_patch_may_be_moved_by_as_much_as_is_allowed_and_no_more(make_experiment, track_rows):
+    table = track_rows({0: range(5)})
+    table["x"] = [16, 15, 14, 13, 12]  # which moves patches of 32 pixels by 0 to 4
+    index = build(make_experiment(fovs={"A/1/0": table}), max_border_shift=2)
+    assert index.tracks["border_shift"].tolist() == [0, 1, 2]
+    assert index.tracks["x"].tolist() == [16, 15, 14]
+
+
 # what is left out
 
 

@@ -251,6 +251,19 @@ def test_a_default_condition_is_that_of_the_other_wells(two_wells):
     assert index.unnamed_wells == {}
 
 
+def test_every_experiment_has_a_default_condition_of_its_own(two_wells):
+    first = two_wells("first", condition_wells={"control": ["A/1"]}, default_condition="mock")
+    second = two_wells("second", condition_wells={"control": ["A/1"]}, default_condition="infected")
+    tracks = build(first, second).tracks
+    found = tracks[["experiment", "well_name", "condition"]].astype(str).drop_duplicates().to_numpy().tolist()
+    assert found == [
+        ["first", "A/1", "control"],
+        ["first", "B/1", "mock"],
+        ["second", "A/1", "control"],
+        ["second", "B/1", "infected"],
+    ]
+
+
 def test_an_untreated_movie_needs_no_conditions(two_wells):
     index = build(two_wells(condition_wells=None))
     assert set(index.condition_groups) == {"unknown"}

@@ -176,6 +176,16 @@ def test_open_fovs_are_bounded(keys):
     assert reader.opens == 5
 
 
+def test_the_fov_that_was_used_longest_ago_is_closed_first(keys):
+    reader = PatchReader(keys, max_open=2)
+    boxes = random_boxes(np.random.default_rng(0), 1, (1, 4, 4))
+    opens = []
+    for fov in (0, 1, 0, 2, 0, 1):
+        reader.read(**{**boxes, "fov": np.array([fov])})
+        opens.append(reader.opens)
+    assert opens == [1, 2, 2, 3, 3, 4]
+
+
 def chunk_reads(reader, boxes) -> int:
     """Files read by tensorstore for one batch."""
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from viscy_data.placement import Placement, border_shift
+from viscy_data.placement import Placement, border_shift, border_shifts
 
 SIZES = st.integers(4, 30).flatmap(
     lambda extent: st.integers(1, extent).flatmap(
@@ -63,3 +63,16 @@ def test_with_a_margin_the_cell_is_in_the_middle_of_an_image_padded_by_reflectio
 @pytest.mark.parametrize(("center", "shift"), [(5.0, 27), (12.0, 20), (64.0, 0), (123.0, 27)])
 def test_shifts_of_the_example(center, shift):
     assert border_shift([center], [128], 64).tolist() == [shift]
+
+
+def test_shifts_of_cells_of_many_fovs_are_the_larger_of_both_axes():
+    rng = np.random.default_rng(0)
+    extents = np.array([[20, 40], [30, 12], [64, 64]])
+    fov = rng.permutation(np.repeat([0, 1, 2], 2**20 // 3 + 100))  # more than what is computed at a time
+    y, x = (rng.uniform(0, extents[fov, axis]) for axis in (0, 1))
+    found = border_shifts(y, x, fov, extents, (10, 12))
+    assert found.dtype == np.int16
+    for number, extent in enumerate(extents):
+        own = fov == number
+        shifts = [border_shift(c[own], np.full(own.sum(), e), s) for c, e, s in zip((y, x), extent, (10, 12))]  # noqa: B905
+        np.testing.assert_array_equal(found[own], np.max(shifts, axis=0))

@@ -277,3 +277,29 @@ def test_a_negative_listed_twice_counts_twice():
     pairs = torch.tensor([0]), torch.tensor([1])
     relate = F.listed_relations(pairs, (torch.tensor([0, 0, 0]), torch.tensor([2, 2, 3])), 4)
     assert relate(slice(0, 1)).negatives.tolist() == [[0, 0, 2, 1]]
+
+
+@pytest.mark.parametrize("loss", [F.info_nce, F.decoupled_info_nce, F.debiased_info_nce])
+def test_a_query_without_negatives_has_no_loss_and_no_gradient(loss):
+    similarity = _random(2, 3).requires_grad_()
+    positives = torch.tensor([[True, False, False], [False, True, False]])
+    negatives = torch.tensor([[False, False, False], [True, False, True]])
+    assert F.log_negative_mass(similarity, negatives, 0.5).isinf().tolist() == [True, False]
+    losses = loss(similarity, F.mask_relations(positives, negatives)(slice(0, 2)), 0.5)
+    losses.sum().backward()
+    assert losses[0] == 0 < losses[1].abs()
+    assert (similarity.grad[0] == 0).all()
+    assert similarity.grad[1].abs().sum() > 0
+
+
+@pytest.mark.parametrize(("positive", "floor"), [(-0.9, True), (-0.999, True), (-1.0, True), (-1.0, False)])
+def test_a_corrected_sum_that_is_below_the_least_possible_one_is_replaced_by_it(positive, floor):
+    negatives = torch.full((1, 4), -1.0 if floor else -0.5, dtype=torch.float64)
+    similarity = torch.cat([torch.tensor([[positive]], dtype=torch.float64), negatives], dim=1)
+    is_positive = torch.arange(5)[None] == 0
+    relations = F.mask_relations(is_positive, ~is_positive)(slice(0, 1))
+    corrected = (negatives.exp().sum().item() - 4 * 0.1 * math.exp(positive)) / 0.9
+    least = 4 * math.exp(-1)
+    assert (corrected <= least + 1e-9) == floor
+    expected = math.log1p(max(corrected, least) / math.exp(positive))
+    assert F.debiased_info_nce(similarity, relations, 1.0, 0.1).item() == pytest.approx(expected, abs=1e-12)
