@@ -188,3 +188,10 @@ def test_a_summary_counts_by_hand(tmp_path):
     assert summary.median_length == 2.0  # lengths 4, 2, 1, 2
     assert summary.later_share == 5 / 8  # not the last of 2, 3 and 9; the last of 1 has daughters
     assert summarize_tracks(POPULATION.iloc[:0]).n_tracks == 0
+
+
+def test_ids_that_a_program_calls_otherwise_are_shown_as_they_are_written(tmp_path):
+    path = tmp_path / "btrack.csv"
+    path.write_text("ID,t,x,y,parent\n\n1e20,0,1,1,1e20\n")
+    with pytest.raises(InputError, match="1e20 in line 3"):
+        import_tracks(path, format="btrack")
