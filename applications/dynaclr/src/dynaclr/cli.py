@@ -39,6 +39,30 @@ OWN_COMMANDS = {
         "add the predictions of a classifier to embeddings",
         runs="dynaclr.commands.apply_linear_classifier:apply_linear_classifier",
     ),
+    "append-annotations": Subcommand(
+        "add columns of annotation tables to embeddings", runs="dynaclr.commands.embedding_stores:append_annotations"
+    ),
+    "append-predictions": Subcommand(
+        "add the predictions of several classifiers to embeddings",
+        runs="dynaclr.commands.embedding_stores:append_predictions",
+    ),
+    "reduce-dimensionality": Subcommand(
+        "add PCA, UMAP, PHATE or PaCMAP to embeddings", runs="dynaclr.commands.embedding_stores:reduce_dimensionality"
+    ),
+    "plot-embeddings": Subcommand(
+        "draw reductions of embeddings, coloured by columns", runs="dynaclr.commands.embedding_stores:plot_embeddings"
+    ),
+    "split-embeddings": Subcommand(
+        "write the embeddings of each experiment to a store of its own",
+        runs="dynaclr.commands.embedding_stores:split_embeddings",
+    ),
+    "evaluate-smoothness": Subcommand(
+        "smoothness of tracks in the embeddings of several models",
+        runs="dynaclr.commands.embedding_stores:evaluate_smoothness",
+    ),
+    "compare-models": Subcommand(
+        "lay results of evaluate-smoothness side by side", runs="dynaclr.commands.embedding_stores:compare_models"
+    ),
 }
 
 cli = application("dynaclr", "Contrastive learning of cell dynamics across time-lapse experiments.", OWN_COMMANDS)

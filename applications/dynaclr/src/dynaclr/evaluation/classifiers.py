@@ -31,7 +31,7 @@ from viscy_utils.evaluation.linear_classifier_file import hash_store, load_class
 from viscy_utils.reports.numbers import number
 from viscy_utils.reports.tables import ReportTable
 
-__all__ = ["apply_from_config", "train_from_config"]
+__all__ = ["apply_from_config", "load_with_artifact", "train_from_config"]
 
 _PACKAGES = ("viscy-utils", "scikit-learn", "numpy")
 
@@ -131,9 +131,13 @@ def _load(config: LinearClassifierInferenceConfig) -> tuple[LinearClassifierPipe
         where = (config.wandb_project, config.model_name, config.version, config.wandb_entity)
         pipeline, _, metadata = load_pipeline_from_wandb(*where)
         return pipeline, metadata
-    pipeline, content = load_classifier(config.classifier_path)
-    digest = _hash_file(config.classifier_path)
-    names = {"artifact_name": Path(config.classifier_path).name, "artifact_id": digest}
+    return load_with_artifact(Path(config.classifier_path))
+
+
+def load_with_artifact(path: Path) -> tuple[LinearClassifierPipeline, dict[str, str]]:
+    """Load a classifier, and what embeddings say of it (`artifact_metadata` of `predict_with_classifier`)."""
+    pipeline, content = load_classifier(path)
+    names = {"artifact_name": path.name, "artifact_id": _hash_file(path)}
     return pipeline, names | {"artifact_version": content["schema"]}
 
 

@@ -24,7 +24,7 @@ from viscy_utils.evaluation.comparison import (
     measures_table,
 )
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
-from viscy_utils.evaluation.labels import add_labels, only_labelled
+from viscy_utils.evaluation.labels import add_labels, only_labelled, read_label_table
 from viscy_utils.evaluation.origins import origin_notes
 from viscy_utils.reports.files import json_text, write_text
 from viscy_utils.reports.tables import ReportTable, csv_text
@@ -113,7 +113,7 @@ def _read(
     embedded = [read_embedded(name, path) for name, path in embeddings.items()]
     notes = origin_notes(embedded)
     embedded = [replace(each, notes=(*each.notes, *notes)) for each in embedded]
-    table = pd.concat([_read_labels(path) for path in labels], ignore_index=True) if labels else None
+    table = pd.concat([read_label_table(path) for path in labels], ignore_index=True) if labels else None
     source = ", ".join(map(str, labels))
 
     def labelled(each: Embedded) -> Embedded:
@@ -127,14 +127,6 @@ def _read(
         data = load_data_module(pixel_configs)
         embedded += [labelled(pixel_pca(data, seed=seed, raw=raw)) for raw in (True, False)]
     return embedded
-
-
-def _read_labels(path: Path) -> pd.DataFrame:
-    # Only nothing is missing: "NA" or "None" may name a class in somebody's table, which then is said to be left out.
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
-        raise InputError(str(path), found=f"no table ({err})", expected="a CSV file of labels") from err
 
 
 def _check(embedded: Embedded, label: str, test_experiments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Low-dimensional views of embeddings: PCA, t-SNE, UMAP, PHATE, computed in one place and stored beside them."""
+"""Low-dimensional views of embeddings: PCA, t-SNE, UMAP, PHATE, PaCMAP; in one place, stored beside them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "tsne": {"n_components": 2, "perplexity": 30.0, "init": "pca", "random_state": 42},
     "umap": {"n_components": 2, "n_neighbors": 15, "random_state": 42},
     "phate": {"n_components": 2, "knn": 5, "decay": 40, "random_state": 42, "verbose": 0},
+    "pacmap": {"n_components": 2, "n_neighbors": 10, "random_state": 42},
 }
 # Where a method is, and which extra has it.
 _ESTIMATORS = {
@@ -29,8 +30,9 @@ _ESTIMATORS = {
     "tsne": ("sklearn.manifold", "TSNE", "eval"),
     "umap": ("umap", "UMAP", "eval"),
     "phate": ("phate", "PHATE", "phate"),
+    "pacmap": ("pacmap", "PaCMAP", "pacmap"),
 }
-_NEIGHBOURS = {"umap": "n_neighbors", "phate": "knn"}
+_NEIGHBOURS = {"umap": "n_neighbors", "phate": "knn", "pacmap": "n_neighbors"}
 
 
 def reduce_features(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) -> np.ndarray:
@@ -43,8 +45,8 @@ def fit_reduction(method: str, features: np.ndarray, kwargs: Mapping[str, Any]) 
 
     Parameters
     ----------
-    method : {"pca", "tsne", "umap", "phate"}
-        Needs the extra ``eval``; PHATE, which is under the GPL, the extra ``phate`` as well.
+    method : {"pca", "tsne", "umap", "phate", "pacmap"}
+        Needs the extra ``eval``; PHATE, which is under the GPL, and PaCMAP the extra of their names as well.
     features : ndarray, shape (N, F)
         One row per observation.
     kwargs : mapping

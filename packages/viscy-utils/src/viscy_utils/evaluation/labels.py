@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, MissingInputError
 from viscy_utils.evaluation.embedded import CELL, Embedded, canonical_cells
 
-__all__ = ["MAX_CLASSES", "UNKNOWN", "add_labels", "check_classes", "is_missing", "is_unknown", "only_labelled"]
+__all__ = [
+    "MAX_CLASSES",
+    "UNKNOWN",
+    "add_labels",
+    "check_classes",
+    "is_missing",
+    "is_unknown",
+    "match_labels",
+    "only_labelled",
+]
 
 UNKNOWN = "unknown"
 """What wells without a condition, and cells that an annotator could not tell, are called."""
@@ -70,6 +80,25 @@ def check_classes(labels: np.ndarray | pd.Series, column: str, *, where: str) ->
         )
 
 
+def read_label_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV file of annotations.
+
+    Only an empty field is a missing value: "NA" or "None" may name a class in somebody's table, and whoever leaves
+    such cells out says so.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        If there is no file, or no table in it.
+    """
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except FileNotFoundError as err:
+        raise MissingInputError(str(path), found="no such file", expected="a CSV file of labels") from err
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
+        raise InputError(str(path), found=f"no table ({err})", expected="a CSV file of labels") from err
+
+
 def only_labelled(embedded: Embedded, column: str) -> Embedded:
     """Leave out the cells without a label, and those whose label is ``unknown``.
 
@@ -118,28 +147,54 @@ def add_labels(embedded: Embedded, labels: pd.DataFrame, column: str, *, source:
     InputError
         If columns are missing, a cell is annotated twice, or no cell is annotated.
     """
+    values, annotated = match_labels(embedded.obs, labels, column, source=source)
+    found = embedded.without(~annotated, f"not in {source}")
+    found = replace(found, obs=found.obs.assign(**{column: values[annotated]}))
+    unmatched = len(labels) - int(annotated.sum())
+    if unmatched:
+        note = f"{unmatched} of {len(labels)} rows of {source} name no embedded cell"
+        found = replace(found, notes=(*found.notes, note))
+    return found
+
+
+def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Look the label of each cell up in a table of annotations.
+
+    Parameters
+    ----------
+    obs : pandas.DataFrame, N rows
+        Columns ``experiment, fov_name, track_id, t``, as `viscy_utils.evaluation.embedded.canonical_cells` writes them.
+    labels, column, source
+        As in :func:`add_labels`.
+
+    Returns
+    -------
+    values : ndarray, shape (N,)
+        What the table says, and NaN for cells that it does not name.
+    annotated : ndarray of bool, shape (N,)
+        Which cells it names.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, a cell is annotated twice, or no cell is annotated.
+    """
     missing = [name for name in [*CELL, column] if name not in labels]
     if missing:
         raise InputError(source, field=", ".join(missing), found=f"columns {', '.join(labels)}", fix="add the columns")
     labels = canonical_cells(labels)
     if labels.duplicated(CELL).any():
         raise InputError(source, found="cells that are annotated twice", fix=f"keep one row per {', '.join(CELL)}")
-    matched = embedded.obs[CELL].merge(labels[[*CELL, column]], on=CELL, how="left", indicator=True)
+    matched = obs[CELL].merge(labels[[*CELL, column]], on=CELL, how="left", indicator=True)
     annotated = (matched["_merge"] == "both").to_numpy()
     if not annotated.any():
         raise InputError(
             source,
             found=f"{_first_cell(labels)} and others, no annotation of any embedded cell",
-            expected=f"cells such as {_first_cell(embedded.obs)} (experiment, FOV, track, t)",
+            expected=f"cells such as {_first_cell(obs)} (experiment, FOV, track, t)",
             fix="compare the names",
         )
-    found = embedded.without(~annotated, f"not in {source}")
-    found = replace(found, obs=found.obs.assign(**{column: matched[column].to_numpy()[annotated]}))
-    unmatched = len(labels) - int(annotated.sum())
-    if unmatched:
-        note = f"{unmatched} of {len(labels)} rows of {source} name no embedded cell"
-        found = replace(found, notes=(*found.notes, note))
-    return found
+    return matched[column].to_numpy(), annotated
 
 
 def _first_cell(table: pd.DataFrame) -> str:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["class_colors", "draw_classes", "draw_numbers"]
 
-_DOT = {"s": 5, "linewidths": 0}
 _MOST_LISTED = 20
 
 
@@ -26,7 +25,9 @@ def class_colors(names: list[str]) -> list[tuple[float, ...]]:
     return [colormaps["turbo"](share) for share in np.linspace(0.05, 0.95, len(names))]
 
 
-def draw_classes(axis: Axes, points: np.ndarray, values: pd.Series, held_out: tuple[str, ...] = ()) -> None:
+def draw_classes(
+    axis: Axes, points: np.ndarray, values: pd.Series, held_out: tuple[str, ...] = (), *, size: float = 5
+) -> None:
     """Colour points by class, with a legend beside the panel.
 
     Parameters
@@ -38,13 +39,15 @@ def draw_classes(axis: Axes, points: np.ndarray, values: pd.Series, held_out: tu
         Class per point.
     held_out : tuple of str
         Classes that are drawn as triangles and named so.
+    size : float, default 5
+        Area of a point, in square points.
     """
     names = sorted(values.unique())
     colors = dict(zip(names, class_colors(names), strict=True))
     shades = np.array([colors[value] for value in values])
     marked = values.isin(held_out).to_numpy()
     for chosen, marker in ((~marked, "o"), (marked, "^")):
-        axis.scatter(*points[chosen].T, c=shades[chosen], marker=marker, **_DOT)
+        axis.scatter(*points[chosen].T, c=shades[chosen], marker=marker, s=size, linewidths=0)
     for name in names[:_MOST_LISTED]:
         label, marker = (f"{name} (held out)", "^") if name in held_out else (name, "o")
         axis.scatter([], [], color=[colors[name]], marker=marker, label=label, s=25)
@@ -53,7 +56,7 @@ def draw_classes(axis: Axes, points: np.ndarray, values: pd.Series, held_out: tu
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", frameon=False, handletextpad=0.1)
 
 
-def draw_numbers(axis: Axes, points: np.ndarray, values: np.ndarray, label: str) -> None:
+def draw_numbers(axis: Axes, points: np.ndarray, values: np.ndarray, label: str, *, size: float = 5) -> None:
     """Colour points by a number, with a colour bar beside the panel.
 
     Parameters
@@ -64,8 +67,10 @@ def draw_numbers(axis: Axes, points: np.ndarray, values: np.ndarray, label: str)
         Points without one are grey.
     label : str
         Of the colour bar, with the unit.
+    size : float, default 5
+        Area of a point, in square points.
     """
     known = np.isfinite(values)
-    axis.scatter(*points[~known].T, color="0.8", **_DOT)
-    dots = axis.scatter(*points[known].T, c=values[known], cmap="viridis", **_DOT)
+    axis.scatter(*points[~known].T, color="0.8", s=size, linewidths=0)
+    dots = axis.scatter(*points[known].T, c=values[known], cmap="viridis", s=size, linewidths=0)
     axis.figure.colorbar(dots, ax=axis, label=label)

@@ -1,0 +1,111 @@
+"""Commands that work on stores of embeddings, each as a small YAML file says."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from viscy_utils.cli.errors import report_errors
+
+__all__ = [
+    "append_annotations",
+    "append_predictions",
+    "compare_models",
+    "evaluate_smoothness",
+    "plot_embeddings",
+    "reduce_dimensionality",
+    "split_embeddings",
+]
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+def _from_config(name: str, runs: str, summary: str, example: str) -> click.Command:
+    """Make a command whose only option is its config; what does the work is imported when it runs."""
+
+    @click.command(name, help=summary, context_settings=_SETTINGS, epilog=f"\b\nExample:\n{example}")
+    @click.option("--config", "-c", required=True, type=click.Path(path_type=Path), help="YAML file, see below.")
+    @report_errors("dynaclr")
+    def command(config: Path) -> None:
+        module, function = runs.split(":")
+        getattr(import_module(module), function)(config)
+
+    return command
+
+
+append_annotations = _from_config(
+    "append-annotations",
+    "dynaclr.evaluation.appending:append_annotations",
+    "Add columns of annotation tables to embeddings; cells that no table names have none.",
+    """  embeddings_path: embeddings.zarr
+  annotations:
+    - {experiment: plate1, path: plate1.csv}   # columns fov_name, track_id, t and the annotations
+  columns: [infection_state]
+  output_path: annotated.zarr                  # without: added to embeddings_path""",
+)
+
+append_predictions = _from_config(
+    "append-predictions",
+    "dynaclr.evaluation.appending:append_predictions",
+    "Add the predictions of several linear classifiers to embeddings.",
+    """  embeddings_path: embeddings.zarr
+  classifiers: [infection.npz, division.npz]   # or pipelines_dir: classifiers/
+  output_path: predicted.zarr                  # without: added to embeddings_path""",
+)
+
+reduce_dimensionality = _from_config(
+    "reduce-dimensionality",
+    "dynaclr.evaluation.reducing:reduce_dimensionality",
+    "Add reductions to embeddings: obsm X_pca, X_umap, X_phate, X_pacmap; of several stores X_pca_combined and on.",
+    """  input_paths: [plate1.zarr, plate2.zarr]      # or input_path: embeddings.zarr
+  pca: {n_components: 32}
+  umap: {n_neighbors: 15}
+  overwrite_keys: false""",
+)
+
+evaluate_smoothness = _from_config(
+    "evaluate-smoothness",
+    "dynaclr.evaluation.smoothness_runs:evaluate_smoothness",
+    "Compare the steps of tracks with random pairs of cells, for several models.",
+    """  models:
+    - {path: first.zarr, label: first}
+    - {path: second.zarr, label: second}
+  distance_metric: cosine
+  output_dir: smoothness""",
+)
+
+compare_models = _from_config(
+    "compare-models",
+    "dynaclr.evaluation.smoothness_runs:compare_models",
+    "Lay results of evaluate-smoothness side by side.",
+    """  result_files:
+    - {path: smoothness/first_smoothness.csv, label: first}
+    - {path: smoothness/second_smoothness.csv, label: second}
+  output_path: comparison.md
+  output_format: markdown                      # csv, json""",
+)
+
+plot_embeddings = _from_config(
+    "plot-embeddings",
+    "dynaclr.evaluation.plots:plot_embeddings",
+    "Draw reductions of embeddings, coloured by columns.",
+    """  input_path: embeddings.zarr                  # or input_paths: [plate1.zarr, plate2.zarr]
+  output_dir: pictures
+  embedding_keys: [X_pca, X_umap]
+  color_by: [condition, experiment, hours_post_infection]
+  format: png                                  # pdf, svg""",
+)
+
+
+@click.command("split-embeddings", context_settings=_SETTINGS)
+@click.option("--input", "-i", "input_path", required=True, type=click.Path(path_type=Path), help="Store to split.")
+@click.option("--output-dir", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the stores.")
+@click.option("--overwrite", is_flag=True, help="Replace stores that are there.")
+@report_errors("dynaclr")
+def split_embeddings(input_path: Path, output_dir: Path, overwrite: bool) -> None:
+    """Write the embeddings of each experiment to a store of its own."""
+    from dynaclr.evaluation.splitting import split_embeddings as split
+
+    split(input_path, output_dir, overwrite)
