@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from dynaclr.commands.apply_linear_classifier import apply_linear_classifier
+from dynaclr.commands.cross_validate import cross_validate
 from dynaclr.commands.train_linear_classifier import train_linear_classifier
 from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.linear_classifier_file import load_classifier
@@ -108,3 +109,31 @@ def test_help_shows_a_configuration(command):
     assert done.exit_code == 0
     assert "Example:" in done.output
     assert "embeddings" in done.output
+
+
+def test_cross_validation_holds_out_whole_experiments_and_writes_tables(folder):
+    both = [{"embeddings": f"{name}.zarr", "annotations": f"{name}.csv"} for name in ("first", "second")]
+    write("cv.yml", task="infection_state", output_dir="cv", by="experiment", train_datasets=both)
+    done = run(cross_validate, "cv.yml")
+    assert done.exit_code == 0, done.output
+    assert "2 folds by experiment, 360 cells" in done.output
+    assert "Wrote summary.csv, classes.csv, folds.csv to cv" in done.output
+    summary = pd.read_csv("cv/summary.csv", index_col="metric")
+    assert summary.loc["balanced_accuracy", "value"] > 0.9
+    assert summary.loc["balanced_accuracy", "chance"] == 0.5
+    classes = pd.read_csv("cv/classes.csv", index_col="class")
+    assert classes.index.tolist() == ["healthy", "infected"]
+    assert (classes["f1_low"] <= classes["f1"]).all()
+    before = (folder / "cv" / "classes.csv").read_bytes()
+    assert run(cross_validate, "cv.yml").exit_code == 2
+    assert run(cross_validate, "cv.yml", "--overwrite").exit_code == 0
+    assert (folder / "cv" / "classes.csv").read_bytes() == before
+
+
+def test_cross_validation_of_one_experiment_by_experiment_says_what_to_do(folder):
+    data = [{"embeddings": "first.zarr", "annotations": "first.csv"}]
+    write("cv.yml", task="infection_state", output_dir="cv", by="experiment", train_datasets=data)
+    done = run(cross_validate, "cv.yml")
+    assert done.exit_code == 2
+    assert "a class lives in a single experiment: divide by a smaller group" in " ".join(done.output.split())
+    assert not (folder / "cv").exists()

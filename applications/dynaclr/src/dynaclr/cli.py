@@ -35,6 +35,10 @@ OWN_COMMANDS = {
         "train a classifier of an annotation on embeddings",
         runs="dynaclr.commands.train_linear_classifier:train_linear_classifier",
     ),
+    "cross-validate": Subcommand(
+        "judge a classifier on experiments, FOVs or lineages in turns",
+        runs="dynaclr.commands.cross_validate:cross_validate",
+    ),
     "apply-linear-classifier": Subcommand(
         "add the predictions of a classifier to embeddings",
         runs="dynaclr.commands.apply_linear_classifier:apply_linear_classifier",

@@ -382,6 +382,27 @@ def test_an_artifact_of_weights_and_biases_holds_the_file_and_no_pickle(monkeypa
 
 def test_the_classifier_is_a_logistic_regression_of_the_training_cells():
     adata = cells()
-    pipeline, _ = train_linear_classifier(adata, "state", use_scaling=False, split_train_data=1.0)
+    pipeline, _ = train_linear_classifier(adata, "state", use_scaling=False, split_train_data=1.0, calibrate=False)
     own = LogisticRegression(max_iter=1000, class_weight="balanced").fit(np.asarray(adata.X, float), adata.obs["state"])
     np.testing.assert_allclose(pipeline.classifier.coef_, own.coef_, rtol=1e-6)
+
+
+def test_calibration_changes_probabilities_and_no_prediction():
+    """Labels that are noise for a third of the tracks: an uncalibrated classifier of many features is too sure."""
+    adata = cells(n_tracks=200, n_classes=3)
+    rng = np.random.default_rng(1)
+    adata = anndata.AnnData(np.hstack([adata.X, rng.normal(size=(200, 60))[adata.obs["track_id"]]]), obs=adata.obs)
+    noise = rng.random(200)[adata.obs["track_id"]] < 0.4
+    wrong = np.array(["healthy", "infected", "dead"])[rng.integers(3, size=200)[adata.obs["track_id"]]]
+    adata.obs["state"] = np.where(noise, wrong, adata.obs["state"])
+    (sure, before), (fair, after) = (
+        train_linear_classifier(adata, "state", classifier_params={"C": 100.0}, calibrate=each)
+        for each in (False, True)
+    )
+    assert (sure.predict(adata.X) == fair.predict(adata.X)).all()
+    assert after["val_calibration_error"] < before["val_calibration_error"] - 0.05
+    assert after["val_brier"] < before["val_brier"]
+    temperature = fair.config["temperature"]
+    assert temperature > 1
+    np.testing.assert_allclose(fair.classifier.coef_ * temperature, sure.classifier.coef_)
+    assert sure.config["temperature"] is None

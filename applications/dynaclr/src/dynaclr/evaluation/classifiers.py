@@ -51,7 +51,7 @@ def train_from_config(path: Path, *, overwrite: bool = False) -> dict[str, float
         refuse_existing(config.output_path, overwrite, remedy="choose another output_path or add --overwrite")
     params = {"max_iter": config.max_iter, "class_weight": config.class_weight, "solver": config.solver}
     options = config.model_dump(
-        include={"use_scaling", "use_pca", "n_pca_components", "split_train_data", "random_seed"}
+        include={"use_scaling", "use_pca", "n_pca_components", "split_train_data", "random_seed", "calibrate"}
     )
     try:
         cells = load_and_combine_datasets(config.train_datasets, config.task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,15 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from viscy_utils.evaluation.embedded import Embedded
-from viscy_utils.evaluation.labels import is_missing, is_unknown
+from viscy_utils.evaluation.calibration import brier_score, calibration_error, temperature_of
 from viscy_utils.evaluation.linear_classifier_data import load_and_combine_datasets
+from viscy_utils.evaluation.linear_classifier_split import (
+    LabelledCells,
+    choose_groups,
+    fewest_groups,
+    labelled_cells,
+    solver_that_fits,
+)
 from viscy_utils.evaluation.linear_classifier_wandb import load_pipeline_from_wandb, save_pipeline_to_wandb
 from viscy_utils.evaluation.probe import score_predictions
 
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LinearClassifierPipeline",
+    "fit_pipeline",
     "load_and_combine_datasets",
     "load_pipeline_from_wandb",
     "predict_with_classifier",
@@ -85,6 +91,7 @@ def train_linear_classifier(
     split_train_data: float = 0.8,
     random_seed: int = 42,
     groups: np.ndarray | None = None,
+    calibrate: bool = True,
 ) -> tuple[LinearClassifierPipeline, dict[str, float]]:
     """Train a logistic regression, and judge it on cells that neither it nor its scaler has seen.
 
@@ -110,33 +117,33 @@ def train_linear_classifier(
     groups : ndarray, shape (N,), optional
         Such as the experiment: a group is on one side of the split. By default FOVs, or lineages where a class lives
         in a single FOV.
+    calibrate : bool, default True
+        Make probabilities true to how often predictions are right, by a temperature that is found on folds of the
+        training cells (`viscy_utils.evaluation.calibration.temperature_of`); the predicted classes stay. With balanced
+        class weights probabilities are those of equally frequent classes.
 
     Returns
     -------
     pipeline : LinearClassifierPipeline
         Its ``config`` says how it was split.
     metrics : dict of str to float
-        ``{train,val}_accuracy``, ``_weighted_{precision,recall,f1}``, ``_macro_f1``, ``_auroc`` and per class
-        ``_{class}_{precision,recall,f1}``; ``val_balanced_accuracy`` with its 95 % interval over lineages
-        (``..._low``, ``..._high``) and ``val_chance``.
+        ``{train,val}_accuracy``, ``_weighted_{precision,recall,f1}``, ``_macro_f1``, ``_auroc``,
+        ``_calibration_error``, ``_brier`` and per class ``_{class}_{precision,recall,f1}``; ``val_balanced_accuracy``
+        with its 95 % interval over lineages (``..._low``, ``..._high``) and ``val_chance``.
 
     Raises
     ------
     ValueError
         If there are not two classes on both sides, or a group divides a lineage.
     """
-    cells = _labelled(adata, task, groups)
+    cells = labelled_cells(adata, task, groups)
     test, split_by = _split(cells, split_train_data, random_seed)
     n_classes = len(np.unique(cells.labels))
-    params = _solver_that_fits({**_DEFAULTS, "random_state": random_seed, **(classifier_params or {})}, n_classes)
-    pipeline = LinearClassifierPipeline(LogisticRegression(**params), None, None, {}, task)
+    params = solver_that_fits({**_DEFAULTS, "random_state": random_seed, **(classifier_params or {})}, n_classes)
+    steps = {"use_scaling": use_scaling, "n_pca_components": (n_pca_components or -1) if use_pca else None}
     features, labels = cells.features[~test], cells.labels[~test]
-    if use_scaling:
-        pipeline.scaler = StandardScaler().fit(features)
-    if use_pca:
-        n_components = min(n_pca_components or min(features.shape), *features.shape)
-        pipeline.pca = PCA(n_components, random_state=random_seed).fit(pipeline.transform(features))
-    pipeline.classifier.fit(pipeline.transform(features), labels)
+    pipeline = fit_pipeline(features, labels, params, task=task, **steps)
+    temperature = _calibrate(pipeline, cells, ~test, params, steps) if calibrate else None
     pipeline.config = {
         "task": task,
         "use_scaling": use_scaling,
@@ -145,6 +152,7 @@ def train_linear_classifier(
         "classifier_params": params,
         "split_train_data": split_train_data,
         "random_seed": random_seed,
+        "temperature": temperature,
         "split_by": split_by,
         "n_train": int((~test).sum()),
         "n_validation": int(test.sum()),
@@ -156,41 +164,80 @@ def train_linear_classifier(
     return pipeline, metrics
 
 
+def fit_pipeline(
+    features: np.ndarray,
+    labels: np.ndarray,
+    params: Mapping[str, Any],
+    *,
+    task: str = "",
+    use_scaling: bool = True,
+    n_pca_components: int | None = None,
+) -> LinearClassifierPipeline:
+    """Fit scaler, PCA and classifier on the same cells.
+
+    Parameters
+    ----------
+    features : ndarray of float64, shape (N, F)
+    labels : ndarray of str, shape (N,)
+    params : mapping
+        Of `sklearn.linear_model.LogisticRegression`.
+    task : str, default ""
+    use_scaling : bool, default True
+    n_pca_components : int, optional
+        At most so many principal components, -1 for all; without, no PCA.
+    """
+    pipeline = LinearClassifierPipeline(LogisticRegression(**params), None, None, {}, task)
+    if use_scaling:
+        pipeline.scaler = StandardScaler().fit(features)
+    if n_pca_components is not None:
+        most = min(features.shape)
+        n_components = most if n_pca_components < 0 else min(n_pca_components, most)
+        pca = PCA(n_components, random_state=params.get("random_state"))
+        pipeline.pca = pca.fit(pipeline.transform(features))
+    pipeline.classifier.fit(pipeline.transform(features), labels)
+    return pipeline
+
+
+def _calibrate(
+    pipeline: LinearClassifierPipeline,
+    cells: LabelledCells,
+    train: np.ndarray,
+    params: Mapping[str, Any],
+    steps: Mapping[str, Any],
+) -> float | None:
+    """Divide the logits by a temperature found on folds of the training cells; None where there cannot be folds."""
+    features, labels, lineages = cells.features[train], cells.labels[train], cells.lineages[train]
+    n_folds = min(5, fewest_groups(lineages, labels))
+    if n_folds < 2:
+        return None
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=params["random_state"])
+    logits, known = [], []
+    for fit, held_out in folds.split(features, labels, lineages):
+        own = fit_pipeline(features[fit], labels[fit], params, **steps)
+        if len(own.classifier.classes_) == len(pipeline.classifier.classes_):
+            logits.append(own.classifier.decision_function(own.transform(features[held_out])))
+            known.append(labels[held_out])
+    if not logits:
+        return None
+    classes = pipeline.classifier.classes_
+    weights = params["class_weight"]
+    temperature = temperature_of(np.concatenate(logits), np.concatenate(known), classes, weights)
+    pipeline.classifier.coef_ = pipeline.classifier.coef_ / temperature
+    pipeline.classifier.intercept_ = pipeline.classifier.intercept_ / temperature
+    return temperature
+
+
 _DEFAULTS: dict[str, Any] = {"max_iter": 1000, "class_weight": "balanced"}
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Labelled cells: features, label, FOV, lineage, and the group that was asked for."""
-
-    features: np.ndarray
-    labels: np.ndarray
-    fovs: np.ndarray
-    lineages: np.ndarray
-    groups: np.ndarray | None
-
-
-def _labelled(adata: ad.AnnData, task: str, groups: np.ndarray | None) -> _Cells:
-    kept = ~(is_missing(adata.obs[task]) | is_unknown(adata.obs[task]))
-    obs = adata.obs[kept].reset_index(drop=True)
-    if "experiment" not in obs:
-        obs["experiment"] = "all"
-    if "dataset" in obs:  # FOVs of equal name in two stores are two
-        obs["experiment"] = obs["dataset"].astype(str) + "/" + obs["experiment"].astype(str)
-    cells = Embedded("", np.asarray(adata.X, dtype=np.float64)[kept], obs)
-    own = None if groups is None else np.unique(np.asarray(groups)[kept], return_inverse=True)[1]
-    labels = np.asarray(obs[task], dtype=object).astype(str)
-    return _Cells(cells.features, labels, cells.fovs, cells.lineages, own)
-
-
-def _split(cells: _Cells, share: float, seed: int) -> tuple[np.ndarray, str]:
+def _split(cells: LabelledCells, share: float, seed: int) -> tuple[np.ndarray, str]:
     """Choose the cells of validation: whole groups, with about the same shares of the classes."""
     if len(np.unique(cells.labels)) < 2:
         raise ValueError(f"a classifier needs two classes, found {np.unique(cells.labels).tolist()}")
     if share == 1:
         return np.zeros(len(cells.labels), dtype=bool), "nothing, all cells train"
-    name, groups = _groups(cells)
-    n_groups = _fewest(groups, cells.labels)
+    name, groups = choose_groups(cells)
+    n_groups = fewest_groups(groups, cells.labels)
     folds = StratifiedGroupKFold(min(n_groups, max(2, round(1 / (1 - share)))), shuffle=True, random_state=seed)
     test = np.zeros(len(cells.labels), dtype=bool)
     test[next(folds.split(cells.features, cells.labels, groups))[1]] = True
@@ -202,30 +249,9 @@ def _split(cells: _Cells, share: float, seed: int) -> tuple[np.ndarray, str]:
     return test, name
 
 
-def _groups(cells: _Cells) -> tuple[str, np.ndarray]:
-    """Choose what is divided: the largest unit of which every class has two."""
-    own = [("groups", cells.groups)] if cells.groups is not None else []
-    for name, groups in own or [("FOV", cells.fovs), ("lineage", cells.lineages)]:
-        if _fewest(groups, cells.labels) >= 2:
-            return name, groups
-    raise ValueError(
-        "a class lives in a single lineage or group: there is nothing to validate on (split_train_data: 1)"
-    )
-
-
-def _fewest(groups: np.ndarray, labels: np.ndarray) -> int:
-    """Count the groups of the class that has the fewest."""
-    return min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
-
-
-def _solver_that_fits(params: dict[str, Any], n_classes: int) -> dict[str, Any]:
-    if params.get("solver") != "liblinear" or n_classes == 2:
-        return params
-    warnings.warn(f"liblinear tells two classes apart, and there are {n_classes}: lbfgs is used instead", stacklevel=3)
-    return params | {"solver": "lbfgs"}
-
-
-def _validation(pipeline: LinearClassifierPipeline, cells: _Cells, test: np.ndarray, seed: int) -> dict[str, float]:
+def _validation(
+    pipeline: LinearClassifierPipeline, cells: LabelledCells, test: np.ndarray, seed: int
+) -> dict[str, float]:
     metrics = _metrics("val", pipeline, cells.features[test], cells.labels[test])
     predicted = pipeline.predict(cells.features[test])
     score = score_predictions(cells.labels[test], predicted, cells.lineages[test], seed)
@@ -243,6 +269,9 @@ def _metrics(
     found |= {f"weighted_{name}": value for name, value in zip(("precision", "recall", "f1"), weighted, strict=False)}
     found["macro_f1"] = f1_score(labels, predicted, average="macro", zero_division=0)
     found["auroc"] = _auroc(pipeline, features, labels)
+    shares, weights = pipeline.predict_proba(features), pipeline.classifier.class_weight
+    found["calibration_error"] = calibration_error(shares, labels, classes, weights)
+    found["brier"] = brier_score(shares, labels, classes, weights)
     each = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     for name, values in zip(("precision", "recall", "f1"), each, strict=False):
         found |= {f"{label}_{name}": value for label, value in zip(classes, values, strict=True)}

@@ -12,6 +12,7 @@ from viscy_utils.cli.yaml_models import YamlModel
 __all__ = [
     "VALID_CHANNELS",
     "VALID_TASKS",
+    "LinearClassifierCrossValidationConfig",
     "LinearClassifierInferenceConfig",
     "LinearClassifierTrainConfig",
 ]
@@ -34,7 +35,7 @@ class LinearClassifierTrainConfig(YamlModel):
         For the name of the artifact and the record.
     train_datasets : list of dict
         ``embeddings``, ``annotations``, and optionally ``include_wells``, of each.
-    use_scaling, use_pca, n_pca_components, max_iter, class_weight, solver, split_train_data, random_seed
+    use_scaling, use_pca, n_pca_components, max_iter, class_weight, solver, split_train_data, random_seed, calibrate
         See `viscy_utils.evaluation.linear_classifier.train_linear_classifier`.
     output_path : str, optional
         File of the classifier. Needed without ``wandb_project``.
@@ -55,6 +56,7 @@ class LinearClassifierTrainConfig(YamlModel):
     solver: str = "lbfgs"
     split_train_data: float = Field(default=0.8, gt=0, le=1)
     random_seed: int = 42
+    calibrate: bool = True
     output_path: str | None = None
     wandb_project: str | None = None
     wandb_entity: str | None = None
@@ -67,16 +69,56 @@ class LinearClassifierTrainConfig(YamlModel):
             raise ValueError("n_pca_components: use_pca needs a number of at least 1")
         if self.output_path is None and self.wandb_project is None:
             raise ValueError("output_path: nothing says where the classifier goes")
-        for number, dataset in enumerate(self.train_datasets):
-            unknown = set(dataset) - {"embeddings", "annotations", "include_wells"}
-            if unknown:
-                raise ValueError(f"train_datasets[{number}]: unknown key {', '.join(sorted(unknown))}")
-            for key in ("embeddings", "annotations"):
-                if not dataset.get(key):
-                    raise ValueError(f"train_datasets[{number}]: {key} is missing")
-                if not Path(dataset[key]).exists():
-                    raise ValueError(f"train_datasets[{number}].{key}: {dataset[key]} does not exist")
+        _check_datasets(self.train_datasets)
         return self
+
+
+class LinearClassifierCrossValidationConfig(YamlModel):
+    """Configuration of ``cross-validate``.
+
+    Attributes
+    ----------
+    task : str
+        Column of the annotations to tell.
+    train_datasets : list of dict
+        As for ``train-linear-classifier``: they are divided.
+    by, n_folds, use_scaling, n_pca_components, random_seed
+        See `viscy_utils.evaluation.linear_classifier_validation.cross_validate`.
+    max_iter, class_weight, solver
+        Of `sklearn.linear_model.LogisticRegression`.
+    output_dir : str
+        Folder of the tables.
+    """
+
+    task: str
+    train_datasets: list[dict[str, Any]] = Field(min_length=1)
+    by: Literal["experiment", "fov", "lineage"] = "fov"
+    n_folds: int = Field(default=5, ge=2)
+    use_scaling: bool = True
+    n_pca_components: int | None = Field(default=None, ge=1)
+    max_iter: int = Field(default=1000, gt=0)
+    class_weight: Literal["balanced"] | None = "balanced"
+    solver: str = "lbfgs"
+    random_seed: int = 42
+    output_dir: str
+
+    @model_validator(mode="after")
+    def validate_datasets(self) -> LinearClassifierCrossValidationConfig:
+        """Check that all files are there."""
+        _check_datasets(self.train_datasets)
+        return self
+
+
+def _check_datasets(datasets: list[dict[str, Any]]) -> None:
+    for number, dataset in enumerate(datasets):
+        unknown = set(dataset) - {"embeddings", "annotations", "include_wells"}
+        if unknown:
+            raise ValueError(f"train_datasets[{number}]: unknown key {', '.join(sorted(unknown))}")
+        for key in ("embeddings", "annotations"):
+            if not dataset.get(key):
+                raise ValueError(f"train_datasets[{number}]: {key} is missing")
+            if not Path(dataset[key]).exists():
+                raise ValueError(f"train_datasets[{number}].{key}: {dataset[key]} does not exist")
 
 
 class LinearClassifierInferenceConfig(YamlModel):
