@@ -27,8 +27,8 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     Parameters
     ----------
     model : LightningModule
-        With ``example_input_array`` of shape (B, C, Z, Y, X). A forward that returns several tensors gives outputs
-        ``output``, ``output_1``, ...; the input is called ``input``.
+        With ``example_input_array`` of shape (B, C, Z, Y, X), or a tuple of such tensors for a forward of several. The
+        inputs are called ``input``, ``input_1``, ..., and the outputs ``output``, ``output_1``, ...
     export_path : Path
         The file to write.
     ckpt_path : Path, optional
@@ -47,27 +47,24 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
         require(module, extra="export", package="viscy-utils")
     export_path = Path(export_path)
     refuse_existing(export_path, remedy="choose another export_path")
-    if not isinstance(model.example_input_array, Tensor):
+    given = model.example_input_array
+    examples = given if isinstance(given, tuple) else (given,)
+    if not all(isinstance(example, Tensor) for example in examples):
         where = f"{type(model).__name__} needs a tensor example_input_array to be exported"
-        raise InputError(where, found=type(model.example_input_array).__name__, expected="a tensor (B, C, Z, Y, X)")
+        raise InputError(where, found=type(given).__name__, expected="a tensor (B, C, Z, Y, X), or several")
     if ckpt_path is not None:
         load_weights(model, read_checkpoint(ckpt_path), ckpt_path)
     model = model.eval().cpu()
-    # An example of batch one would make the exporter take one for a constant.
-    example = model.example_input_array.cpu()
-    example = torch.cat([example, example]) if example.shape[0] == 1 else example
+    examples = tuple(_batch_of_several(example.cpu()) for example in examples)
     with torch.inference_mode():
-        outputs = model(example)
+        outputs = model(*examples)
     n_outputs = 1 if isinstance(outputs, Tensor) else len(outputs)
-    dynamic: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
-    if example.dim() == 5:
-        dynamic |= {3: torch.export.Dim.DYNAMIC, 4: torch.export.Dim.DYNAMIC}
     program = torch.onnx.export(
         model,
-        (example,),
-        input_names=["input"],
-        output_names=["output", *(f"output_{i}" for i in range(1, n_outputs))],
-        dynamic_shapes=(dynamic,),
+        examples,
+        input_names=_names("input", len(examples)),
+        output_names=_names("output", n_outputs),
+        dynamic_shapes=tuple(_free_sizes(example) for example in examples),
         opset_version=_OPSET,
         dynamo=True,
         verbose=False,
@@ -75,3 +72,17 @@ def export_onnx(model: LightningModule, export_path: Path, ckpt_path: Path | Non
     with replacing(export_path) as temporary:
         program.save(str(temporary), external_data=False)  # weights in the file: a second one would not be renamed
     _logger.debug("wrote %s", export_path)
+
+
+def _batch_of_several(example: Tensor) -> Tensor:
+    """Double an example of batch one, which the exporter would take for a constant."""
+    return torch.cat([example, example]) if example.shape[0] == 1 else example
+
+
+def _free_sizes(example: Tensor) -> dict[int, Any]:
+    free = (0, 3, 4) if example.dim() == 5 else (0,)
+    return dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+
+
+def _names(stem: str, number: int) -> list[str]:
+    return [stem, *(f"{stem}_{i}" for i in range(1, number))]

@@ -173,10 +173,12 @@ class ContrastiveModule(TrainingModule):
 
     def _step(self, batch: dict[str, Any], batch_idx: int, stage: Literal["train", "val"]) -> Tensor:
         objective = objective_of(self.loss_function)
-        views = self._project(batch, objective)
+        compared = self.views(batch, objective)
+        views = compared[0]
         step = f"{stage} epoch {self.current_epoch} batch {batch_idx}"
-        self._watch.add(torch.cat([views.anchor, views.positive], dim=1), "projections", step, batch)
-        loss = objective.compute(views)
+        projections = torch.cat([view for each in compared for view in (each.anchor, each.positive)], dim=1)
+        self._watch.add(projections, "projections", step, batch)
+        loss = sum(objective.compute(each) for each in compared)
         self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step)
         size = len(views.anchor)
         # A cell alone has nothing to be told from. It is logged without weight rather than not at all, since all
@@ -193,22 +195,38 @@ class ContrastiveModule(TrainingModule):
         self._collect(batch, views, batch_idx, stage)
         return loss
 
-    def _project(self, batch: dict[str, Any], objective: Objective) -> Views:
-        negative = None
-        if not objective.contrasts_batch:
-            if "negative" not in batch:
-                raise KeyError(
-                    f"negative: {type(self.loss_function).__name__} compares with a negative image and the batch has "
-                    "none; set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL"
-                )
-            negative = self.model(batch["negative"])[1]
+    def views(self, batch: dict[str, Any], objective: Objective) -> tuple[Views, ...]:
+        """Return the projections that the loss compares: it is summed over them, and figures are of the first.
+
+        Parameters
+        ----------
+        batch : dict
+            ``anchor`` and ``positive``, (B, C, Z, Y, X), for some losses ``negative``, and perhaps ``lineage`` (B,).
+        objective : Objective
+            How the loss wants to be called.
+
+        Raises
+        ------
+        KeyError
+            If the loss compares with negatives, and the batch has none.
+        """
+        negative = None if objective.contrasts_batch else self.model(self.negatives_of(batch))[1]
         anchor = self.model(batch["anchor"])[1]
         if objective.takes_keys and self.average is not None:
             with torch.no_grad():
                 positive = self.average(batch["positive"])[1]
         else:
             positive = self.model(batch["positive"])[1]
-        return Views(anchor, positive, negative, batch.get("lineage"))
+        return (Views(anchor, positive, negative, batch.get("lineage")),)
+
+    def negatives_of(self, batch: dict[str, Any]) -> Tensor:
+        """Return the negative images of a batch, or say how to get them."""
+        if "negative" not in batch:
+            raise KeyError(
+                f"negative: {type(self.loss_function).__name__} compares with a negative image and the batch has "
+                "none; set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL"
+            )
+        return batch["negative"]
 
     def _log(self, name: str, value: Tensor, weight: int, on_step: bool = False, prog_bar: bool = False) -> None:
         value = value if weight else torch.zeros_like(value)
