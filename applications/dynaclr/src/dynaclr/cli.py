@@ -9,6 +9,7 @@ __all__ = ["cli", "main"]
 
 OWN_COMMANDS = {
     "init": Subcommand("write the two YAML files for your own stores and tracks", runs="dynaclr.commands.init:init"),
+    "info": Subcommand("say what a file, folder or store is, and what to do next", runs="dynaclr.commands.info:info"),
     "demo": Subcommand(
         "simulate experiments, train, predict and report, in a few minutes", runs="dynaclr.commands.demo:demo"
     ),

@@ -54,6 +54,9 @@ def import_tracks(
     geff. Positions in physical units are converted by the scale of the store.
     """
     with report_errors("dynaclr"):
+        from rich.console import Console
+
+        from dynaclr.info.tracks import summary_table
         from viscy_data.stores import read_plate
         from viscy_data.tracks import count_outside, describe_outside, write_tracks
 
@@ -61,7 +64,7 @@ def import_tracks(
         fov_of = _mapped(sources, list(fovs), mapping)
         targets = _free_targets(output, fov_of.values(), overwrite)
         imported = _read(fov_of, fovs, format_name)
-        _show_summary(imported)
+        Console().print(summary_table(imported).terminal())
         notes = [f"{name}: {note}" for name, tracks in imported.items() for note in tracks.notes]
         notes += describe_outside([count_outside(tracks.table, fovs[name]) for name, tracks in imported.items()])
         if absent := [name for name in fovs if name not in imported]:
@@ -109,20 +112,6 @@ def _read(fov_of: Mapping[Path, str], fovs: Mapping[str, FovInfo], format_name: 
             errors.append(err)
     raise_all(errors)
     return imported
-
-
-def _show_summary(imported: Mapping[str, ImportedTracks]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from viscy_data.tracks import summarize_tracks
-
-    summary = Table("FOV", "cells", "tracks", "median length", "gaps", "divisions", "with a later one")
-    for name, tracks in imported.items():
-        counts = summarize_tracks(tracks.table)
-        shown = (counts.n_cells, counts.n_tracks, counts.median_length, counts.n_gaps, counts.n_divisions)
-        summary.add_row(name, *map(str, shown), f"{counts.later_share:.0%}")
-    Console().print(summary)
 
 
 def _write_experiments(store: str, output: Path, interval_minutes: float | None, overwrite: bool) -> str:

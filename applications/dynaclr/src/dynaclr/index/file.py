@@ -26,7 +26,15 @@ from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
 from viscy_data.stores import canonical_fov_name
 
-__all__ = ["SCHEMA_VERSION", "IndexRecord", "read_index_file", "write_index_file"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "IndexRecord",
+    "StoredIndex",
+    "has_index_record",
+    "read_index_file",
+    "read_index_record",
+    "write_index_file",
+]
 
 SCHEMA_VERSION = 1
 _RECORD, _TRACKS = b"dynaclr.record", b"dynaclr.tracks"
@@ -131,6 +139,50 @@ class IndexRecord:
         gone = [f"{_shown(key)} is gone" for key in self.tables if key not in now.tables]
         new = [f"{_shown(key)} is new" for key in now.tables if key not in self.tables]
         return changed + gone + new
+
+    def changed_tables(self) -> list[str]:
+        """List the tracking tables that are gone, or of another size or time than recorded."""
+        return [
+            str(path)
+            for _, _, path, *state in self.tables.values()
+            if not Path(path).exists() or list(_size_and_time(Path(path))) != state
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredIndex:
+    """What a file says of the index in it, read without the cells.
+
+    Parameters
+    ----------
+    record : IndexRecord or None
+        None for another layout.
+    n_cells, n_anchors : int
+    columns : list of str
+        Of the table of cells.
+    """
+
+    record: IndexRecord | None
+    n_cells: int
+    n_anchors: int
+    columns: list[str]
+
+
+def has_index_record(path: Path) -> bool:
+    """Tell whether a file is a saved index."""
+    try:
+        return path.is_file() and _RECORD in (pq.read_schema(path).metadata or {})
+    except pa.ArrowInvalid:
+        return False
+
+
+def read_index_record(path: Path) -> StoredIndex:
+    """Read what a file of :func:`write_index_file` says of itself."""
+    schema = pq.read_schema(path)
+    is_anchor = pq.read_table(path, columns=[_ANCHOR])[_ANCHOR].to_numpy()
+    record = IndexRecord.from_json(json.loads(schema.metadata[_RECORD]))
+    columns = [name for name in schema.names if name not in (_TRACK, _ANCHOR)]
+    return StoredIndex(record, len(is_anchor), int(is_anchor.sum()), columns)
 
 
 def write_index_file(

@@ -1,0 +1,35 @@
+"""Files of linear classifiers: what `dynaclr info` says of one."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from dynaclr.info.description import Describer, Description
+
+__all__ = ["CLASSIFIER"]
+
+
+def _recognises(path: Path) -> bool:
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "json.npy" in archive.namelist()
+
+
+def _describe(path: Path) -> Description:
+    from viscy_utils.evaluation.linear_classifier_file import load_classifier
+
+    pipeline, content = load_classifier(path)
+    facts = {
+        "task": content["task"],
+        "classes": content["classes"],
+        "features": int(pipeline.classifier.coef_.shape[1]),
+        "settings": [f"{name}: {value}" for name, value in content["config"].items()],
+        "origin": [f"{name}: {value}" for name, value in content["origin"].items()],
+    }
+    step = "dynaclr apply-linear-classifier -c apply.yml, with classifier_path and embeddings_path"
+    return Description("a linear classifier", facts, (), (step,))
+
+
+CLASSIFIER = Describer("a linear classifier", _recognises, _describe)

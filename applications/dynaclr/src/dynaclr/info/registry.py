@@ -1,0 +1,70 @@
+"""Which kinds of things are known. A new kind is a describer in a module of its own, and a row here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dynaclr.info.checkpoints import CHECKPOINT
+from dynaclr.info.classifiers import CLASSIFIER
+from dynaclr.info.configs import CONFIG, EXPERIMENTS
+from dynaclr.info.description import Describer, Description
+from dynaclr.info.embeddings import EMBEDDINGS
+from dynaclr.info.index_files import INDEX
+from dynaclr.info.plates import PLATE
+from dynaclr.info.runs import RUN
+from dynaclr.info.tracks import TRACKS, TRACKS_FOLDER
+from viscy_data.errors import InputError
+from viscy_data.files import missing_path
+
+__all__ = ["DESCRIBERS", "describe"]
+
+DESCRIBERS: tuple[Describer, ...] = (
+    RUN,
+    PLATE,
+    EMBEDDINGS,
+    CHECKPOINT,
+    INDEX,
+    CLASSIFIER,
+    EXPERIMENTS,
+    CONFIG,
+    TRACKS,
+    TRACKS_FOLDER,
+)
+"""The first that recognises a path describes it."""
+
+
+def describe(path: str | Path) -> Description:
+    """Describe what is at a path.
+
+    Parameters
+    ----------
+    path : str or Path
+        File, folder or store; of URLs, plates only. Nothing in it is executed: checkpoints are read as plain data.
+
+    Raises
+    ------
+    MissingInputError
+        If there is nothing.
+    InputError
+        If it is nothing that is known, or broken.
+    """
+    if "://" in str(path):
+        return PLATE.describe(path)
+    path = Path(path)
+    if not path.exists():
+        raise missing_path(path, expected=", ".join(each.name for each in DESCRIBERS))
+    found = next((each for each in DESCRIBERS if each.recognises(path)), None)
+    if found is None:
+        raise InputError(
+            str(path),
+            found=_what(path),
+            expected=f"one of: {', '.join(each.name for each in DESCRIBERS)}",
+        )
+    return found.describe(path)
+
+
+def _what(path: Path) -> str:
+    if not path.is_dir():
+        return f"a file ({path.suffix or 'without a suffix'}) of something else"
+    names = sorted(entry.name for entry in path.iterdir())
+    return f"a folder of {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "an empty folder"
