@@ -12,18 +12,14 @@ its windows have come. One that is divided between two ranks, or two runs, is ke
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from viscy_data.errors import InputError
 from viscy_data.files import replacing
-from viscy_data.stores import FovInfo, PlateWriter
+from viscy_data.stores import FovInfo, GrowingPlate, PlateWriter
 
 __all__ = ["PredictedPlate", "StackBlend"]
 
@@ -72,7 +68,8 @@ class PredictedPlate:
     def __init__(
         self, path: Path, fovs: Sequence[FovInfo], channel_names: Sequence[str], z_window_size: int, rank: int = 0
     ) -> None:
-        self.path, self.folder = Path(path), Path(path).with_name(f"{Path(path).name}.parts")
+        self._growing = GrowingPlate(path)
+        self.folder = self._growing.folder
         self.fovs, self.channel_names, self._rank = list(fovs), list(channel_names), rank
         self._n_windows = [fov.shape[2] - z_window_size + 1 for fov in fovs]
         self._stack: tuple[int, int, int] | None = None
@@ -88,29 +85,20 @@ class PredictedPlate:
         InputError
             If it belongs to another model, other data or another number of ranks.
         """
-        if overwrite:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        about = self.folder / "manifest.json"
-        if about.exists():
-            found = json.loads(about.read_text())
-            different = sorted(key for key in manifest if found.get(key) != manifest[key])
-            if different:
-                fix = "repeat the interrupted prediction as it was, or start over with overwrite: true"
-                kept = {"found": "another one in the interrupted prediction", "fix": fix}
-                raise InputError(str(self.folder), field=", ".join(different), expected="the same", **kept)
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with PlateWriter(self.folder / "plate.zarr", self.channel_names) as plate:
+        fix = "repeat the interrupted prediction as it was, or start over with overwrite: true"
+        self._growing.begin(manifest, self._make, overwrite, fix=fix)
+
+    def _make(self, path: Path) -> None:
+        with PlateWriter(path, self.channel_names) as plate:
             for fov in self.fovs:
                 shape = (fov.shape[0], len(self.channel_names), *fov.shape[2:])
                 plate.create(fov.name, shape, scale=fov.scale)
-        with replacing(about) as temporary:
-            temporary.write_text(json.dumps(dict(manifest)))
 
     def complete(self, overwrite: bool = False) -> bool:
         """Give the plate its name if all ranks have predicted all of their windows; tell whether they have."""
-        done = sum(int(path.read_text()) for path in self.folder.glob("done-*.txt"))
-        if done < sum(fov.shape[0] * n for fov, n in zip(self.fovs, self._n_windows, strict=True)):
+        if self._growing.n_done_by_all() < sum(
+            fov.shape[0] * n for fov, n in zip(self.fovs, self._n_windows, strict=True)
+        ):
             return False
         parts: dict[tuple[int, int], list[Path]] = {}
         for path in sorted(self.folder.glob("stack-*.npz")):
@@ -123,17 +111,14 @@ class PredictedPlate:
                     blend.sum += stored["sum"]
                     blend.count += stored["count"]
             self._array(fov)[t] = blend.mean()
-        with replacing(self.path, overwrite) as temporary:
-            os.rename(self.folder / "plate.zarr", temporary)
-        shutil.rmtree(self.folder)
+        self._growing.finish(overwrite)
         return True
 
     # Every process
 
     def n_done(self) -> int:
         """Count this rank's windows that are written, its first ones."""
-        path = self._done
-        return int(path.read_text()) if path.exists() else 0
+        return self._growing.n_done(self._rank)
 
     def add(self, fov: int, t: int, z: int, windows: Sequence[tuple[np.ndarray, int, slice]]) -> None:
         """Add what was made of a window; windows come in order.
@@ -165,19 +150,11 @@ class PredictedPlate:
             # By its first window, so that a run that died here writes the same file again.
             with replacing(self.folder / f"stack-{fov}-{t}-{z}.npz", overwrite=True) as temporary:
                 np.savez(temporary, sum=blend.sum, count=blend.count)
-        done = self.n_done() + blend.n_windows
-        with replacing(self._done, overwrite=True) as temporary:
-            temporary.write_text(str(done))
+        self._growing.set_done(self.n_done() + blend.n_windows, self._rank)
         self._stack = None
-
-    @property
-    def _done(self) -> Path:
-        return self.folder / f"done-{self._rank}.txt"
 
     def _stack_shape(self, fov: int) -> tuple[int, int, int, int]:
         return (len(self.channel_names), *self.fovs[fov].shape[2:])
 
     def _array(self, fov: int) -> Any:
-        import zarr
-
-        return zarr.open_array(self.folder / "plate.zarr" / self.fovs[fov].name / "0", mode="r+")
+        return self._growing.array(self.fovs[fov].name)

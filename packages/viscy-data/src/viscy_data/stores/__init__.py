@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from viscy_data.stores.arrays import open_array, read_stack
 from viscy_data.stores.attributes import read_attributes, update_attributes, update_attributes_of
+from viscy_data.stores.growing import GrowingPlate
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
 from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate, single_fov
 from viscy_data.stores.writing import PlateWriter
@@ -24,6 +25,7 @@ from viscy_data.stores.writing import PlateWriter
 __all__ = [
     "FovInfo",
     "FovKey",
+    "GrowingPlate",
     "PlateWriter",
     "canonical_fov_name",
     "canonical_store",

@@ -1,0 +1,109 @@
+"""A plate that is written in many steps, and continued after an interruption.
+
+Until it is whole it lies in ``<path>.parts``, beside a manifest of what it is made from and a count of the steps done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from viscy_data.errors import InputError
+from viscy_data.files import refuse_existing, replacing
+
+__all__ = ["GrowingPlate"]
+
+
+class GrowingPlate:
+    """A plate in the making.
+
+    Parameters
+    ----------
+    path : Path
+        Where the plate will be.
+
+    Attributes
+    ----------
+    folder : Path
+        ``<path>.parts``: the plate until it is whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.folder = self.path.with_name(f"{self.path.name}.parts")
+
+    def begin(
+        self,
+        manifest: Mapping[str, Any],
+        write: Callable[[Path], None],
+        overwrite: bool = False,
+        *,
+        fix: str = "repeat the interrupted command as it was, or start over",
+    ) -> None:
+        """Make the plate, or keep what an interrupted run of the same manifest has left.
+
+        Parameters
+        ----------
+        manifest : mapping
+            JSON values: what the plate is made from.
+        write : callable
+            Makes the plate, with all FOVs, at the path it is given.
+        overwrite : bool, default False
+            Start over, and let :meth:`finish` replace an existing plate.
+        fix : str, optional
+            What the error about another manifest advises.
+
+        Raises
+        ------
+        FileExistsError
+            If the plate exists.
+        InputError
+            If the parts belong to another manifest; the fields that differ are named.
+        """
+        refuse_existing(self.path, overwrite)
+        if overwrite:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        about = self.folder / "manifest.json"
+        if about.exists():
+            found = json.loads(about.read_text())
+            if different := sorted(key for key in manifest if found.get(key) != manifest[key]):
+                kept = {"found": "another one in what was interrupted", "expected": "the same", "fix": fix}
+                raise InputError(str(self.folder), field=", ".join(different), **kept)
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        write(self.folder / "plate.zarr")
+        with replacing(about) as temporary:
+            temporary.write_text(json.dumps(dict(manifest)))
+
+    def array(self, fov_name: str) -> Any:
+        """Open the zarr array of a FOV, to be written to."""
+        import zarr
+
+        return zarr.open_array(self.folder / "plate.zarr" / fov_name / "0", mode="r+")
+
+    def n_done(self, rank: int = 0) -> int:
+        """Count the steps that a rank has done, its first ones."""
+        path = self._done(rank)
+        return int(path.read_text()) if path.exists() else 0
+
+    def n_done_by_all(self) -> int:
+        """Count the steps that all ranks have done."""
+        return sum(int(path.read_text()) for path in self.folder.glob("done-*.txt"))
+
+    def set_done(self, n_steps: int, rank: int = 0) -> None:
+        """Record that the first steps of a rank are written."""
+        with replacing(self._done(rank), overwrite=True) as temporary:
+            temporary.write_text(str(n_steps))
+
+    def finish(self, overwrite: bool = False) -> None:
+        """Give the plate its name and delete what was beside it."""
+        with replacing(self.path, overwrite) as temporary:
+            os.rename(self.folder / "plate.zarr", temporary)
+        shutil.rmtree(self.folder)
+
+    def _done(self, rank: int) -> Path:
+        return self.folder / f"done-{rank}.txt"

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from viscy_data.errors import InputError
+from viscy_data.stores import GrowingPlate, PlateWriter, read_plate, read_stack
+
+
+def make(path):
+    with PlateWriter(path, ["GFP"]) as plate:
+        plate.create("A/1/0", (2, 1, 1, 4, 4), "uint8")
+
+
+def test_a_plate_is_continued_by_its_like_and_gets_its_name_when_whole(tmp_path):
+    first = GrowingPlate(tmp_path / "plate.zarr")
+    first.begin({"of": "this"}, make)
+    first.array("A/1/0")[0] = 7
+    first.set_done(1)
+    first.set_done(3, rank=1)
+    later = GrowingPlate(tmp_path / "plate.zarr")
+    with pytest.raises(InputError, match="field of"):
+        later.begin({"of": "that"}, make)
+    later.begin({"of": "this"}, make)
+    assert (later.n_done(), later.n_done(1), later.n_done_by_all()) == (1, 3, 4)
+    assert not later.path.exists()
+    later.finish()
+    assert not later.folder.exists()
+    [fov] = read_plate(later.path)
+    assert np.unique(read_stack(fov, 0, 0)).tolist() == [7]
+    assert not read_stack(fov, 1, 0).any()
+    with pytest.raises(FileExistsError):
+        later.begin({"of": "this"}, make)
+
+
+def test_a_plate_that_was_interrupted_while_it_was_made_is_made_anew(tmp_path):
+    def fail(path):
+        make(path)
+        raise KeyboardInterrupt
+
+    plate = GrowingPlate(tmp_path / "plate.zarr")
+    with pytest.raises(KeyboardInterrupt):
+        plate.begin({"of": "this"}, fail)
+    plate.begin({"of": "that"}, make)
+    assert plate.n_done() == 0
+
+
+def test_overwrite_starts_over_and_keeps_the_old_plate_until_the_new_one_is_whole(tmp_path):
+    make(tmp_path / "plate.zarr")
+    plate = GrowingPlate(tmp_path / "plate.zarr")
+    plate.begin({}, make, overwrite=True)
+    plate.array("A/1/0")[:] = 1
+    plate.set_done(2)
+    assert not read_stack(read_plate(plate.path)[0], 0, 0).any()
+    plate.begin({}, make, overwrite=True)
+    assert plate.n_done() == 0
+    plate.array("A/1/0")[:] = 2
+    plate.finish(overwrite=True)
+    assert read_stack(read_plate(plate.path)[0], 1, 0).min() == 2
