@@ -16,6 +16,9 @@ OWN_COMMANDS = {
     "build-index": Subcommand(
         "save the table of cells of an experiments YAML", runs="dynaclr.commands.build_index:build_index"
     ),
+    "import-images": Subcommand(
+        "bring the files of microscopes into a plate", runs="dynaclr.commands.import_images:import_images"
+    ),
     "import-tracks": Subcommand(
         "bring the tracks of other programs beside a store", runs="dynaclr.commands.import_tracks:import_tracks"
     ),
