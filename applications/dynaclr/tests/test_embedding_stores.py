@@ -193,6 +193,9 @@ def test_smoothness_of_models_and_their_comparison(folder):
     assert refused("evaluate-smoothness", models=models, output_dir="smooth")
     assert "first" in refused("evaluate-smoothness", models=[models[0], models[0]], output_dir="other")
 
+    outside = [{"path": "both.zarr", "label": "../first"}]
+    assert "label" in refused("evaluate-smoothness", models=outside, output_dir="other")
+
     files = [{"path": f"smooth/{name}_smoothness.csv", "label": name} for name in ("first", "second")]
     for kind in ("markdown", "csv", "json"):
         said = succeed("compare-models", result_files=files, output_path=f"out.{kind}", output_format=kind)

@@ -103,7 +103,7 @@ def parse_yaml(text: str) -> Any:
         If it is no YAML, or has a key twice (:class:`DuplicateKeyError`).
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except ValueError as err:  # of a value that is not what its tag says, such as !!int x
         raise yaml.YAMLError(str(err)) from err
 

@@ -192,10 +192,10 @@ class AppendPredictionsConfig(YamlModel):
 
 
 class Named(YamlModel):
-    """A path, and what it is called in tables."""
+    """A path, and what it is called in tables and names of files."""
 
     path: str
-    label: str
+    label: str = Field(pattern=r"^[^/\\]+$")
 
 
 class _WithLabels(YamlModel):
