@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import warnings
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -18,6 +18,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from dynaclr.commands.info import info
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from viscy_data.stores import PlateWriter, update_attributes
 from viscy_data.synthetic import ExperimentSpec, write_experiments
 from viscy_data.testing.trackers import (
     lineage_table,
@@ -31,6 +32,7 @@ from viscy_data.tracks import write_geff, write_napari, write_tracks
 from viscy_utils.cli import main as viscy
 from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.linear_classifier import train_linear_classifier
+from viscy_utils.evaluation.linear_classifier_file import save_classifier
 
 BORING = "lightning.pytorch.demos.boring_classes"
 
@@ -81,8 +83,6 @@ def test_a_store_is_told_with_its_layout(registry):
 
 
 def test_statistics_are_there_or_not(registry, tmp_path):
-    from viscy_data.stores import PlateWriter, update_attributes
-
     with PlateWriter(tmp_path / "plate.zarr", ["Phase"]) as writer:
         for name in ("A/1/0", "A/1/1"):
             writer.write(name, np.zeros((1, 1, 1, 16, 16), np.uint8))
@@ -167,14 +167,7 @@ def test_an_index_is_told_and_whether_it_is_stale(registry, tmp_path):
     assert (content["facts"]["cells"], content["facts"]["anchors"]) == (len(index.tracks), len(index.anchor_rows))
     assert "descendants" in content["facts"]["positives"]
     assert content["facts"]["state"] == "up to date"
-    table = (
-        next((path for path in sorted(tmp_path.glob("**/*.csv"))), None)
-        or sorted(
-            path
-            for own in registry.experiments[:1]
-            for path in __import__("pathlib").Path(own.tracks_path).glob("**/*.csv")
-        )[0]
-    )
+    table = min(Path(registry.experiments[0].tracks_path).glob("**/*.csv"))
     before = table.read_bytes()
     table.write_bytes(before + b"\n")
     assert told(tmp_path / "index.parquet")["facts"]["state"].startswith("1 tables have changed since")
@@ -214,8 +207,6 @@ def test_embeddings_are_told_with_their_origin(tmp_path):
 
 def test_a_classifier_is_told(tmp_path):
     pipeline, metrics = train_linear_classifier(embeddings(tmp_path / "e.zarr"), task="state")
-    from viscy_utils.evaluation.linear_classifier_file import save_classifier
-
     save_classifier(pipeline, tmp_path / "c.npz", {"metrics": metrics})
     facts = told(tmp_path / "c.npz")["facts"]
     assert (facts["task"], facts["classes"], facts["features"]) == ("state", ["healthy", "infected"], 3)
@@ -276,19 +267,17 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch, name):
 
 
 def test_what_is_nothing_known_is_refused_by_name(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        (tmp_path / "notes.txt").write_text("hello")
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "a.csv").write_text("a,b\n1,2\n")
-        for name, said in [
-            ("notes.txt", "a file (.txt) of something else"),
-            ("empty", "an empty folder"),
-            ("a.csv", "a file (.csv) of something else"),
-            (".", "a folder of a.csv, empty, notes.txt"),
-            ("nowhere", "no such file"),
-        ]:
-            result = run(tmp_path / name)
-            assert result.exit_code == 2
-            assert said in result.output
-            assert "an image store, embeddings" in result.output
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    for name, said in [
+        ("notes.txt", "a file (.txt) of something else"),
+        ("empty", "an empty folder"),
+        ("a.csv", "a file (.csv) of something else"),
+        (".", "a folder of a.csv, empty, notes.txt"),
+        ("nowhere", "no such file"),
+    ]:
+        result = run(tmp_path / name)
+        assert result.exit_code == 2
+        assert said in result.output
+        assert "an image store, embeddings" in result.output
