@@ -4,7 +4,6 @@ import json
 import struct
 import tracemalloc
 from datetime import timedelta
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,23 +59,24 @@ def write_ome(path, array, **more):
     tifffile.imwrite(path, array, metadata={"axes": "TCZYX", **size, **time}, **more)
 
 
-def write_micromanager(path, array):
+def write_micromanager(path, arrays):
     """Write a stack as Micro-Manager lays it out: summary first, pixels 162 bytes behind each directory, an index."""
-    n_t, n_c, n_z, height, width = array.shape
+    n_t, n_c, n_z, height, width = arrays[0].shape
+    labels = [{"Label": f"B{number + 3}-Site_0"} for number in range(len(arrays))]
     summary = {
         "MicroManagerVersion": "2.0", "Prefix": path.stem, "Frames": n_t, "Channels": n_c, "Slices": n_z,
-        "Positions": 1, "ChNames": ["Phase", "GFP"], "PixelSize_um": 0.65, "z-step_um": 2.0, "Interval_ms": 600000.0,
-        "TimeFirst": True, "SlicesFirst": False, "StagePositions": [{"Label": "B3-Site_0"}],
+        "Positions": len(arrays), "ChNames": ["Phase", "GFP"], "PixelSize_um": 0.65, "z-step_um": 2.0,
+        "Interval_ms": 600000.0, "TimeFirst": True, "SlicesFirst": False, "StagePositions": labels,
     }  # fmt: skip
     text, of_page = json.dumps(summary).encode(), b'{"PixelSizeUm": 0.65}\0'
     first = 40 + len(text) + len(of_page)
-    size, places = 162 + height * width * 2, list(np.ndindex(n_t, n_c, n_z))
+    size, places = 162 + height * width * 2, list(np.ndindex(n_t, len(arrays), n_c, n_z))
     end = first + size * len(places)
     comments = end + 8 + 20 * len(places)
     header = (first, 54773648, end, 483765892, comments, 99384722, comments, 2355492, len(text))
     data = struct.pack("<2sH9I", b"II", 42, *header) + text + of_page
     index = struct.pack("<II", 3453623, len(places))
-    for number, (t, c, z) in enumerate(places):
+    for number, (t, p, c, z) in enumerate(places):
         at = first + number * size
         entries = [
             (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1),
@@ -85,8 +85,8 @@ def write_micromanager(path, array):
             (296, 3, 1, 1), (51123, 2, len(of_page), 40 + len(text)),
         ]  # fmt: skip
         data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-        data += struct.pack("<I", at + size if number < len(places) - 1 else 0) + array[t, c, z].tobytes()
-        index += struct.pack("<IIIII", c, z, t, 0, at)
+        data += struct.pack("<I", at + size if number < len(places) - 1 else 0) + arrays[p][t, c, z].tobytes()
+        index += struct.pack("<IIIII", c, z, t, p, at)
     path.write_bytes(data + index)
 
 
@@ -125,7 +125,8 @@ def write_lif(path, arrays):
         )
         channels = "".join(
             f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="16" NameOfMeasuredQuantity="" Min="0" '
-            f'Max="65535" Unit="" LUTName="{colour}" IsLUTInverted="0" BytesInc="{plane * c}" BitInc="0"/>'
+            f'Max="65535" Unit="" LUTName="{colour}" IsLUTInverted="0" BytesInc="{plane * c}" BitInc="0">'
+            f"{'<ChannelProperty><Key>DyeName</Key><Value>GFP</Value></ChannelProperty>' * c}</ChannelDescription>"
             for c, colour in enumerate(["Gray", "Green"])
         )
         elements += (
@@ -153,7 +154,11 @@ KNOWN = {"pixel_size_um": (0.65, 0.65), "z_step_um": 2.0}
     [
         ("stack.tif", write_imagej, {"interval_seconds": 600.0, "channel_names": ()}),
         ("stack.ome.tif", write_ome, {"interval_seconds": 600.0, "channel_names": ("Phase", "GFP")}),
-        ("mm_MMStack.tif", write_micromanager, {"interval_seconds": 600.0, "channel_names": ("Phase", "GFP")}),
+        (
+            "mm_MMStack.tif",
+            lambda path, array: write_micromanager(path, [array]),
+            {"interval_seconds": 600.0, "channel_names": ("Phase", "GFP")},
+        ),
         (
             "stack.czi",
             lambda path, array: write_czi(path, [array]),
@@ -162,7 +167,7 @@ KNOWN = {"pixel_size_um": (0.65, 0.65), "z_step_um": 2.0}
         (
             "stack.lif",
             lambda path, array: write_lif(path, [array]),
-            {"interval_seconds": 600.0, "channel_names": ("Gray", "Green")},
+            {"interval_seconds": 600.0, "channel_names": ("Gray", "GFP")},
         ),
     ],
 )
@@ -212,18 +217,21 @@ def test_a_hyperstack_with_one_directory_for_all_pages(tmp_path):
     np.testing.assert_array_equal(frames["A/1/0"], array)
 
 
-def test_scenes_of_a_czi_and_images_of_a_lif_are_fovs(tmp_path):
+def test_scenes_images_and_stage_positions_are_fovs(tmp_path):
     pytest.importorskip("pylibCZIrw.czi")
     pytest.importorskip("liffile")
     arrays = [pixels(seed=seed) for seed in (1, 2)]
     write_czi(tmp_path / "a.czi", arrays)
     write_lif(tmp_path / "b.lif", arrays)
+    write_micromanager(tmp_path / "c_MMStack.tif", arrays)
     plan, _, frames = imported(tmp_path, tmp_path / "a.czi")
     assert sorted(frames) == ["A/1/0", "A/1/1"]
     assert any("each file is a well of its own" in note for note in plan.notes)
     _, _, of_lif = imported(tmp_path, tmp_path / "b.lif", name="lif.zarr")
     assert sorted(of_lif) == ["B/2/0", "B/3/0"]  # named B-02 and B-03
-    for own in (frames, of_lif):
+    _, _, of_stack = imported(tmp_path, tmp_path / "c_MMStack.tif", name="mm.zarr")
+    assert sorted(of_stack) == ["B/3/0", "B/4/0"]  # its stage positions are B3-Site_0 and B4-Site_0
+    for own in (frames, of_lif, of_stack):
         for array, name in zip(arrays, sorted(own), strict=True):
             np.testing.assert_array_equal(own[name], array)
 
@@ -267,27 +275,32 @@ def test_an_ome_recording_of_several_files_is_one(tmp_path):
 
 
 class RecordingOfNikon:
-    """What nd2 offers of a file, for the one format that nothing but a microscope writes."""
+    """What nd2 offers of a file, in its own classes, for the one format that nothing but a microscope writes."""
 
     def __init__(self, arrays, n_taken=None):
+        from nd2 import structures as nd2
+
         n_t, n_c, n_z, height, width = arrays[0].shape
         self.sizes = {"T": n_t, "P": len(arrays), "Z": n_z, "C": n_c, "Y": height, "X": width}
         self.loop_indices = tuple(
             {"T": t, "P": p, "Z": z} for t in range(n_t) for p in range(len(arrays)) for z in range(n_z)
         )
-        n_frames = len(self.loop_indices)
-        self.attributes = SimpleNamespace(sequenceCount=n_frames if n_taken is None else n_taken)
-        points = [SimpleNamespace(name=f"B0{p + 2}") for p in range(len(arrays))]
-        period = SimpleNamespace(periodMs=600000.0, periodDiff=SimpleNamespace(avg=600123.0))
+        n_frames = len(self.loop_indices) if n_taken is None else n_taken
+        self.attributes = nd2.Attributes(16, 16, n_c, height, "unsigned", n_frames, widthPx=width, channelCount=n_c)
+        points = [nd2.Position(nd2.StagePosition(0, 0, 0), name=f"B0{p + 2}") for p in range(len(arrays))]
+        period = nd2.TimeLoopParams(0.0, 600000.0, 0.0, nd2.PeriodDiff(avg=600123.0))
         self.experiment = [
-            SimpleNamespace(type="TimeLoop", parameters=period),
-            SimpleNamespace(type="XYPosLoop", parameters=SimpleNamespace(points=points)),
+            nd2.TimeLoop(n_t, 0, period),
+            nd2.XYPosLoop(len(arrays), 1, nd2.XYPosLoopParams(False, points)),
+            nd2.ZStackLoop(n_z, 2, nd2.ZStackLoopParams(0, 2.0, True)),
         ]
-        names = [SimpleNamespace(channel=SimpleNamespace(name=name)) for name in ("Phase", "GFP")]
-        self.metadata, self.dtype, self._arrays = SimpleNamespace(channels=names), arrays[0].dtype, arrays
-
-    def voxel_size(self):
-        return SimpleNamespace(x=0.65, y=0.65, z=2.0)
+        flags, axes = (True, True, False), ("distance",) * 3
+        volume = nd2.Volume(flags, (0.65, 0.65, 1.0), axes, 16, 16, (1, 0, 0, 1), 1, "unsigned", (width, height, n_z))
+        channels = [
+            nd2.Channel(nd2.ChannelMeta(name, c, nd2.Color(0, 0, 0)), None, nd2.Microscope(), volume)
+            for c, name in enumerate(("Phase", "GFP"))
+        ]
+        self.metadata, self.dtype, self._arrays = nd2.Metadata(None, channels), arrays[0].dtype, arrays
 
     def read_frame(self, number):
         at = self.loop_indices[number]
@@ -437,6 +450,39 @@ def test_a_table_says_where_positions_go(tmp_path):
     with pytest.raises(InputError, match=r"two\.ome\.tif, field fov\n.*no row"):
         plan_import(sources, ImportOptions(table=tmp_path / "map.csv"))
     assert [fov.name for fov in plan_import(sources, ImportOptions(well="C04")).fovs] == ["C/4/0", "C/4/1"]
+
+
+def test_options_are_used_or_refused(tmp_path):
+    folder = tmp_path / "in"
+    stacks = write_planes(folder, pixels((2, 1, 1, Y, X)), "x_t{t}.tif")
+    (folder / "old.zarr.parts").mkdir()
+    tifffile.imwrite(folder / "old.zarr.parts" / "x_t0.tif", pixels((Y, X)))  # the inside of stores is no image
+    _, _, frames = imported(tmp_path, folder, well="C4")
+    np.testing.assert_array_equal(frames["C/4/0"], stacks["A01", 1])
+    write_planes(tmp_path / "wells", pixels((2, 1, 1, Y, X)), "{well}_t{t}.tif")
+    with pytest.raises(InputError, match=r"C4, and \{well\} in the pattern"):
+        plan_import([tmp_path / "wells"], ImportOptions(well="C4"))
+    with pytest.raises(InputError, match="--pattern or --well beside it"):
+        plan_import([folder], ImportOptions(well="C4", table=tmp_path / "map.csv"))
+
+
+def test_axes_of_the_user_stand_over_those_of_the_file(tmp_path):
+    array = pixels((1, 1, 5, Y, X))  # five frames that were saved as slices
+    write_imagej(tmp_path / "a.tif", array)
+    assert plan_import([tmp_path / "a.tif"]).fovs[0].shape == (1, 1, 5, Y, X)
+    _, fovs, frames = imported(tmp_path, tmp_path / "a.tif", axes="TYX")
+    assert fovs["A/1/0"].shape == (5, 1, 1, Y, X)
+    np.testing.assert_array_equal(frames["A/1/0"][:, 0, 0], array[0, 0])
+    with pytest.raises(InputError, match="3 different letters of TCZYX, for an array of 5 x 20 x 30"):
+        plan_import([tmp_path / "a.tif"], ImportOptions(axes="TCYX"))
+
+
+@pytest.mark.parametrize(("per_inch", "expected"), [(72, None), (300, None), (25400 / 0.65, 0.65)])
+def test_resolutions_for_printers_are_no_pixel_sizes(tmp_path, per_inch, expected):
+    tifffile.imwrite(tmp_path / "a.tif", pixels((Y, X)), resolution=(per_inch, per_inch), resolutionunit="INCH")
+    with open_images(tmp_path / "a.tif") as image:
+        found = image.positions[0].pixel_size_um
+    assert found == (None if expected is None else pytest.approx((expected, expected), rel=1e-3))
 
 
 # Bad input

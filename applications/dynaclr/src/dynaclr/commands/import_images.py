@@ -27,7 +27,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Names of the files, with {row} {col} or {well}, {fov}, {t}, {z}, {channel}, {days} {hours} {minutes} "
     "{seconds} in their places and * for anything. By default it is looked for.",
 )
-@click.option("--axes", help="Axes of TIFFs that do not name them, such as TYX or TCYX.")
+@click.option("--axes", help="Axes of TIFFs that do not name them, or wrongly, such as TYX or TCYX.")
 @click.option("--channels", metavar="NAMES", help="Names of the channels in their order, A,B, or old=new,old=new.")
 @click.option("--pixel-size", type=_POSITIVE, metavar="UM", help="Micrometres per pixel.")
 @click.option("--z-step", type=_POSITIVE, metavar="UM", help="Micrometres from slice to slice.")
@@ -122,7 +122,8 @@ def _write(plan: ImportPlan, output: Path, overwrite: bool) -> None:
             write_plate(plan, output, overwrite, lambda done, total: bar.update(task, completed=done, total=total))
     except KeyboardInterrupt as err:
         command = shlex.join(["dynaclr", *(word for word in sys.argv[1:] if word != "--overwrite")])
-        raise KeyboardInterrupt(f"what is written is kept; the same command goes on: {command}") from err
+        first = f"remove {output}; then" if output.exists() else "the same command"
+        raise KeyboardInterrupt(f"what is written is kept; {first} goes on: {command}") from err
 
 
 def _described(plan: ImportPlan) -> list[str]:

@@ -55,8 +55,5 @@ def _position(image: Any, tile: int, path: str) -> ImagePosition:
 
 def _channel_name(channel: Any) -> str:
     """Return the dye, or else the colour that a channel is shown in."""
-    dyes = [entry.get("Value") for entry in channel.iterfind("ChannelProperty") if entry.get("Key") == "DyeName"]
-    dyes += [
-        entry.findtext("Value") for entry in channel.iterfind("ChannelProperty") if entry.findtext("Key") == "DyeName"
-    ]
-    return next(filter(None, [*dyes, channel.get("LUTName")]), "")
+    properties = {entry.findtext("Key"): entry.findtext("Value") for entry in channel.iterfind("ChannelProperty")}
+    return properties.get("DyeName") or channel.get("LUTName") or ""

@@ -32,16 +32,18 @@ class NikonImages(ImageFile):
                 absent.setdefault(p, set()).update((t, c, z) for c in range(self._shape[1]))
         loops = {loop.type: loop.parameters for loop in self._file.experiment}
         names = [point.name or "" for point in loops["XYPosLoop"].points] if "XYPosLoop" in loops else []
-        voxel = self._file.voxel_size()
-        height, width = measured(voxel.y), measured(voxel.x)
+        channels = self._file.metadata.channels or []
+        width, height, depth = _voxel(channels[0].volume) if channels else (None, None, None)
+        if "ZStackLoop" in loops:
+            depth = measured(loops["ZStackLoop"].stepUm) or depth
         self.positions = tuple(
             ImagePosition(
                 name=names[p] if p < len(names) else "",
                 shape=self._shape,
                 dtype=np.dtype(self._file.dtype),
-                channel_names=tuple(channel.channel.name for channel in self._file.metadata.channels or []),
+                channel_names=tuple(channel.channel.name for channel in channels),
                 pixel_size_um=(height, width) if height and width else None,
-                z_step_um=measured(voxel.z) if self._shape[2] > 1 else None,
+                z_step_um=depth,
                 interval_seconds=_interval(loops),
                 missing=frozenset(absent.get(p, ())),
             )
@@ -51,11 +53,19 @@ class NikonImages(ImageFile):
     def read(self, position: int, t: int, c: int, z: int) -> np.ndarray:
         """Read one plane, (Y, X)."""
         frame = self._file.read_frame(self._frames[position, t, z])
+        if frame.ndim == 3 and frame.shape[:2] == self._shape[3:]:  # components of one channel
+            frame = np.moveaxis(frame, -1, 0)
         return np.ascontiguousarray(frame.reshape(self._shape[1], *self._shape[3:])[c])
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _voxel(volume: Any) -> list[float | None]:
+    """Return the micrometres along X, Y, Z, where they are calibrated."""
+    steps = zip(volume.axesCalibration, volume.axesCalibrated, strict=True)
+    return [measured(step) if is_known else None for step, is_known in steps]
 
 
 def _interval(loops: dict[str, Any]) -> float | None:
@@ -64,5 +74,8 @@ def _interval(loops: dict[str, Any]) -> float | None:
         periods = [loops["TimeLoop"]]
     else:
         periods = loops["NETimeLoop"].periods if "NETimeLoop" in loops else []
-    seconds = {measured(period.periodDiff.avg, 1e-3) or measured(period.periodMs, 1e-3) for period in periods}
+    taken = [getattr(period.periodDiff, "avg", None) for period in periods]
+    seconds = {
+        measured(own, 1e-3) or measured(period.periodMs, 1e-3) for own, period in zip(taken, periods, strict=True)
+    }
     return seconds.pop() if len(seconds) == 1 else None

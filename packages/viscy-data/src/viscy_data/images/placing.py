@@ -47,8 +47,16 @@ class Placed:
 Described = Mapping[Path, tuple[ImagePosition, ...]]
 
 
-def by_pattern(described: Described, text: str) -> tuple[list[Placed], list[str]]:
+def by_pattern(described: Described, text: str, well: str | None = None) -> tuple[list[Placed], list[str]]:
     """Place files by the fields of their names.
+
+    Parameters
+    ----------
+    described : mapping of Path to positions
+    text : str
+        The pattern.
+    well : str, optional
+        The well of all of them, where names have none.
 
     Returns
     -------
@@ -73,11 +81,15 @@ def by_pattern(described: Described, text: str) -> tuple[list[Placed], list[str]
     notes = []
     if others:
         notes.append(f"{len(others)} files do not match the pattern and are left out, such as {others[0].name}")
-    if not {"row", "col", "well"} & set(pattern.fields):
-        notes.append("the pattern names no well: all FOVs are in A/1")
+    if not (named := {"row", "col", "well"} & set(pattern.fields)):
+        notes.append(f"the pattern names no well: all FOVs are in {_well(well or 'A1')}")
+    elif well is not None:
+        found = f"{well}, and {{{min(named)}}} in the pattern {text}"
+        raise InputError("--well", found=found, expected="one of them")
     placed = []
     for path, found in fields.items():
         if found is not None:
+            found |= {"well": well} if well else {}
             placed += [_placed(path, number, facts, found) for number, facts in enumerate(described[path])]
     return placed, notes
 

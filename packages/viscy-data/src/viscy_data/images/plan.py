@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class ImportOptions:
     pattern : str, optional
         Of file names, see :class:`viscy_data.images.NamePattern`.
     axes : str, optional
-        Axes of TIFFs that do not name them, such as ``"TYX"``.
+        Axes of TIFFs that do not name them, or wrongly, such as ``"TYX"``.
     channels : sequence of str, default ()
         Names in the order of the channels, or ``old=new``.
     pixel_size_um, z_step_um, interval_seconds : float, optional
@@ -153,6 +153,8 @@ def plan_import(
         all, and files of one FOV that differ in size, type or channels.
     """
     options = options or ImportOptions()
+    if options.table is not None and (options.pattern or options.well):
+        raise InputError("--map", found="--pattern or --well beside it", expected="one of them")
     found = find_files(sources)
     described = describe_files(found.files, options.axes, on_file)
     notes = list(found.notes)
@@ -164,7 +166,8 @@ def plan_import(
     if options.table is not None:
         placed, said = by_table(described, options.table)
     else:
-        placed, said = by_pattern(described, pattern) if pattern else by_order(described, options.well)
+        place = partial(by_pattern, text=pattern) if pattern else by_order
+        placed, said = place(described, well=options.well)
     fovs, channels, problems = _fovs(placed)
     raise_all(problems[:5])
     names, named = _channel_names(channels, placed, options.channels)
@@ -289,7 +292,7 @@ def _scaled(fovs: Sequence[FovPlan], options: ImportOptions, named_times: bool) 
             (options.pixel_size_um or width or 1.0),
         )
         scaled.append(replace(fov, scale=steps))
-    return scaled, [f"{name}: {', '.join(sorted(words))}" for name, words in said.items()]
+    return scaled, [f"{name}: {_listed(sorted(words, key=natural_key))}" for name, words in said.items()]
 
 
 _UNKNOWN = {
@@ -319,9 +322,13 @@ def _with_missing(plan: ImportPlan, fill: bool) -> ImportPlan:
     missing = [fov.shown(*place) for fov in plan.fovs for place in fov.missing()]
     if not missing:
         return plan
-    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-    counted = f"{len(missing)} planes are missing: {'; '.join(missing[:_SHOWN])}{more}"
+    counted = f"{len(missing)} planes are missing: {_listed(missing)}"
     if not fill:
         fix = "bring the files, leave these FOVs out, or leave the planes zero with --fill-missing"
         raise InputError("the recording", found=counted, expected="every frame, channel and slice", fix=fix)
     return replace(plan, notes=(*plan.notes, f"{counted}; they stay zero"))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return "; ".join(texts[:_SHOWN]) + more

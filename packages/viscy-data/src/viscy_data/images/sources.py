@@ -84,7 +84,7 @@ def find_files(sources: Sequence[Path]) -> Found:
         if source.is_file():
             files.append(source)
             continue
-        inside = [path for path in sorted(source.rglob("*"), key=natural_key) if path.is_file()]
+        inside = [path for path in sorted(source.rglob("*"), key=natural_key) if _is_file(path, source)]
         images = [path for path in inside if _is_image(path)]
         others = Counter(path.suffix or path.name for path in inside if not _is_image(path))
         shown = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
@@ -191,6 +191,11 @@ def _reading(path: Path) -> Iterator[None]:
         needs_codecs = "imagecodecs" in str(err)
         fix = "pip install imagecodecs" if needs_codecs else "look whether it opens elsewhere; copy or export it anew"
         raise InputError(str(path), found=found[:300], expected="a whole image file", fix=fix) from err
+
+
+def _is_file(path: Path, folder: Path) -> bool:
+    """Tell files from folders, and from the inside of stores, such as what an interrupted import has left."""
+    return path.is_file() and not any(".zarr" in name for name in path.relative_to(folder).parts[:-1])
 
 
 def _is_image(path: Path) -> bool:

@@ -19,6 +19,7 @@ __all__ = ["TiffImages"]
 
 _POSITION_AXES = "RP"
 _UNITS_OF_RESOLUTION = {2: 25400.0, 3: 10000.0}  # inch, centimetre
+_LARGEST_PIXEL_UM = 20.0  # larger ones are resolutions for printers, such as 300 dots per inch
 
 
 class TiffImages(ImageFile):
@@ -28,7 +29,7 @@ class TiffImages(ImageFile):
     ----------
     path : Path
     axes : str, optional
-        Axes of a file that does not name them, such as ``"TYX"``.
+        Axes of a file that does not name them, or wrongly, such as ``"TYX"``.
 
     Raises
     ------
@@ -119,7 +120,7 @@ class _Series:
     def missing(self, position: int) -> frozenset[tuple[int, int, int]]:
         """Find planes without a page."""
         pages = self._series.pages
-        if len(pages) != self._n_planes:
+        if len(pages) != self._n_planes or self._series.dataoffset is not None:
             return frozenset()
         places = np.ndindex(self.shape[:3])
         return frozenset(place for place in places if not _has_pixels(pages[self._number(position, *place)]))
@@ -158,17 +159,17 @@ def _has_pixels(page: Any) -> bool:
 
 
 def _named_axes(path: Path, series: Any, axes: str | None) -> str:
-    """Return the axes of a series; those that the file does not name come from the user."""
+    """Return the axes of a series: those that the user says, else those that the file names."""
     found = series.axes
-    unnamed = {
-        axis: size
-        for axis, size in zip(found, series.shape, strict=True)
-        if (axis in "IQ" or (axis == "S" and not found.endswith("S"))) and size > 1
-    }
-    if not unnamed:
+    if found.endswith("S"):  # a colour image, whatever it is said to be
         return found
-    if axes is None:
-        sizes = " x ".join(str(size) for size in series.shape)
+    sizes = " x ".join(str(size) for size in series.shape)
+    if axes is not None:
+        if len(axes) != len(found) or set(axes) - set("TCZYX") or len(set(axes)) < len(axes):
+            expected = f"{len(found)} different letters of TCZYX, for an array of {sizes}"
+            raise InputError(str(path), field="--axes", found=axes, expected=expected)
+        return axes
+    if any(axis in "IQS" and size > 1 for axis, size in zip(found, series.shape, strict=True)):
         raise InputError(
             str(path),
             field="axes",
@@ -176,11 +177,7 @@ def _named_axes(path: Path, series: Any, axes: str | None) -> str:
             expected="frames, slices or channels, named",
             fix="say so: --axes TYX for frames, ZYX for slices, CYX for channels, TCYX for both ...",
         )
-    if len(axes) != len(found) or set(axes) - set("TCZYX") or len(set(axes)) < len(axes):
-        sizes = " x ".join(str(size) for size in series.shape)
-        expected = f"{len(found)} different letters of TCZYX, for an array of {sizes}"
-        raise InputError(str(path), field="--axes", found=axes, expected=expected)
-    return axes
+    return found
 
 
 def _tag(page: Any, name: str) -> Any:
@@ -194,7 +191,7 @@ def _resolution(page: Any, micrometres: float | None) -> tuple[float, float] | N
     for name in ("YResolution", "XResolution"):
         numerator, denominator = _tag(page, name) or (0, 0)
         sizes.append(measured(denominator / numerator if numerator else None, micrometres or math.nan))
-    return tuple(sizes) if all(sizes) else None
+    return tuple(sizes) if all(size and size < _LARGEST_PIXEL_UM for size in sizes) else None
 
 
 def _imagej(metadata: Mapping[str, Any], page: Any) -> dict[str, Any]:
