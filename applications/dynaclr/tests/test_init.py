@@ -87,7 +87,7 @@ def test_what_is_written_trains_unedited(tmp_path, depth):
 
 FACTS = PlateFacts(
     name="a",
-    store=Path("a.zarr"),
+    store="a.zarr",
     tracks=Path("tracks"),
     channel_names=("Phase3D", "GFP"),
     n_frames=20,

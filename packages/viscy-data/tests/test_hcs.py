@@ -374,7 +374,7 @@ def test_a_single_fov_is_predicted(plate):
     data.setup("predict")
     assert set(data.predict_dataset[list(range(8))]["index"].image) == {"/A/1/2/0"}
     assert len(data.predict_dataset) == 8
-    with pytest.raises(InputError, match="a single FOV"):
+    with pytest.raises(InputError, match="1 FOVs to fit"):
         module(f"{plate}/A/1/2").setup("fit")
 
 

@@ -3,10 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from viscy_data.stores import (
     read_plate,
     update_attributes,
 )
+from viscy_data.testing.serving import served
 
 FORMATS = {
     "v0.4": {"version": "0.4", "chunks": (1, 1, 1, 8, 8)},
@@ -143,16 +141,10 @@ def test_plate_behind_a_url_is_the_same_plate(plate):
 def test_plate_on_a_web_server_is_listed(plate):
     pytest.importorskip("tensorstore")  # reads what is not a local folder
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(plate.parent))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/{plate.name}"
+    with served(plate.parent) as server:
+        url = f"{server}/{plate.name}"
         fovs = read_plate(url + "/")
         attributes = read_attributes(url, "A/2/0")
-        server.shutdown()
     assert [fov.store for fov in fovs] == [url] * 4
     assert [fov.name for fov in fovs] == [fov.name for fov in read_plate(plate)]
     assert attributes == read_attributes(plate, "A/2/0")

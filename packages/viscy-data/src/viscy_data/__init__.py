@@ -40,7 +40,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "select": ["SelectWell", "select_fovs"],
         "sliding_window": ["MaskTestDataset", "SlidingWindowDataset"],
         "splits": ["FovSplit"],
-        "stores": ["FovInfo", "FovKey", "PlateWriter", "read_attributes", "read_plate", "update_attributes"],
+        "stores": [
+            "FovInfo",
+            "FovKey",
+            "PlateWriter",
+            "read_attributes",
+            "read_fovs",
+            "read_plate",
+            "update_attributes",
+        ],
         "tracks": ["find_tracks", "import_tracks", "read_tracks", "write_tracks"],
         "triplet": ["TripletDataModule", "TripletDataset"],
         "typing": [

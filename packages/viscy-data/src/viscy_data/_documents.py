@@ -10,7 +10,12 @@ from viscy_data.errors import InputError
 from viscy_data.files import replacing
 from viscy_data.optional import require
 
-__all__ = ["Documents", "open_documents", "write_json"]
+__all__ = ["Documents", "is_server_problem", "open_documents", "server_problem", "write_json"]
+
+_FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+_FAILED = ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", *_FORBIDDEN)
+# A person waits for metadata: a server that is not there is told in seconds. Pixels are asked for with more patience.
+_RETRIES = {"max_retries": 4, "initial_delay": "100ms", "max_delay": "1s"}
 
 _EXPECTED, _FIX = "Zarr metadata, a JSON object", "copy the store anew"
 
@@ -43,19 +48,49 @@ class LocalDocuments:
 
 
 class RemoteDocuments:
-    """Documents below a URL that tensorstore can open."""
+    """Documents below a URL that tensorstore can open: ``http``, ``https``, ``s3``, ``gs``, ``file``."""
 
     def __init__(self, url: str) -> None:
         tensorstore = require("tensorstore", extra="triplet")
         self._url = url.rstrip("/")
-        self._store = tensorstore.KvStore.open(self._url + "/").result()
+        retries = {f"{driver}_request_retries": _RETRIES for driver in ("http", "gcs", "s3")}
+        try:
+            self._store = tensorstore.KvStore.open(self._url + "/", context=tensorstore.Context(retries)).result()
+        except ValueError as err:
+            expected = "a path, or a URL with http, https, s3 or gs"
+            raise InputError(url, found=str(err).rpartition('": ')[2], expected=expected) from err
 
     def read(self, key: str) -> dict[str, Any] | None:
-        found = self._store.read(key).result()
+        try:
+            found = self._store.read(key).result()
+        except ValueError as err:
+            if str(err).startswith(_FORBIDDEN):  # what many servers say of a file that is not there
+                return None
+            raise server_problem(self._url, err) from err
         return _parse(found.value, f"{self._url}/{key}") if found.state == "value" else None
 
     def write(self, key: str, document: dict[str, Any]) -> None:
-        self._store.write(key, json.dumps(document, indent=2, allow_nan=False).encode()).result()
+        try:
+            self._store.write(key, json.dumps(document, indent=2, allow_nan=False).encode()).result()
+        except (ValueError, NotImplementedError) as err:
+            raise InputError(self._url, found=f"{key} cannot be written ({_said(err)})") from err
+
+
+def is_server_problem(err: ValueError) -> bool:
+    """Tell an error of the network or of a server from other errors of tensorstore."""
+    return str(err).startswith(_FAILED)
+
+
+def server_problem(url: str, err: ValueError) -> InputError:
+    """Return the error about a server that cannot be reached, or that refuses."""
+    expected, fix = "a server that can be reached", "check the address, the network and the credentials"
+    return InputError(url, found=_said(err), expected=expected, fix=fix)
+
+
+def _said(err: Exception) -> str:
+    """Shorten what a server's error says to the cause."""
+    text = str(err).split(" [")[0]
+    return text.rpartition(" failed: ")[2].partition(": ")[2] or text
 
 
 def _parse(text: bytes, where: str) -> dict[str, Any]:

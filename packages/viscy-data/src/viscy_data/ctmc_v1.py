@@ -13,7 +13,7 @@ from monai.transforms import Compose
 from viscy_data.checks import Option, is_count
 from viscy_data.gpu_aug import CachedOmeZarrDataset, GPUTransformDataModule
 from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
-from viscy_data.stores import read_plate
+from viscy_data.stores import Source, read_fovs
 from viscy_data.typing import DictTransform
 
 __all__ = ["CTMCv1DataModule"]
@@ -27,7 +27,7 @@ class CTMCv1DataModule(GPUTransformDataModule):
     Parameters
     ----------
     train_data_path, val_data_path : str or Path
-        HCS OME-Zarr stores, one FOV per video.
+        HCS OME-Zarr stores, one FOV per video; images, patterns and lists, see :func:`viscy_data.read_fovs`.
     train_cpu_transforms, val_cpu_transforms, train_gpu_transforms, val_gpu_transforms : sequence of transforms
         See :class:`~viscy_data.gpu_aug.GPUTransformDataModule`.
     batch_size : int, default 16
@@ -51,8 +51,8 @@ class CTMCv1DataModule(GPUTransformDataModule):
 
     def __init__(
         self,
-        train_data_path: str | Path,
-        val_data_path: str | Path,
+        train_data_path: Source,
+        val_data_path: Source,
         train_cpu_transforms: Sequence[DictTransform],
         val_cpu_transforms: Sequence[DictTransform],
         train_gpu_transforms: Sequence[DictTransform],
@@ -96,8 +96,8 @@ class CTMCv1DataModule(GPUTransformDataModule):
         """Read the frames to validate on."""
         return self._frames(self.val_data_path, self.val_cpu_transforms, self.val_subsample_ratio)
 
-    def _frames(self, path: str | Path, transform: Compose, frame_step: int = 1) -> CachedOmeZarrDataset:
-        fovs, cache = read_plate(path), None
+    def _frames(self, path: Source, transform: Compose, frame_step: int = 1) -> CachedOmeZarrDataset:
+        fovs, cache = read_fovs(path), None
         if not self.skip_cache:
             folder = frame_folder(path, [self.channel_name], scratch_dir=self.scratch_dir)
             cache = frame_cache(folder, fovs, 1, frame_step)

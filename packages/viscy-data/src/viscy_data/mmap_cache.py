@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from viscy_data.gpu_aug import CachedOmeZarrDataModule, CachedOmeZarrDataset
+from viscy_data.stores import Source
 from viscy_data.typing import DictTransform
 
 __all__ = ["MmappedDataModule", "MmappedDataset"]
@@ -27,7 +28,7 @@ class MmappedDataModule(CachedOmeZarrDataModule):
 
     def __init__(
         self,
-        data_path: str | Path,
+        data_path: Source,
         channels: str | Sequence[str],
         batch_size: int,
         num_workers: int,
@@ -39,7 +40,7 @@ class MmappedDataModule(CachedOmeZarrDataModule):
         val_gpu_transforms: Sequence[DictTransform],
         pin_memory: bool = True,
         prefetch_factor: int | None = None,
-        array_key: str = "0",
+        array_key: str | None = None,
         scratch_dir: str | Path | None = None,
         include_wells: Sequence[str] | None = None,
         exclude_fovs: Sequence[str] | None = None,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from viscy_data.files import replacing
-from viscy_data.stores import FovInfo, GrowingPlate, PlateWriter
+from viscy_data.stores import FovInfo, GrowingPlate, PlateWriter, update_attributes_of
 
 __all__ = ["PredictedPlate", "StackBlend"]
 
@@ -56,7 +56,8 @@ class PredictedPlate:
     path : Path
         Where the plate will be; until then ``<path>.parts`` holds it.
     fovs : sequence of FovInfo
-        What is predicted. The plate gets their names, frames, slices, sizes and scales.
+        What is predicted. The plate gets their names, frames, slices, sizes and scales; images that are in no plate
+        are numbered, ``0/0/0``, ``0/0/1``, ..., with their path as the attribute ``source`` of the FOV.
     channel_names : sequence of str
         Of the plate.
     z_window_size : int
@@ -71,6 +72,8 @@ class PredictedPlate:
         self._growing = GrowingPlate(path)
         self.folder = self._growing.folder
         self.fovs, self.channel_names, self._rank = list(fovs), list(channel_names), rank
+        in_plate = all(fov.name.count("/") == 2 for fov in fovs)
+        self._names = [fov.name if in_plate else f"0/0/{number}" for number, fov in enumerate(fovs)]
         self._n_windows = [fov.shape[2] - z_window_size + 1 for fov in fovs]
         self._stack: tuple[int, int, int] | None = None
         self._blend = StackBlend((0, 0, 0, 0))
@@ -90,9 +93,11 @@ class PredictedPlate:
 
     def _make(self, path: Path) -> None:
         with PlateWriter(path, self.channel_names) as plate:
-            for fov in self.fovs:
+            for name, fov in zip(self._names, self.fovs, strict=True):
                 shape = (fov.shape[0], len(self.channel_names), *fov.shape[2:])
-                plate.create(fov.name, shape, scale=fov.scale)
+                plate.create(name, shape, scale=fov.scale)
+        renamed = {name: fov.path for name, fov in zip(self._names, self.fovs, strict=True) if name != fov.name}
+        update_attributes_of(path, "source", renamed)
 
     def complete(self, overwrite: bool = False) -> bool:
         """Give the plate its name if all ranks have predicted all of their windows; tell whether they have."""
@@ -157,4 +162,4 @@ class PredictedPlate:
         return (len(self.channel_names), *self.fovs[fov].shape[2:])
 
     def _array(self, fov: int) -> Any:
-        return self._growing.array(self.fovs[fov].name)
+        return self._growing.array(self._names[fov])

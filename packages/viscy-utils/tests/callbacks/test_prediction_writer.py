@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from viscy_data import HCSDataModule, read_plate
 from viscy_data.errors import InputError
-from viscy_data.stores import PlateWriter, read_stack
+from viscy_data.stores import PlateWriter, read_attributes, read_stack
+from viscy_data.testing.foreign import write_foreign_image
 from viscy_utils.callbacks import HCSPredictionWriter
 from viscy_utils.predicted_plate import PredictedPlate, StackBlend
 
@@ -94,6 +95,19 @@ def test_a_slice_is_the_mean_of_its_predictions(plate, tmp_path, n_slices, batch
     assert not (tmp_path / "out.zarr.parts").exists()
     if n_slices == 1:
         assert not read_stack(fovs[0], 0, 0)[[0, -1]].any()
+
+
+def test_images_that_are_in_no_plate_are_numbered_and_keep_their_source(tmp_path):
+    rng, images = np.random.default_rng(1), {}
+    for name in ("b", "a"):
+        images[name] = rng.random(SHAPE).astype(np.float32)
+        write_foreign_image(tmp_path / f"{name}.zarr", images[name], channel_names=["Phase", "Nuclei"])
+    predict(str(tmp_path / "*.zarr"), tmp_path / "out" / "p.zarr")
+    fovs = read_plate(tmp_path / "out" / "p.zarr")
+    assert [fov.name for fov in fovs] == ["0/0/0", "0/0/1"]
+    for name, fov in zip("ab", fovs, strict=True):
+        assert read_attributes(*fov.key)["source"] == str((tmp_path / f"{name}.zarr").resolve())
+        np.testing.assert_allclose(read_stack(fov, 1, 0)[0], images[name][1, 0, 0], rtol=1e-6)
 
 
 def test_the_input_is_written_as_the_model_saw_it(plate, tmp_path):

@@ -57,10 +57,10 @@ def import_tracks(
         from rich.console import Console
 
         from dynaclr.info.tracks import summary_table
-        from viscy_data.stores import read_plate
+        from viscy_data.stores import read_fovs
         from viscy_data.tracks import count_outside, describe_outside, write_tracks
 
-        fovs = {fov.name: fov for fov in read_plate(store)}
+        fovs = {fov.name: fov for fov in read_fovs(store)}
         fov_of = _mapped(sources, list(fovs), mapping)
         targets = _free_targets(output, fov_of.values(), overwrite)
         imported = _read(fov_of, fovs, format_name)

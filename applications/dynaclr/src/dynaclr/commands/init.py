@@ -13,7 +13,7 @@ __all__ = ["init"]
 
 
 @click.command("init")
-@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
 @click.option(
     "--tracks",
     multiple=True,
@@ -39,13 +39,15 @@ __all__ = ["init"]
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 def init(
-    stores: tuple[Path, ...],
+    stores: tuple[str, ...],
     tracks: tuple[Path, ...],
     interval_minutes: tuple[float, ...],
     output_dir: Path,
     overwrite: bool,
 ) -> None:
     """Write experiments.yml and fit.yml for the plates STORE..., ready to be trained with.
+
+    STORE is a path or URL of a plate, of one image, or a pattern of images in quotes: 'movies/*.zarr'.
 
     Every proposal is explained in the files. What only you know, such as the conditions of wells, is left to fill in.
 

@@ -15,7 +15,6 @@ from viscy_data.stores import FovInfo, canonical_fov_name
 __all__ = ["check_config", "check_names", "check_plate", "repeated_channel", "within"]
 
 _TEXTS = ("organelle", "date", "default_condition")
-_PATHS = ("data_path", "tracks_path")
 _LISTS = ("channel_names", "source_channel")
 
 
@@ -62,9 +61,11 @@ def check_config(config: ExperimentConfig, where: str) -> list[InputError]:
 
     if not isinstance(config.name, str) or not config.name.strip():
         wrong("name", "a text", "put the name in quotes")
-    for field in _PATHS:
-        if not isinstance(getattr(config, field), str | os.PathLike) or not str(getattr(config, field)):
-            wrong(field, "a path")
+    if not _is_path(config.tracks_path):
+        wrong("tracks_path", "a path")
+    listed = config.data_path if isinstance(config.data_path, list) else [config.data_path]
+    if not listed or not all(map(_is_path, listed)):
+        wrong("data_path", "a path, or a list of paths")
     if not isinstance(config.normalization_path, str | os.PathLike):
         wrong("normalization_path", "a path")
     for field in _TEXTS:
@@ -83,6 +84,10 @@ def check_config(config: ExperimentConfig, where: str) -> list[InputError]:
     if not any(err.field in _LISTS for err in errors):
         errors += _check_source_channel(config, where)
     return errors + _check_condition_wells(config.condition_wells, where)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike) and str(value) != ""
 
 
 def _check_source_channel(config: ExperimentConfig, where: str) -> list[InputError]:

@@ -17,16 +17,19 @@ class ExperimentConfig:
     ----------
     name : str
         Name of the experiment, unique among those trained together.
-    data_path : str
-        HCS OME-Zarr store: a path or URL.
+    data_path : str or list of str
+        HCS OME-Zarr store, or images that are in no plate: a path or URL, a pattern of paths (``movies/*.zarr``), or a
+        list, see :func:`viscy_data.read_fovs`.
     tracks_path : str
-        Folder with one tracking table per FOV, ``<row>/<column>/<fov>/*.csv``.
+        Folder with one tracking table per FOV, ``<row>/<column>/<fov>/*.csv``, or ``<image>/*.csv`` of an image
+        ``<image>.zarr`` that is in no plate.
     channel_names : list of str
         All channels of the store, in its order.
     source_channel : list of str
         The channels that are used; their positions correspond across experiments.
     condition_wells : dict of str to list of str, optional
-        Wells (``"A/1"``) of each condition; an untreated movie needs none.
+        Wells (``"A/1"``) of each condition; an untreated movie needs none. An image that is in no plate is a well of
+        its own (``"movie.zarr"``), or the folder below the common one is (``"infected"``).
     interval_minutes : float, default 30.0
         Time from one frame to the next.
     start_hpi : float, default 0.0
@@ -43,7 +46,7 @@ class ExperimentConfig:
     """
 
     name: str
-    data_path: str
+    data_path: str | list[str]
     tracks_path: str
     channel_names: list[str]
     source_channel: list[str]

@@ -87,6 +87,13 @@ def _prepared(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
         values["date"] = str(values["date"])  # 20241105 without quotes
     for key in _PATHS:
         value = values.get(key)
-        if isinstance(value, str) and value and "://" not in value:
-            values[key] = os.path.normpath(folder / Path(value).expanduser())
-    return values
+        listed = key == "data_path" and isinstance(value, list)
+        values[key] = [_resolved(entry, folder) for entry in value] if listed else _resolved(value, folder)
+    return {key: value for key, value in values.items() if key in entry}
+
+
+def _resolved(value: Any, folder: Path) -> Any:
+    """Return a path as seen from a folder; URLs, and what is no path, as they are."""
+    if not isinstance(value, str) or not value or "://" in value:
+        return value
+    return os.path.normpath(folder / Path(value).expanduser())

@@ -25,7 +25,7 @@ from dynaclr.tau_sampling import checked_tau_range
 from viscy_data.channels import channel_keys
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
-from viscy_data.stores import FovInfo, canonical_store, read_plate
+from viscy_data.stores import FovInfo, Source, canonical_store, read_fovs
 
 __all__ = ["ExperimentRegistry"]
 
@@ -231,7 +231,7 @@ def _open_experiments(
     errors += store_errors
     fovs = {}
     for config in sound:
-        plate = plates.get(canonical_store(config.data_path))
+        plate = plates.get(_hashable(config.data_path))
         if plate is not None:
             errors += check_plate(config, plate, _where(source, config.name))
             fovs[config.name] = plate
@@ -239,15 +239,19 @@ def _open_experiments(
     return fovs, source_names, errors + channel_errors
 
 
+def _hashable(data_path: Source) -> str | tuple[str, ...]:
+    return tuple(map(canonical_store, data_path)) if isinstance(data_path, list) else canonical_store(data_path)
+
+
 def _open_plates(
     experiments: Sequence[ExperimentConfig], source: str
-) -> tuple[dict[str, tuple[FovInfo, ...]], list[InputError]]:
+) -> tuple[dict[str | tuple[str, ...], tuple[FovInfo, ...]], list[InputError]]:
     """List the FOVs of every store, each once, in parallel."""
-    first_reader = {canonical_store(config.data_path): config for config in reversed(experiments)}
+    first_reader = {_hashable(config.data_path): config for config in reversed(experiments)}
 
-    def open_plate(store: str) -> tuple[FovInfo, ...] | list[InputError]:
+    def open_plate(store: str | tuple[str, ...]) -> tuple[FovInfo, ...] | list[InputError]:
         try:
-            return read_plate(store)
+            return read_fovs(store)
         except InputError as err:
             return within(err, _where(source, first_reader[store].name), "data_path")
 

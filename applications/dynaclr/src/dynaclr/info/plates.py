@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dynaclr.info.description import Describer, Description, group_attributes
 from dynaclr.info.tracks import describe_tables, has_tables
-from viscy_data.stores import FovInfo, open_array, read_plate, single_fov
+from viscy_data.stores import FovInfo, open_array, read_fovs
 from viscy_utils.reports.tables import ReportTable
 
 __all__ = ["PLATE"]
@@ -22,8 +22,7 @@ def _recognises(path: Path) -> bool:
 
 
 def _describe(path: Path) -> Description:
-    one = None if "://" in str(path) else single_fov(path)
-    fovs = read_plate(path) if one is None else (one,)
+    fovs = read_fovs(path)
     wells = list(dict.fromkeys(fov.well for fov in fovs))
     channels = list(dict.fromkeys(name for fov in fovs for name in fov.channel_names))
     statistics, is_complete = _statistics(fovs)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from viscy_data.errors import InputError, MissingInputError
-from viscy_data.stores import FovInfo, read_attributes, read_plate
+from viscy_data.stores import FovInfo, read_attributes, read_fovs
 from viscy_data.tracks import find_tracks, read_tracks
 
 __all__ = ["PlateFacts", "look_at"]
@@ -28,8 +28,10 @@ class PlateFacts:
     ----------
     name : str
         What to call the experiment.
-    store, tracks : Path
-        The plate; the root of its tracking tables.
+    store : str
+        The plate, image or pattern of images: a path or URL.
+    tracks : Path
+        The root of its tracking tables.
     channel_names : tuple of str
         In the order of the store.
     n_frames, depth, height, width : int
@@ -49,7 +51,7 @@ class PlateFacts:
     """
 
     name: str
-    store: Path
+    store: str
     tracks: Path
     channel_names: tuple[str, ...]
     n_frames: int
@@ -64,13 +66,13 @@ class PlateFacts:
     cells_per_table: float
 
 
-def look_at(store: Path, tracks: Path | None, name: str | None = None) -> PlateFacts:
+def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> PlateFacts:
     """Look at a plate and its tracking tables.
 
     Parameters
     ----------
-    store : Path
-        HCS OME-Zarr plate.
+    store : str or Path
+        HCS OME-Zarr plate, single image, or pattern of images: a path or URL.
     tracks : Path, optional
         Root of the tracking tables; by default a folder ``tracks`` or ``tracks.zarr`` beside the store.
     name : str, optional
@@ -81,7 +83,8 @@ def look_at(store: Path, tracks: Path | None, name: str | None = None) -> PlateF
     MissingInputError, InputError
         If there is no plate or no table.
     """
-    fovs = read_plate(store)
+    store = str(store)
+    fovs = read_fovs(store)
     tracks = _tracks_beside(store) if tracks is None else tracks
     with_table = [(fov, path) for fov in fovs if (path := find_tracks(tracks, fov.name)) is not None]
     if not with_table:
@@ -113,20 +116,22 @@ def look_at(store: Path, tracks: Path | None, name: str | None = None) -> PlateF
     )
 
 
-def _tracks_beside(store: Path) -> Path:
-    for candidate in (store.parent / "tracks", store.parent / "tracks.zarr"):
-        if candidate.is_dir():
-            return candidate
-    raise MissingInputError(
-        str(store.parent), field="--tracks", found="no folder tracks beside the store", expected="--tracks DIR"
-    )
+def _tracks_beside(store: str) -> Path:
+    folder = Path(store).parent
+    if "://" not in store:
+        for candidate in (folder / "tracks", folder / "tracks.zarr"):
+            if candidate.is_dir():
+                return candidate
+    found = "no folder tracks beside the store"
+    raise MissingInputError(str(folder), field="--tracks", found=found, expected="--tracks DIR")
 
 
-def _name_of(store: Path) -> str:
+def _name_of(store: str) -> str:
     """Name the experiment after its store, or after the folder of a store with a name that says nothing."""
-    stem = re.sub(r"(\.ome)?\.zarr$", "", store.name)
-    general = stem.lower() in ("images", "image", "plate", "data", "raw", "store", "")
-    return (store.resolve().parent.name if general else stem) or "experiment"
+    parts = (store if "://" in store else str(Path(store).absolute())).rstrip("/").split("/")
+    stem = re.sub(r"(\.ome)?\.zarr$", "", parts[-1])
+    general = stem.lower() in ("images", "image", "plate", "data", "raw", "store", "") or set("*?[") & set(stem)
+    return (parts[-2] if general and len(parts) > 1 else stem) or "experiment"
 
 
 def _interval_of(fov: FovInfo) -> float | None:

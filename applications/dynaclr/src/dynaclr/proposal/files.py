@@ -76,8 +76,10 @@ def fit_text(proposal: Proposal) -> str:
     return Template((files("dynaclr.proposal") / "fit.yml.template").read_text()).substitute(values)
 
 
-def _relative(path: Path, folder: Path) -> str:
-    path, folder = path.resolve(), folder.resolve()
+def _relative(path: str | Path, folder: Path) -> str:
+    if "://" in str(path):
+        return str(path)
+    path, folder = Path(path).resolve(), folder.resolve()
     if path.is_relative_to(folder.parent):
         return os.path.relpath(path, folder)
     return str(path)

@@ -16,7 +16,7 @@ from viscy_data.cell_classification.dataset import ClassificationDataset
 from viscy_data.errors import InputError
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_data.select import fovs_named
-from viscy_data.stores import FovInfo, read_plate
+from viscy_data.stores import FovInfo, read_fovs
 from viscy_data.windows import PatchWindow
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ClassificationDataModule(StagedDataModule):
         return self._dataset(fovs, cells, np.ones(len(cells), bool), "predict", None, return_indices=True)
 
     def _annotated(self) -> tuple[list[FovInfo], pd.DataFrame]:
-        fovs, where = list(read_plate(self.image_path)), str(self.annotation_path)
+        fovs, where = list(read_fovs(self.image_path)), str(self.annotation_path)
         annotation = read_annotations(self.annotation_path)
         return fovs, annotated_cells(annotation, fovs, self.label_column, where=where, tracks_path=self.tracks_path)
 

@@ -14,7 +14,7 @@ from viscy_data.gpu_aug.dataset import CachedOmeZarrDataset
 from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug.transforms import GPUTransformDataModule
 from viscy_data.select import SelectWell
-from viscy_data.stores import FovInfo, read_plate
+from viscy_data.stores import FovInfo, Source, read_fovs
 from viscy_data.typing import DictTransform
 from viscy_data.volume_files import VolumeFiles
 
@@ -28,8 +28,8 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
 
     Parameters
     ----------
-    data_path : str or Path
-        HCS OME-Zarr store.
+    data_path : str, Path, or sequence of these
+        HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
     channels : str or sequence of str
         Channels by name, which are also the keys that the transforms see.
     batch_size, num_workers : int
@@ -46,8 +46,8 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
     prefetch_factor : int, optional
     preprocess_transforms : sequence of transforms, default ()
         Applied once, before a frame is kept, with its statistics, which the other transforms do not see then.
-    array_key : str, default "0"
-        Array of each FOV.
+    array_key : str, optional
+        Array of each FOV; by default the first that its metadata list, the full resolution.
     scratch_dir : str or Path, optional
         Where frames are kept, in a folder of its own for each user, content and preprocessing; the system's folder for
         temporary files by default. Later runs find them there. Remove the folder to have the space back.
@@ -62,7 +62,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
 
     def __init__(
         self,
-        data_path: str | Path,
+        data_path: Source,
         channels: str | Sequence[str],
         batch_size: int,
         num_workers: int,
@@ -78,7 +78,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
         prefetch_factor: int | None = None,
         *,
         preprocess_transforms: Sequence[DictTransform] = (),
-        array_key: str = "0",
+        array_key: str | None = None,
         scratch_dir: str | Path | None = None,
         seed: int = 0,
     ) -> None:
@@ -123,7 +123,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
     def fit_datasets(self) -> tuple[CachedOmeZarrDataset, CachedOmeZarrDataset]:
         """Split the FOVs."""
         where = str(self.data_path)
-        fovs = self.fovs_to_fit(read_plate(self.data_path, array_key=self.array_key), where)
+        fovs = self.fovs_to_fit(read_fovs(self.data_path, array_key=self.array_key), where)
         sides = self.split_fovs(fovs, self.split_ratio, where)
         cache = None if self.skip_cache else frame_cache(self.cache_dir, fovs, len(self.channels))
         train, val = (

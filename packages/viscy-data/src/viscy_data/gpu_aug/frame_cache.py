@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from viscy_data.cache import cache_root, digest_of
-from viscy_data.stores import FovInfo, canonical_store
+from viscy_data.stores import FovInfo, Source, source_paths
 from viscy_data.volume_files import VolumeFiles
 
 __all__ = ["frame_cache", "frame_folder"]
@@ -17,9 +17,9 @@ _FLOAT_BYTES = 4
 
 
 def frame_folder(
-    store: str | Path,
+    source: Source,
     channels: Sequence[str],
-    array_key: str = "0",
+    array_key: str | None = None,
     preprocessing: Sequence[Any] = (),
     seed: int = 0,
     scratch_dir: str | Path | None = None,
@@ -28,7 +28,8 @@ def frame_folder(
 
     Parameters
     ----------
-    store : str or Path
+    source : str, Path, or sequence of these
+        As for :func:`viscy_data.read_fovs`.
     channels, array_key
         What is read.
     preprocessing : sequence, default ()
@@ -37,9 +38,9 @@ def frame_folder(
     scratch_dir : str or Path, optional
         See :func:`viscy_data.cache.cache_root`.
     """
-    path = canonical_store(store)
-    made_of = digest_of(path, array_key, list(channels), preprocessing, seed if preprocessing else 0)
-    return cache_root(scratch_dir) / f"{Path(path).stem}-{made_of}"
+    paths = source_paths(source)
+    made_of = digest_of(paths, array_key, list(channels), preprocessing, seed if preprocessing else 0)
+    return cache_root(scratch_dir) / f"{Path(paths[0]).stem}-{made_of}"
 
 
 def frame_cache(folder: Path, fovs: Sequence[FovInfo], n_channels: int, frame_step: int = 1) -> VolumeFiles:

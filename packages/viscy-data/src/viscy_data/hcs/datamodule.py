@@ -16,7 +16,7 @@ from viscy_data.errors import InputError, raise_all
 from viscy_data.hcs.augmentations import patches_per_window, slices_to_read, without_keys
 from viscy_data.select import fovs_named
 from viscy_data.sliding_window import MaskTestDataset, SlidingWindowDataset
-from viscy_data.stores import FovInfo, read_plate, single_fov
+from viscy_data.stores import FovInfo, Source, read_fovs
 from viscy_data.typing import ChannelMap
 
 __all__ = ["HCSDataModule"]
@@ -33,8 +33,8 @@ class HCSDataModule(StagedDataModule):
 
     Parameters
     ----------
-    data_path : str or Path
-        HCS OME-Zarr store; for prediction a single FOV of one as well.
+    data_path : str, Path, or sequence of these
+        HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
     source_channel, target_channel : str or sequence of str
         Channels by name, which are also the keys that the transforms see.
     z_window_size : int
@@ -58,8 +58,8 @@ class HCSDataModule(StagedDataModule):
         See :class:`MaskTestDataset`.
     persistent_workers, prefetch_factor, pin_memory
         See :class:`torch.utils.data.DataLoader`; the first two when there are workers.
-    array_key : str, default "0"
-        Array of each FOV.
+    array_key : str, optional
+        Array of each FOV; by default the first that its metadata list, the full resolution.
     include_fov_names, exclude_fov_names : iterable of str, optional
         Use only these wells and FOVs, and leave those out, in all stages.
     seed : int, default 0
@@ -73,7 +73,7 @@ class HCSDataModule(StagedDataModule):
 
     def __init__(
         self,
-        data_path: str | Path,
+        data_path: Source,
         source_channel: str | Sequence[str],
         target_channel: str | Sequence[str],
         z_window_size: int,
@@ -88,7 +88,7 @@ class HCSDataModule(StagedDataModule):
         ground_truth_masks: str | Path | None = None,
         persistent_workers: bool = False,
         prefetch_factor: int | None = None,
-        array_key: str = "0",
+        array_key: str | None = None,
         pin_memory: bool = False,
         *,
         include_fov_names: Iterable[str] | None = None,
@@ -133,7 +133,7 @@ class HCSDataModule(StagedDataModule):
         return cached_store_path(self.data_path)
 
     @property
-    def maybe_cached_data_path(self) -> str | Path:
+    def maybe_cached_data_path(self) -> Source:
         """What is read: the plate, or its copy."""
         return self.cache_path if self.caching else self.data_path
 
@@ -160,12 +160,10 @@ class HCSDataModule(StagedDataModule):
         return self._windows(self._fovs(), Compose(self.normalizations), MaskTestDataset, **masks)
 
     def prediction_dataset(self) -> SlidingWindowDataset:
-        """Read the source of all FOVs, or of the one that ``data_path`` names."""
+        """Read the source of all FOVs."""
         only_target = set(self.target_channel) - set(self.source_channel)
         transform = Compose(without_keys(self.normalizations, only_target))
-        single = single_fov(self.maybe_cached_data_path, self.array_key)
-        fovs = self._fovs() if single is None else [single]
-        return self._windows(fovs, transform, channels=ChannelMap(source=self.source_channel))
+        return self._windows(self._fovs(), transform, channels=ChannelMap(source=self.source_channel))
 
     def items_per_batch(self, stage: Stage) -> int:
         """Return the number of windows in a batch."""
@@ -191,8 +189,8 @@ class HCSDataModule(StagedDataModule):
         return batch | {"target": batch["target"][:, :, middle : middle + 1]}
 
     def _fovs(self) -> list[FovInfo]:
-        """List the FOVs of the plate that are used."""
-        fovs = list(read_plate(self.maybe_cached_data_path, array_key=self.array_key))
+        """List the FOVs that are used."""
+        fovs = list(read_fovs(self.maybe_cached_data_path, array_key=self.array_key))
         where = str(self.data_path)
         if self.include_fov_names is not None:
             fovs = fovs_named(fovs, list(self.include_fov_names), where=where, field="include_fov_names")

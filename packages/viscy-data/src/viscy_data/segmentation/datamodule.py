@@ -7,7 +7,7 @@ from pathlib import Path
 from viscy_data.batches.stages import StagedDataModule
 from viscy_data.checks import Option
 from viscy_data.segmentation.dataset import SLICE, SegmentationDataset
-from viscy_data.stores import read_plate
+from viscy_data.stores import read_fovs
 
 __all__ = ["SegmentationDataModule"]
 
@@ -60,4 +60,4 @@ class SegmentationDataModule(StagedDataModule):
 
     def testing_dataset(self) -> SegmentationDataset:
         """Pair the frames of both plates."""
-        return SegmentationDataset(read_plate(self.pred_dataset), read_plate(self.target_dataset), **self._choices)
+        return SegmentationDataset(read_fovs(self.pred_dataset), read_fovs(self.target_dataset), **self._choices)

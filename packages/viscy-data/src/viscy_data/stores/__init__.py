@@ -1,4 +1,4 @@
-"""HCS OME-Zarr stores: what is in a plate, its attributes, and writing one.
+"""OME-Zarr stores: the FOVs of plates and of images that are in none, their attributes, and writing a plate.
 
 Reading takes the small JSON documents of the store and one chunk to try its codec, so a plate of hundreds of FOVs is
 listed in milliseconds and no file stays open; OME-NGFF 0.4 (Zarr v2) and 0.5 (Zarr v3) and any order of axes look the
@@ -18,8 +18,9 @@ from __future__ import annotations
 from viscy_data.stores.arrays import open_array, read_stack
 from viscy_data.stores.attributes import read_attributes, update_attributes, update_attributes_of
 from viscy_data.stores.growing import GrowingPlate
-from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
-from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate, single_fov
+from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store, well_of
+from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate
+from viscy_data.stores.sources import Source, read_fovs, source_paths
 from viscy_data.stores.writing import PlateWriter
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "FovKey",
     "GrowingPlate",
     "PlateWriter",
+    "Source",
     "canonical_fov_name",
     "canonical_store",
     "describe_plate",
@@ -34,9 +36,11 @@ __all__ = [
     "open_array",
     "read_attributes",
     "read_fov",
+    "read_fovs",
     "read_plate",
     "read_stack",
-    "single_fov",
+    "source_paths",
     "update_attributes",
     "update_attributes_of",
+    "well_of",
 ]

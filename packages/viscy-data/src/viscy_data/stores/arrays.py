@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viscy_data._documents import open_documents
+from viscy_data._documents import is_server_problem, open_documents, server_problem
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.optional import require
 from viscy_data.stores.multiscales import AXES
@@ -49,7 +49,7 @@ def begin_open(fov: FovInfo, context: ts.Context | None = None) -> Any:
     zarr_format = fov.zarr_format
     if zarr_format is None:
         zarr_format = 2 if open_documents(fov.store).read("zarr.json") is None else 3
-    path = f"{fov.store}/{fov.name}/{fov.array_key}/"
+    path = f"{fov.path}/{fov.array_key}/"
     spec = {
         "driver": "zarr3" if zarr_format == 3 else "zarr",
         "kvstore": path if "://" in path else {"driver": "file", "path": path},
@@ -66,6 +66,8 @@ def end_open(fov: FovInfo, future: Any) -> ts.TensorStore:
         if "NOT_FOUND" in str(err):
             expected = "an OME-Zarr array"
             raise MissingInputError(fov.where, found=f"no array {fov.array_key!r}", expected=expected) from err
+        if is_server_problem(err):
+            raise server_problem(fov.path, err) from err
         expected = "an array that tensorstore reads (codecs blosc, zstd, gzip, bz2, sharding; no filters)"
         fix = "write the store anew with one of these"
         raise InputError(fov.where, field=fov.array_key, found=reason(err), expected=expected, fix=fix) from err
@@ -100,6 +102,8 @@ def read_stack(fov: FovInfo, t: int, channel: int, array: ts.TensorStore | None 
     try:
         return np.asarray(array[t, channel].read().result())
     except ValueError as err:
+        if is_server_problem(err):
+            raise server_problem(fov.path, err) from err
         raise undecodable(f"{fov.where}, frame {t}, channel {fov.channel_names[channel]!r}", err) from err
 
 

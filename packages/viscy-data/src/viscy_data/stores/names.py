@@ -11,16 +11,16 @@ from urllib.parse import unquote, urlparse
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 
-__all__ = ["FovInfo", "FovKey", "canonical_fov_name", "canonical_store"]
+__all__ = ["FovInfo", "FovKey", "canonical_fov_name", "canonical_store", "well_of"]
 
 
 class FovKey(NamedTuple):
     """Identity of a FOV: well names repeat on every plate, so the name alone is none."""
 
     store: str
-    """Absolute local path or URL of the plate, see :func:`canonical_store`."""
+    """Absolute local path or URL of the plate, or of the folder of images; see :func:`canonical_store`."""
     name: str
-    """``row/column/fov``, without slashes at the ends."""
+    """``row/column/fov``, without slashes at the ends; of an image that is in no plate its path below ``store``."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FovInfo:
 
     @property
     def store(self) -> str:
-        """Path or URL of the plate."""
+        """Path or URL of the plate, or of the folder of images."""
         return self.key.store
 
     @property
@@ -68,8 +68,13 @@ class FovInfo:
 
     @property
     def well(self) -> str:
-        """Name of the well, such as ``A/1``."""
-        return self.key.name.rpartition("/")[0]
+        """Name of the well, such as ``A/1``; see :func:`well_of`."""
+        return well_of(self.key.name)
+
+    @property
+    def path(self) -> str:
+        """Path or URL of the image itself."""
+        return f"{self.key.store}/{self.key.name}"
 
     @property
     def where(self) -> str:
@@ -113,6 +118,15 @@ def canonical_store(path: str | Path) -> str:
     if "://" in text:
         return text.rstrip("/")
     return os.path.realpath(os.path.expanduser(text))
+
+
+def well_of(fov_name: str) -> str:
+    """Return the well of a FOV, ``A/1`` of ``A/1/0``; an image that is in no plate is one of its own or its folder.
+
+    >>> well_of("A/1/0"), well_of("movie.zarr"), well_of("infected/movie.zarr")
+    ('A/1', 'movie.zarr', 'infected')
+    """
+    return fov_name.rpartition("/")[0] or fov_name
 
 
 def canonical_fov_name(name: str) -> str:

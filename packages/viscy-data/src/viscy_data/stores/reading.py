@@ -1,4 +1,4 @@
-"""List the FOVs of a plate."""
+"""Describe FOVs, and list those of a plate."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
 from viscy_data._documents import Documents, open_documents
 from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.files import near_files
-from viscy_data.stores.attributes import read_group
+from viscy_data.stores.attributes import Group, read_group
 from viscy_data.stores.decoding import check_decodable
 from viscy_data.stores.multiscales import AXES, array_path, axes_of, channel_names_of, scale_of
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
@@ -25,7 +25,15 @@ from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonic
 if TYPE_CHECKING:
     from iohub.ngff import Plate, Position
 
-__all__ = ["describe_plate", "describe_position", "read_fov", "read_plate", "single_fov"]
+__all__ = [
+    "describe_fovs",
+    "describe_plate",
+    "describe_position",
+    "no_store",
+    "plate_keys",
+    "read_fov",
+    "read_plate",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +42,7 @@ _SHOWN = 10
 
 
 def read_plate(path: str | Path, *, array_key: str | None = None, workers: int | None = None) -> tuple[FovInfo, ...]:
-    """List the FOVs of a plate.
+    """List the FOVs of a plate; of anything else :func:`viscy_data.read_fovs` lists them.
 
     Wells and FOVs that the metadata list and that are not on disk (a sparse plate) are left out, with a warning that
     names and counts them; so are channels without a name said once. Where tensorstore is installed, one chunk of every
@@ -62,18 +70,41 @@ def read_plate(path: str | Path, *, array_key: str | None = None, workers: int |
         If it is no HCS plate, or if FOVs cannot be used; all of them are named.
     """
     store = canonical_store(path)
+    group = read_group(open_documents(store), "")
+    if group is None:
+        raise no_store(store)
+    if "plate" not in group.ome:
+        what = "a single FOV" if "multiscales" in group.ome else "a Zarr group"
+        fix = "give the path of the plate around it, or list it with viscy_data.read_fovs"
+        expected = "an HCS OME-Zarr store (row/column/fov)"
+        raise InputError(store, found=f"{what}, without plate metadata", expected=expected, fix=fix)
+    return describe_fovs(plate_keys(store, group, workers), array_key=array_key, workers=workers)
+
+
+def plate_keys(store: str, group: Group, workers: int | None = None) -> list[FovKey]:
+    """List the FOVs that the wells of a plate list; wells that are not there are left out, with a warning."""
     documents = open_documents(store)
-    attributes = _plate_attributes(store, documents)
     with _understanding(store, "plate"):
-        wells = [canonical_fov_name(well["path"]) for well in attributes["plate"].get("wells") or []]
-    with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="read_plate") as pool:
+        wells = [canonical_fov_name(well["path"]) for well in group.ome["plate"].get("wells") or []]
+    with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="plate_keys") as pool:
         names = list(pool.map(lambda well: _fov_names(store, documents, well), wells))
-        listed = [FovKey(store, name) for well in names if well is not None for name in well]
-        keys = sorted(set(listed), key=lambda key: key.name.split("/"))
+    _report_absent(store, "wells", [well for well, own in zip(wells, names, strict=True) if own is None], len(wells))
+    listed = [FovKey(store, name) for well in names if well is not None for name in well]
+    return sorted(set(listed), key=lambda key: key.name.split("/"))
+
+
+def describe_fovs(
+    keys: Sequence[FovKey], *, array_key: str | None = None, workers: int | None = None
+) -> tuple[FovInfo, ...]:
+    """Describe FOVs of one store, in their order, see :func:`read_plate`."""
+    if not keys:
+        return ()
+    store = keys[0].store
+    documents = open_documents(store)
+    with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="describe_fovs") as pool:
         found = list(pool.map(_or_error(lambda key: _describe(documents, key, array_key)), keys))
     raise_all(entry for entry in found if isinstance(entry, InputError))
     described = [entry for entry in found if entry is not None]
-    _report_absent(store, "wells", [well for well, own in zip(wells, names, strict=True) if own is None], len(wells))
     absent = [key.name for key, entry in zip(keys, found, strict=True) if entry is None]
     _report_absent(store, "FOVs", absent, len(keys))
     _report_nameless(store, [entry.fov.name for entry in described if not entry.channels_named])
@@ -95,25 +126,6 @@ def read_fov(key: FovKey, *, array_key: str | None = None) -> FovInfo:
     if described is None:
         raise MissingInputError(f"{key.store}, FOV {key.name}", found="no array, nor a Zarr group")
     return described.fov
-
-
-def single_fov(path: str | Path, array_key: str | None = None) -> FovInfo | None:
-    """Describe the FOV at a path such as ``plate.zarr/A/1/0``; None when something else is there.
-
-    Raises
-    ------
-    MissingInputError
-        If the image there is not in a plate.
-    """
-    path = canonical_store(path)
-    group = read_group(open_documents(path), "")
-    if group is None or "multiscales" not in group.ome:
-        return None
-    store, *names = path.rsplit("/", 3)
-    plate = read_group(open_documents(store), "") if len(names) == 3 and store else None
-    if plate is None or "plate" not in plate.ome:
-        raise MissingInputError(path, found="an image without a plate around it", expected="plate/row/column/fov")
-    return read_fov(FovKey(store, "/".join(names)), array_key=array_key)
 
 
 def describe_position(position: Position) -> FovInfo:
@@ -151,27 +163,17 @@ class _Described(NamedTuple):
     encoding: str
 
 
-def _plate_attributes(store: str, documents: Documents) -> dict[str, Any]:
-    group = read_group(documents, "")
-    if group is None:
-        raise _no_store(store)
-    if "plate" in group.ome:
-        return group.ome
-    if "multiscales" in group.ome:
-        raise InputError(
-            store,
-            found="a single FOV, without plate metadata",
-            expected="an HCS OME-Zarr store (row/column/fov)",
-            fix="give the path of the plate that contains it, or write the image into a plate (PlateWriter)",
-        )
-    raise InputError(store, found="a Zarr group without plate metadata", expected="an HCS OME-Zarr store")
-
-
-def _no_store(store: str) -> InputError:
-    expected = "an HCS OME-Zarr store"
-    if "://" not in store and os.path.isdir(store):
-        return InputError(store, found="a folder without Zarr metadata", expected=expected)
-    if "://" not in store and os.path.isfile(store):
+def no_store(store: str) -> InputError:
+    """Return the error about a path at which there is no OME-Zarr store."""
+    expected = "an OME-Zarr store"
+    if "://" in store:
+        fix = "check the address, and that it may be read: servers call forbidden what is not there as well"
+        return MissingInputError(store, found="nothing", expected=expected, fix=fix)
+    if os.path.isdir(store):
+        inside = sorted(name for name in os.listdir(store) if name.endswith(".zarr"))
+        fix = f"for all of its {len(inside)} stores give the pattern {store}/*.zarr" if inside else ""
+        return InputError(store, found="a folder without Zarr metadata", expected=expected, fix=fix)
+    if os.path.isfile(store):
         zipped = zipfile.is_zipfile(store)
         found, fix = ("a zipped store", "unpack it first") if zipped else ("a file", "give the folder of the store")
         return InputError(store, found=found, expected=f"{expected}, which is a folder", fix=fix)

@@ -1,4 +1,4 @@
-"""Plates as other programs write them: any order of axes, any codec, names of arrays and channels as one likes.
+"""Plates and images as other programs write them: any axes, any codec, arrays and channels named as one likes.
 
 >>> import tempfile, numpy as np
 >>> from viscy_data.stores import read_plate
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["write_foreign_plate"]
+__all__ = ["write_foreign_image", "write_foreign_plate", "write_foreign_series"]
 
 
 def write_foreign_plate(
@@ -68,9 +68,7 @@ def write_foreign_plate(
     for name, pixels in images.items():
         well, _, fov = name.rpartition("/")
         fovs_of.setdefault(well, []).append(fov)
-        image = plate.require_group(name)
-        image.create_array(array_key, data=pixels, **array_options)
-        _set_ome(image, version, _image_metadata(axes, channel_names, scale, array_key))
+        _write_image(plate.require_group(name), pixels, axes, channel_names, scale, array_key, version, array_options)
     for well, fovs in fovs_of.items():
         if fovs:
             _set_ome(plate.require_group(well), version, {"well": {"images": [{"path": fov} for fov in fovs]}})
@@ -82,6 +80,71 @@ def write_foreign_plate(
     names = {"rows": [{"name": row} for row in rows], "columns": [{"name": column} for column in columns]}
     _set_ome(plate, version, {"plate": {"wells": wells, **names}})
     return Path(path)
+
+
+def write_foreign_image(
+    path: str | Path,
+    pixels: np.ndarray,
+    axes: str | None = "tczyx",
+    channel_names: Sequence[str | None] | None = None,
+    scale: Sequence[float] | None = None,
+    array_key: str = "0",
+    version: Literal["0.4", "0.5"] = "0.5",
+    **array_options: Any,
+) -> Path:
+    """Write an image that is in no plate; arguments as for :func:`write_foreign_plate`."""
+    import zarr
+
+    group = zarr.open_group(path, mode="w-", zarr_format=3 if version == "0.5" else 2)
+    _write_image(group, pixels, axes, channel_names, scale, array_key, version, array_options)
+    return Path(path)
+
+
+def write_foreign_series(
+    path: str | Path, images: Mapping[str, np.ndarray], *, listed: bool = True, version: str = "0.4", **options: Any
+) -> Path:
+    """Write several images in the layout of bioformats2raw.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the store will be.
+    images : mapping of str to ndarray
+        Pixels by name; ``"0"``, ``"1"``, ... where nothing lists them.
+    listed : bool, default True
+        Write the group ``OME`` with the list of the images.
+    version : {"0.4", "0.5"}, default "0.4"
+    **options
+        As for :func:`write_foreign_image`.
+
+    Returns
+    -------
+    Path
+        The store.
+    """
+    import zarr
+
+    root = zarr.open_group(path, mode="w-", zarr_format=3 if version == "0.5" else 2)
+    _set_ome(root, version, {"bioformats2raw.layout": 3})
+    if listed:
+        _set_ome(root.require_group("OME"), version, {"series": list(images)})
+    for name, pixels in images.items():
+        write_foreign_image(Path(path) / name, pixels, version=version, **options)
+    return Path(path)
+
+
+def _write_image(
+    group: Any,
+    pixels: np.ndarray,
+    axes: str | None,
+    channel_names: Sequence[str | None] | None,
+    scale: Sequence[float] | None,
+    array_key: str,
+    version: str,
+    array_options: Mapping[str, Any],
+) -> None:
+    group.create_array(array_key, data=pixels, **array_options)
+    _set_ome(group, version, _image_metadata(axes, channel_names, scale, array_key))
 
 
 def _image_metadata(

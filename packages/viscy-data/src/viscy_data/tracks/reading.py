@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_tracks", "read_tracks", "tracks_of_text"]
 
+_ENDING = re.compile(r"(\.ome)?\.zarr(?=/|$)")
 _UNIT = re.compile(r"\(?(?!pixel)(microns?|[µμu]m|micromet\w+|mm|nm|cm|inch\w*)\)?", re.IGNORECASE)
 
 
@@ -31,7 +32,7 @@ def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
     tracks_path : str or Path
         Root of the tracking results.
     fov_name : str
-        ``row/column/fov``.
+        ``row/column/fov``; of an image that is in no plate ``movie.zarr``, and its folder may lack the ending.
 
     Returns
     -------
@@ -43,7 +44,10 @@ def find_tracks(tracks_path: str | Path, fov_name: str) -> Path | None:
     InputError
         If there are several, since nothing says which one is meant.
     """
-    folder = Path(tracks_path) / canonical_fov_name(fov_name)
+    name = canonical_fov_name(fov_name)
+    folder = Path(tracks_path) / name
+    if not folder.is_dir():
+        folder = Path(tracks_path) / _ENDING.sub("", name)
     # Names with a leading dot are left by file managers and unfinished writes.
     files = sorted(folder.glob("[!.]*"))
     tables = [path for path in files if path.suffix.lower() == ".csv"]

@@ -14,7 +14,7 @@ from viscy_data.distributed import World
 from viscy_data.errors import MissingInputError, raise_all
 from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
 from viscy_data.select import select_fovs
-from viscy_data.stores import FovInfo, read_plate
+from viscy_data.stores import FovInfo, Source, read_fovs
 from viscy_data.tracks import find_tracks, read_tracks
 from viscy_data.triplet.dataset import TripletDataset
 from viscy_data.windows import PatchWindow
@@ -27,8 +27,10 @@ class TripletDataModule(BatchDataModule):
 
     Parameters
     ----------
-    data_path, tracks_path : str or Path
-        HCS OME-Zarr store; root of the tracking tables ``<row>/<column>/<fov>/*.csv``.
+    data_path : str, Path, or sequence of these
+        HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
+    tracks_path : str or Path
+        Root of the tracking tables, see :func:`viscy_data.find_tracks`.
     source_channel : str or sequence of str
         Channels by name, which are also the keys that the transforms see.
     z_range : tuple of int
@@ -69,7 +71,7 @@ class TripletDataModule(BatchDataModule):
 
     def __init__(
         self,
-        data_path: str | Path,
+        data_path: Source,
         tracks_path: str | Path,
         source_channel: str | Sequence[str],
         z_range: tuple[int, int],
@@ -149,13 +151,13 @@ class TripletDataModule(BatchDataModule):
 
     def fit_datasets(self) -> tuple[TripletDataset, TripletDataset]:
         """Split the FOVs."""
-        fovs = self._fovs_to_fit(read_plate(self.data_path))
+        fovs = self._fovs_to_fit(read_fovs(self.data_path))
         train, val = self.split_fovs(fovs, self.split_ratio, str(self.data_path))
         return self._dataset(train, augmented=True), self._dataset(val, augmented=self.augment_validation)
 
     def prediction_dataset(self) -> TripletDataset:
         """Read all observations of the plate, or the chosen tracks."""
-        return self._dataset(read_plate(self.data_path), fit=False, **self._cells)
+        return self._dataset(read_fovs(self.data_path), fit=False, **self._cells)
 
     def train_sampler(self, world: World | None = None) -> FlexibleBatchSampler:
         """Return shuffled batches of full size, a new order in each epoch."""

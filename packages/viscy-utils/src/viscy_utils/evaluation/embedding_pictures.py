@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from viscy_data.stores import well_of
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.embedded import Embedded
@@ -53,7 +54,7 @@ def label_owner(obs: pd.DataFrame, label: str) -> str:
     -------
     {"well", "FOV", "cell"}
     """
-    wells = obs["fov_name"].str.split("/").str[:2].str.join("/")
+    wells = obs["fov_name"].astype(str).map(well_of)
     for owner, place in (("well", wells), ("FOV", obs["fov_name"])):
         if (obs[label].astype(str).groupby([obs["experiment"], place], observed=True).nunique() <= 1).all():
             return owner

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
-from viscy_data.stores import read_plate
+from viscy_data.stores import Source, read_fovs
 from viscy_utils.statistics.pixel_samples import Sampling
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class VisCyTrainer(Trainer):
 
     def preprocess(
         self,
-        data_path: Path,
+        data_path: str | list[str],
         channel_names: list[str] | Literal[-1] = -1,
         num_workers: int = 1,
         block_size: int = 32,
@@ -45,8 +45,8 @@ class VisCyTrainer(Trainer):
 
         Parameters
         ----------
-        data_path : Path
-            HCS OME-Zarr store.
+        data_path : str or list of str
+            HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
         channel_names : list of str, default -1
             Channels to do; -1 takes all. Others keep the statistics they have.
         num_workers : int, default 1
@@ -170,6 +170,6 @@ class VisCyTrainer(Trainer):
         convert(embeddings_path, output_anndata_path, overwrite=overwrite)
 
 
-def _channel_ids(data_path: Path, channel_names: Sequence[str]) -> list[int]:
-    fovs = read_plate(data_path)
+def _channel_ids(data_path: Source, channel_names: Sequence[str]) -> list[int]:
+    fovs = read_fovs(data_path)
     return [fovs[0].channel_index(name, "channel_names") for name in channel_names] if fovs else []

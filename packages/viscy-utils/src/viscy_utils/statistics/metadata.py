@@ -15,10 +15,10 @@ import numpy as np
 from rich.progress import Progress
 
 from viscy_data.checks import Option, check_options, is_count
-from viscy_data.errors import InputError, raise_all
+from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.files import replacing
 from viscy_data.select import fovs_named
-from viscy_data.stores import FovInfo, read_attributes, read_plate, update_attributes_of
+from viscy_data.stores import FovInfo, Source, read_attributes, read_fovs, update_attributes_of
 from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
 from viscy_utils.statistics.summaries import get_val_stats
 
@@ -94,7 +94,7 @@ def sidecar_path_of(store: str | Path) -> Path:
 
 
 def generate_normalization_metadata(
-    zarr_dir: str | Path,
+    zarr_dir: Source,
     num_workers: int = 4,
     channel_ids: int | Sequence[int] = -1,
     grid_spacing: int = 32,
@@ -110,8 +110,8 @@ def generate_normalization_metadata(
 
     Parameters
     ----------
-    zarr_dir : str or Path
-        HCS OME-Zarr store.
+    zarr_dir : str, Path, or sequence of these
+        HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
     num_workers : int, default 4
         Threads, one FOV each.
     channel_ids : int or sequence of int, default -1
@@ -138,7 +138,7 @@ def generate_normalization_metadata(
         If the store cannot be used, a channel or FOV does not exist, a channel has no content at all, or nothing can
         be written.
     """
-    fovs = read_plate(zarr_dir)
+    fovs = read_fovs(zarr_dir)
     store = fovs[0].store if fovs else str(zarr_dir)
     channels = _channel_names(fovs, store, channel_ids)
     counts = {"block_size (grid_spacing)": grid_spacing, "num_workers": num_workers}
@@ -244,7 +244,7 @@ def _report(channel: str, fovs: Sequence[FovInfo], samples: Sequence[FovSample])
 
 
 def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], sidecar: str | Path | None) -> str:
-    writable = "://" not in store and os.access(store, os.W_OK)
+    writable = "://" not in store and all(os.access(fov.path, os.W_OK) for fov in fovs)
     if sidecar is None and not writable:
         if "://" in store:
             raise InputError(store, field="sidecar_path", found="nothing", expected="a local path for the statistics")
@@ -256,6 +256,8 @@ def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], side
         if sidecar is not None:
             _write_sidecar(Path(sidecar), entries)
         else:
+            if not _has_attributes(store):
+                del entries[None]
             kept = {name: read_attributes(store, name).get(_FIELD, {}) for name in entries}
             merged = {name: {**kept[name], **channels} for name, channels in entries.items()}
             update_attributes_of(store, _FIELD, merged)
@@ -263,6 +265,15 @@ def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], side
         fix = "write them into a folder of yours: --sidecar_path FILE.json"
         raise InputError(target, found="no permission to write the statistics", fix=fix) from err
     return target
+
+
+def _has_attributes(store: str) -> bool:
+    """Tell a plate from a mere folder of images, which has nothing to keep statistics in."""
+    try:
+        read_attributes(store)
+    except MissingInputError:
+        return False
+    return True
 
 
 def _entries(fovs: Sequence[FovInfo], statistics: dict[str, Any]) -> Iterator[tuple[str | None, dict[str, Any]]]:

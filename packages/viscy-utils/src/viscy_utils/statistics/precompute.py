@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
 from viscy_data.select import select_fovs
-from viscy_data.stores import FovInfo, open_array, read_plate, read_stack
+from viscy_data.stores import FovInfo, open_array, read_fovs, read_stack
 
 __all__ = ["normalize_image", "precompute_array"]
 
@@ -153,7 +153,7 @@ def _select(
     include_wells: Sequence[str] | None,
     exclude_fovs: Sequence[str] | None,
 ) -> list[FovInfo]:
-    fovs = select_fovs(read_plate(data_path, array_key=array_key), include_wells, exclude_fovs, where=str(data_path))
+    fovs = select_fovs(read_fovs(data_path, array_key=array_key), include_wells, exclude_fovs, where=str(data_path))
     if not fovs:
         raise InputError(str(data_path), field="include_wells, exclude_fovs", found="no FOV left")
     for fov in fovs:
