@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dynaclr.info.description import Describer, Description, group_attributes
 from dynaclr.info.tracks import describe_tables, has_tables
-from viscy_data.stores import FovInfo, open_array, read_fovs
+from viscy_data.stores import FovInfo, canonical_store, open_array, read_fovs
 from viscy_utils.reports.tables import ReportTable
 
 __all__ = ["PLATE"]
@@ -38,15 +38,15 @@ def _describe(path: Path) -> Description:
         layouts.setdefault((fov.shape, fov.dtype, fov.scale), []).append(fov)
     rows = [[str(len(own)), *_layout(own[0])] for own in layouts.values()]
     columns = ["FOVs", "T, C, Z, Y, X", "dtype", "scale", "chunks", "shards"]
-    kind = "a FOV of a plate (OME-Zarr)" if one else "an image store (HCS OME-Zarr)"
+    is_image = [fov.path for fov in fovs] == [canonical_store(path)]
+    kind = "one image (OME-Zarr)" if is_image else "an image store (HCS OME-Zarr)"
     table = ReportTable("", columns, rows)
     if has_tables(Path(path)):
         tracks = describe_tables(Path(path))
         told = {f"tracks: {name}": value for name, value in tracks.facts.items()}
         return Description(f"{kind} with tracking tables", facts | told, (table, *tracks.tables), tracks.next_steps)
-    prepare = () if is_complete else (f"dynaclr preprocess --data_path {fovs[0].store}",) if fovs else ()
-    store = fovs[0].store if fovs else path
-    return Description(kind, facts, (table,), (*prepare, f"dynaclr init {store} --tracks TRACKS"))
+    prepare = (f"dynaclr preprocess --data_path {path}",) if fovs and not is_complete else ()
+    return Description(kind, facts, (table,), (*prepare, f"dynaclr init {path} --tracks TRACKS"))
 
 
 def _layout(fov: FovInfo) -> list[str]:
