@@ -20,6 +20,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from viscy_data.stores import PlateWriter, update_attributes
 from viscy_data.synthetic import ExperimentSpec, write_experiments
+from viscy_data.testing.foreign import write_foreign_image
 from viscy_data.testing.trackers import (
     lineage_table,
     write_btrack_csv,
@@ -80,6 +81,14 @@ def test_a_store_is_told_with_its_layout(registry):
     assert content["next"][-1] == f"dynaclr init {fovs[0].store} --tracks TRACKS"
     one = told(f"{own.data_path}/{fovs[0].name}")
     assert one["kind"] == "a FOV of a plate (OME-Zarr)"
+
+
+def test_an_image_that_is_in_no_plate_is_told(tmp_path):
+    write_foreign_image(tmp_path / "movie.zarr", np.zeros((3, 8, 9), np.uint8), "tyx", ["Phase"])
+    content = told(tmp_path / "movie.zarr")
+    assert content["kind"] == "an image in no plate (OME-Zarr)"
+    assert content["facts"]["FOVs"] == "1: movie.zarr"
+    assert content["next"][-1] == f"dynaclr init {tmp_path / 'movie.zarr'} --tracks TRACKS"
 
 
 def test_statistics_are_there_or_not(registry, tmp_path):

@@ -38,8 +38,9 @@ def _describe(path: Path) -> Description:
         layouts.setdefault((fov.shape, fov.dtype, fov.scale), []).append(fov)
     rows = [[str(len(own)), *_layout(own[0])] for own in layouts.values()]
     columns = ["FOVs", "T, C, Z, Y, X", "dtype", "scale", "chunks", "shards"]
-    is_image = [fov.path for fov in fovs] == [canonical_store(path)]
-    kind = "one image (OME-Zarr)" if is_image else "an image store (HCS OME-Zarr)"
+    kind = "an image store (HCS OME-Zarr)"
+    if [fov.path for fov in fovs] == [canonical_store(path)]:
+        kind = "a FOV of a plate (OME-Zarr)" if fovs[0].name.count("/") == 2 else "an image in no plate (OME-Zarr)"
     table = ReportTable("", columns, rows)
     if has_tables(Path(path)):
         tracks = describe_tables(Path(path))
