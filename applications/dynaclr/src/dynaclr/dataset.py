@@ -150,9 +150,12 @@ class MultiExperimentTripletDataset(PatchDataset):
         return rows if pairs.negatives is None else rows | {"negative": pairs.negatives}
 
     def describe(self, anchors: np.ndarray) -> dict[str, Any]:
-        """Add the lineages of the anchors."""
+        """Add the lineages of the anchors, and their rows, by which :meth:`records` knows them."""
         roots = self.index.forest.root[self.index.track_index[anchors]]
-        return super().describe(anchors) | {"lineage": torch.from_numpy(roots.astype(np.int64))}
+        rows = {"lineage": roots, "observation": anchors}
+        return super().describe(anchors) | {
+            name: torch.from_numpy(np.array(row, np.int64)) for name, row in rows.items()
+        }
 
     def pairs(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """Say which observations make up a training batch, without reading pixels.

@@ -1,0 +1,156 @@
+"""Figures of held-out cells while training: what is logged, that training is the same, the warning of a collapse."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from viscy_utils.callbacks import OnlineEvaluation
+
+pytest.importorskip("sklearn")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+]
+
+
+class Cells(Dataset):
+    """Whole batches of cells in one of two states, of two experiments; they say which rows they are of."""
+
+    def __init__(self, n_batches=8, size=16):
+        rng = np.random.default_rng(0)
+        self.lineage = np.arange(n_batches * size) // 4
+        self.state = rng.integers(2, size=len(self.lineage))[self.lineage]
+        self.images = rng.normal(size=(len(self.lineage), 6)).astype(np.float32)
+        self.images[:, 0] += 6 * self.state
+        self.rows = np.split(np.arange(len(self.lineage)), n_batches)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        rows = self.rows[number]
+        images = torch.from_numpy(self.images[rows])
+        return {"anchor": images, "positive": images + 0.1, "observation": torch.from_numpy(rows)}
+
+    def records(self, rows):
+        return [
+            {"experiment": f"day {row % 2}", "fov_name": "A/1/0", "track_id": row, "lineage_id": self.lineage[row],
+             "condition": ["mock", "infected"][self.state[row]]}
+            for row in rows
+        ]  # fmt: skip
+
+
+class Module(LightningModule):
+    """An encoder that draws in training and, like an autoencoder, in prediction."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5))
+        nn.init.eye_(self.net[0].weight)
+        self.scale = scale
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch["anchor"]).square().mean() + torch.rand(1).mean() * self.net[0].bias.sum()
+
+    def validation_step(self, batch, batch_idx):
+        return self.net(batch["anchor"]).mean()
+
+    def predict_step(self, batch, batch_idx):
+        features = self.net(batch["anchor"]) * self.scale + 3
+        return {"features": features, "projections": features + 0 * torch.rand_like(features), "index": batch["index"]}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def _fit(path, callbacks, module=None, dataset=None, **options):
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.manual_seed(0)
+    module = module or Module()
+    defaults = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    defaults |= {"enable_checkpointing": False, "default_root_dir": path, "logger": False}
+    trainer = Trainer(callbacks=callbacks, **(defaults | options))
+    loaders = [DataLoader(dataset or Cells(), batch_size=None) for _ in range(2)]
+    trainer.fit(module, *loaders)
+    return trainer, module
+
+
+def test_figures_of_all_held_out_cells_are_logged(tmp_path):
+    trainer, _ = _fit(tmp_path, [OnlineEvaluation(k=5)])
+    logged = {name.removeprefix("online/"): float(value) for name, value in trainer.callback_metrics.items()}
+    assert set(logged) == {"knn_accuracy", "knn_chance", "ilisi", "effective_rank", "alignment", "uniformity"}
+    assert logged["knn_accuracy"] > 0.9 > 0.7 > logged["knn_chance"]
+    assert logged["ilisi"] > 0.6
+    assert 3 < logged["effective_rank"] <= 6
+    assert 0 < logged["alignment"] < 0.1
+    assert logged["uniformity"] < 0
+
+
+def test_training_is_the_same_with_and_without(tmp_path):
+    (_, plain), (_, watched) = _fit(tmp_path, []), _fit(tmp_path, [OnlineEvaluation(k=5)])
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
+
+
+def test_some_batches_all_over_the_validation_stand_for_many(tmp_path):
+    """With the first batches alone the last lineages would never be seen."""
+    seen = []
+
+    class Watched(Cells):
+        def records(self, rows):
+            seen.extend(rows)
+            return super().records(rows)
+
+    _fit(tmp_path, [OnlineEvaluation(k=3, max_cells=60)], dataset=Watched(), max_epochs=1)
+    assert len(seen) == 64
+    assert len(set(np.array(seen) // 16)) == 4
+    assert min(seen) < 40
+    assert max(seen) > 100
+
+
+def test_a_collapse_is_said_in_words(tmp_path):
+    with pytest.warns(UserWarning, match=r"epoch 0: the embedding has collapsed. 128 held-out cells use 1\.0 of 6"):
+        _fit(tmp_path, [OnlineEvaluation(k=5)], Module(scale=1e-9), max_epochs=1)
+
+
+def test_batches_that_name_no_cells_give_figures_without_labels(tmp_path):
+    class Nameless(Cells):
+        def __getitem__(self, number):
+            batch = super().__getitem__(number)
+            return {key: batch[key] for key in ("anchor", "positive")}
+
+    with pytest.warns(UserWarning, match="do not say which cells they are of"):
+        trainer, _ = _fit(tmp_path, [OnlineEvaluation(k=5)], dataset=Nameless())
+    assert {"online/effective_rank", "online/alignment"} <= set(trainer.callback_metrics)
+    assert "online/knn_accuracy" not in trainer.callback_metrics
+
+
+def test_a_label_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    with pytest.warns(UserWarning, match="no column 'stage' among experiment, fov_name"):
+        trainer, _ = _fit(tmp_path, [OnlineEvaluation(label="stage", k=5)], max_epochs=1)
+    assert "online/ilisi" in trainer.callback_metrics
+
+
+def test_other_epochs_are_left_out(tmp_path):
+    asked = []
+
+    class Watched(Cells):
+        def records(self, rows):
+            asked.append(len(rows))
+            return super().records(rows)
+
+    _fit(tmp_path, [OnlineEvaluation(k=5, every_n_epochs=2)], dataset=Watched(), max_epochs=2)
+    assert sum(asked) == 128
+
+
+@pytest.mark.parametrize("option", ["k", "max_cells", "every_n_epochs"])
+def test_options_out_of_range_are_refused(option):
+    with pytest.raises(ValueError, match=f"{option}: found 0"):
+        OnlineEvaluation(**{option: 0})
