@@ -279,6 +279,12 @@ class TestDatasets:
         with pytest.raises(ValueError, match="no cell of 1 datasets"):
             load_and_combine_datasets(both[1:], "state")
 
+    def test_rows_that_name_no_cell_are_counted(self, stored, caplog):
+        strange = stored("a", change=lambda table: pd.concat([table, table.iloc[:3].assign(track_id=7777)]))
+        assert len(load_and_combine_datasets([strange], "state")) == 240
+        assert "3 of 243 rows of" in caplog.text
+        assert "a.csv name no cell, such as A/" in caplog.text
+
     def test_a_cell_that_is_annotated_twice_is_refused(self, stored):
         with pytest.raises(InputError, match="annotated twice"):
             load_and_combine_datasets([stored("a", change=lambda table: pd.concat([table, table]))], "state")

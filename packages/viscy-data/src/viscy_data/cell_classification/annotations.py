@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from viscy_data.cell_matching import match_cells
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.labels import (
@@ -185,18 +186,12 @@ def _located(cells: pd.DataFrame, fovs: Sequence[FovInfo], tracks_path: Path, wh
         path = find_tracks(tracks_path, fovs[number].name)
         if path is None:
             raise MissingInputError(f"{tracks_path}, FOV {fovs[number].name}", found="no CSV", expected="tracks")
-        tables.append(read_tracks(path).assign(fov_index=number))
+        tables.append(read_tracks(path).assign(fov_name=fovs[number].name))
     tracks = pandas.concat(tables, ignore_index=True)
     raise_all(_missing(tracks, key, str(tracks_path)))
-    key = ["fov_index", *key]
-    if (repeated := tracks.duplicated(key)).any():
-        fov, value = fovs[tracks["fov_index"][repeated.idxmax()]].name, tracks["id"][repeated.idxmax()]
-        raise InputError(
-            f"{tracks_path}, FOV {fov}", field="id", found=f"{value} more than once", expected="unique ids"
-        )
-    places = pandas.MultiIndex.from_frame(tracks[key]).get_indexer(pandas.MultiIndex.from_frame(cells[key]))
+    places = match_cells(cells, tracks, source=str(tracks_path), keys=[("fov_name", *key)], said="listed").rows
     cells = _found(cells.assign(_place=places), places >= 0, where, "are of no cell in the tracks")
-    own = tracks.drop(columns="fov_index").iloc[cells["_place"]].set_index(cells.index)
+    own = tracks.drop(columns="fov_name").iloc[cells["_place"]].set_index(cells.index)
     others = [name for name in cells if name not in own and name != "_place"]
     return pandas.concat([cells[others], own], axis=1)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from viscy_data.cell_matching import match_cells
 from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
 from viscy_utils.embeddings.store import (
@@ -93,7 +95,7 @@ def load_annotation_anndata(
     Returns
     -------
     AnnData
-        ``adata``; observations without annotation are NaN.
+        ``adata``; observations without annotation are NaN. Rows that name no observation are counted in a warning.
 
     Raises
     ------
@@ -108,13 +110,10 @@ def load_annotation_anndata(
     missing = [column for column in ("fov_name", "id", name) if column not in table]
     if missing:
         raise KeyError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")
-    table["fov_name"] = table["fov_name"].astype(str).str.strip("/")
-    repeated = table.duplicated(["fov_name", "id"])
-    if repeated.any():
-        fov, number = table.loc[repeated.idxmax(), ["fov_name", "id"]]
-        raise ValueError(f"{path}: FOV {fov}, id {number} occurs more than once")
-    keys = pd.MultiIndex.from_arrays([adata.obs["fov_name"].astype(str).str.strip("/"), adata.obs["id"]])
-    values = table.set_index(["fov_name", "id"])[name].reindex(keys)
+    match = match_cells(adata.obs, table, source=str(path), keys=[("fov_name", "id")])
+    if match.note:
+        warnings.warn(match.note, stacklevel=2)
+    values = table[name].reindex(match.rows)
     column = pd.Series(values.to_numpy(), index=adata.obs_names, name=name)
     if not pd.api.types.is_numeric_dtype(column) or categories:
         column = column.astype("category")

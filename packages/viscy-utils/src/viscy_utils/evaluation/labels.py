@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from viscy_data.cell_matching import match_cells
 from viscy_data.errors import InputError, MissingInputError
-from viscy_utils.evaluation.embedded import CELL, Embedded, canonical_cells
+from viscy_utils.evaluation.embedded import CELL, Embedded
 
 __all__ = [
     "MAX_CLASSES",
@@ -182,11 +183,8 @@ def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source
     missing = [name for name in [*CELL, column] if name not in labels]
     if missing:
         raise InputError(source, field=", ".join(missing), found=f"columns {', '.join(labels)}", fix="add the columns")
-    labels = canonical_cells(labels)
-    if labels.duplicated(CELL).any():
-        raise InputError(source, found="cells that are annotated twice", fix=f"keep one row per {', '.join(CELL)}")
-    matched = obs[CELL].merge(labels[[*CELL, column]], on=CELL, how="left", indicator=True)
-    annotated = (matched["_merge"] == "both").to_numpy()
+    rows = match_cells(obs, labels, source=source, keys=[CELL]).rows
+    annotated = rows >= 0
     if not annotated.any():
         raise InputError(
             source,
@@ -194,7 +192,7 @@ def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source
             expected=f"cells such as {_first_cell(obs)} (experiment, FOV, track, t)",
             fix="compare the names",
         )
-    return matched[column].to_numpy(), annotated
+    return labels[column].reset_index(drop=True).reindex(np.where(annotated, rows, -1)).to_numpy(), annotated
 
 
 def _first_cell(table: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from viscy_data.errors import InputError
+from viscy_data.cell_matching import match_cells
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.store import import_anndata
 from viscy_utils.evaluation.labels import is_missing, is_unknown
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["load_and_combine_datasets"]
 
 _logger = logging.getLogger(__name__)
-
-_KEYS = (["experiment", "fov_name", "track_id", "t"], ["fov_name", "track_id", "t"], ["fov_name", "id"])
 
 
 def load_and_combine_datasets(datasets: Sequence[Mapping[str, Any]], task: str) -> ad.AnnData:
@@ -36,7 +34,7 @@ def load_and_combine_datasets(datasets: Sequence[Mapping[str, Any]], task: str) 
         ``include_wells``, such as ``[A/1]``.
     task : str
         The annotation. Tables that lack it are left out, with a warning; so are cells without a label or with the
-        label "unknown", counted in the log.
+        label "unknown", and rows that name no cell, counted in the log.
 
     Returns
     -------
@@ -80,13 +78,7 @@ def _load(dataset: Mapping[str, Any], task: str) -> ad.AnnData | None:
 
 def _match(obs: pd.DataFrame, table: pd.DataFrame, task: str, source: str) -> np.ndarray:
     """Return the label of each row of ``obs``, NaN where the table has none."""
-    keys = next((keys for keys in _KEYS if all(name in obs and name in table for name in keys)), None)
-    if keys is None:
-        raise InputError(source, found=f"columns {', '.join(table)}", expected=" or ".join(map(", ".join, _KEYS[1:])))
-    left, right = obs[keys].reset_index(drop=True), table[[*keys, task]]
-    for name in ("experiment", "fov_name"):
-        if name in keys:
-            left, right = (each.assign(**{name: each[name].astype(str).str.strip("/")}) for each in (left, right))
-    if right.duplicated(keys).any():
-        raise InputError(source, found="cells that are annotated twice", fix=f"keep one row per {', '.join(keys)}")
-    return left.merge(right, on=keys, how="left")[task].to_numpy(dtype=object)
+    match = match_cells(obs, table, source=source)
+    if match.note:
+        _logger.warning(match.note)
+    return table[task].reindex(match.rows).to_numpy(dtype=object)
