@@ -323,6 +323,10 @@ def test_the_record_notices_other_cells_in_the_same_place(plate):
     (source,) = before["sources"]["predict"]
     assert source["store"].endswith("cells.zarr")
     assert (source["fovs"], source["observations"]) == (1, N_CELLS)
+    assert source["images"] == [{"experiment": None, "channels": ["Phase"], "z_range": [0, 1], "yx_size": [8, 8]}]
+    cells = data.predict_dataset.cells
+    cells["experiment"] = "monday"
+    assert data.data_record()["sources"]["predict"][0]["images"][0]["experiment"] == "monday"
 
 
 def test_descriptions_are_plain_and_tell_objects_apart():

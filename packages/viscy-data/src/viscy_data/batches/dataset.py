@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from viscy_data.batches.sources import count_missing_statistics, digest_sources
+from viscy_data.batches.sources import count_missing_statistics, digest_sources, image_records
 from viscy_data.channels import channel_keys
 from viscy_data.norm_meta import NormStatistics, collate_norm_meta
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES, PatchReader
@@ -204,9 +204,14 @@ class PatchDataset(Dataset):
         list of dict
             Per store ``store``, ``fovs`` (count), ``observations`` (count) and ``digest`` of names, shapes, channels
             and of every cell's FOV, frame and place: other cells, or the same cells elsewhere, have another one.
+            ``images`` says how to find the cells' images again, see :func:`viscy_data.batches.sources.image_records`.
         """
         columns = [self.cells[name].to_numpy() for name in ("t", "y", "x", "track_id") if name in self.cells]
-        return digest_sources(self.fovs, self._channel_names, self.fov_index, columns)
+        sources = digest_sources(self.fovs, self._channel_names, self.fov_index, columns)
+        experiments = self.cells["experiment"].to_numpy() if "experiment" in self.cells else None
+        slices = slice(self._z_start, self._z_start + self.size[0])
+        images = image_records(self.fovs, self._channel_names, self.fov_index, slices, self.final_size, experiments)
+        return [source | {"images": images.get(source["store"], [])} for source in sources]
 
     def missing_statistics(self, level: str, keys: Sequence[str]) -> dict[tuple[str, str, str], int]:
         """Count the FOVs without statistics of a level, by label of the FOV, channel in the store, and store."""

@@ -11,7 +11,7 @@ import numpy as np
 from viscy_data.norm_meta import NormStatistics
 from viscy_data.stores import FovInfo
 
-__all__ = ["count_missing_statistics", "digest_sources"]
+__all__ = ["count_missing_statistics", "digest_sources", "image_records"]
 
 
 def digest_sources(
@@ -52,6 +52,44 @@ def digest_sources(
         n_fovs, n_rows = int(own_fovs.sum()), int(rows.sum())
         sources.append({"store": store, "fovs": n_fovs, "observations": n_rows, "digest": digest.hexdigest()})
     return sources
+
+
+def image_records(
+    fovs: Sequence[FovInfo],
+    channel_names: Sequence[Sequence[str | None]],
+    fov_index: np.ndarray,
+    slices: slice,
+    size: tuple[int, int],
+    experiments: np.ndarray | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Say which channels and slices of which stores the images of cells are, for whoever wants to show them later.
+
+    Parameters
+    ----------
+    fovs, channel_names, fov_index
+        As for :func:`digest_sources`.
+    slices : slice
+        Of every image, end excluded.
+    size : tuple of int
+        Height and width in pixels.
+    experiments : ndarray of str, shape (N,), optional
+        Of each observation; a FOV belongs to one.
+
+    Returns
+    -------
+    dict of str to list of dict
+        Per store ``experiment`` (None where there are none), ``channels`` (name or None by position), ``z_range`` and
+        ``yx_size``: one entry for each experiment and choice of channels.
+    """
+    records: dict[str, list[dict[str, Any]]] = {}
+    for number, row in zip(*np.unique(fov_index, return_index=True), strict=True):
+        record = {"experiment": None if experiments is None else str(experiments[row])}
+        record |= {"channels": list(channel_names[number]), "z_range": [slices.start, slices.stop]}
+        record |= {"yx_size": list(size)}
+        own = records.setdefault(fovs[number].store, [])
+        if record not in own:
+            own.append(record)
+    return records
 
 
 def count_missing_statistics(
