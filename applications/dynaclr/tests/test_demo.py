@@ -26,6 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("demo", "--max-epochs", "1", "--hours", "3", "--output-dir", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Done in" in done.stdout.splitlines()[-1]
+    assert "out/report/report.html in a browser" in done.stdout.splitlines()[-1]
     assert "Warning" not in done.stderr
     return folder / "out"
 
@@ -37,7 +38,7 @@ def test_demo_leaves_data_configs_embeddings_and_report(demo):
     (training,) = (demo / "runs").iterdir()
     for name in (
         training / "checkpoints" / "best.ckpt",
-        *(f"report/report.{kind}" for kind in ("png", "json", "csv", "md")),
+        *(f"report/report.{kind}" for kind in ("html", "png", "json", "csv", "md")),
     ):
         assert (demo / name).stat().st_size > 0, name
     rows = json.loads((demo / "report" / "report.json").read_text())
@@ -52,6 +53,8 @@ def test_demo_leaves_data_configs_embeddings_and_report(demo):
             assert 0 <= row[figure]["low"] <= row[figure]["value"] <= row[figure]["high"] <= 1
         assert 0 < row["smoothness"] < 2
     assert len({row["n_cells"] for row in rows}) == 1
+    page = (demo / "report" / "report.html").read_text(encoding="utf8")
+    assert "data:image/jpeg;base64," in page  # cells are shown as they are in the simulated stores
     labels = pd.read_csv(demo / "infection.csv")
     assert set(labels["infection"]) == {"healthy", "infected"}
 

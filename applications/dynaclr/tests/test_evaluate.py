@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import anndata
@@ -192,12 +193,51 @@ def test_a_smooth_embedding_is_not_the_best_one_if_its_probe_is_at_chance(stored
 def test_a_report_says_how_many_cells_and_repeats_bit_for_bit(stored, tmp_path):
     report(tmp_path, "-e", stored(), "--test-experiment", "second")
     before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
-    assert set(before) == {"report.json", "report.csv", "report.md", "report.png"}
+    assert set(before) == {"report.html", "report.json", "report.csv", "report.md", "report.png", "mixing.png"}
     report(tmp_path, "-e", tmp_path / "embeddings.zarr", "--test-experiment", "second", "--overwrite")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
     table = pd.read_csv(tmp_path / "report" / "report.csv")
     assert table["n_cells"].tolist() == [N_TRACKS * N_FRAMES]
     assert table["probe_chance"].tolist() == [0.5]
+
+
+def test_without_plotly_the_rest_is_written_and_the_extra_named(stored, tmp_path, monkeypatch):
+    report(tmp_path, "-e", stored())
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    _, output = report(tmp_path, "-e", tmp_path / "embeddings.zarr", "--overwrite")
+    assert "pip install 'dynaclr[eval]'" in output
+    # No page of an earlier report is left beside new numbers.
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        *("report.json", "report.csv", "report.md", "report.png", "mixing.png")
+    }
+
+
+def test_the_page_says_what_was_found_what_was_left_out_and_where_it_is_from(stored, tmp_path):
+    def spoil(features, obs):
+        features[5] = np.nan
+        obs["experiment"] = obs["experiment"].replace("second", "<b>second</b>")
+
+    checkpoint = {"path": "best.ckpt", "blake2b": "c0ffee", "epoch": 4}
+    uns = {"origin": {"checkpoint": checkpoint, "date": "2026-03-01T10:00:00+00:00", "versions": {"torch": "2.9"}}}
+    report(tmp_path, "-e", stored(spoil, uns=uns), "--test-experiment", "<b>second</b>")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf8")
+    for words in (
+        "embeddings: infection is read off at",
+        "c0ffee",
+        "epoch 4",
+        "2026-03-01",
+        "2.9",
+        "first/A/1/0/1/1",
+    ):
+        assert words in page
+    for words in (
+        "features that are not finite",
+        "no images of cells",
+        "&lt;b&gt;second&lt;/b&gt; (held out)",
+        "(chance 0.50)",
+    ):
+        assert words in page
+    assert "<b>" not in page[page.index("<body>") :]
 
 
 def test_a_report_that_is_there_is_kept_unless_told(stored, tmp_path):

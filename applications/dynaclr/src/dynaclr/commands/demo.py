@@ -44,7 +44,9 @@ def demo(output_dir: Path, seed: int, max_epochs: int, hours: float) -> None:
 
     start = time.monotonic()
     run_demo(output_dir, seed=seed, max_epochs=max_epochs, hours=hours)
+    page = output_dir / "report" / "report.html"
+    page = page if page.exists() else page.with_suffix(".png")  # the page needs the extra eval
     minutes = (time.monotonic() - start) / 60
     Console(soft_wrap=True).print(
-        f"Done in {minutes:.1f} minutes: look at {output_dir / 'report' / 'report.png'}, edit {output_dir / 'fit.yml'}."
+        f"Done in {minutes:.1f} minutes: open {page} in a browser, edit {output_dir / 'fit.yml'}.", markup=False
     )

@@ -64,8 +64,9 @@ def evaluate(
 ) -> None:
     """Probe a label, the mixing of experiments and the smoothness in time of embeddings.
 
-    Cells without a label are left out and counted. Writes report.json, report.csv, report.md and report.png into the
-    output folder and prints the table.
+    Cells without a label are left out and counted. Writes report.html, a page that needs no network: verdict, map of
+    cells with tracks and images, tables, origin. Beside it are report.json, report.csv, report.md, report.png and
+    mixing.png; the table is printed.
     """
     from dynaclr.evaluation.report import evaluate_embeddings
     from viscy_data.errors import InputError

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from dynaclr.pair_page import PAIRS_HEADLINE, PairImages, pair_blocks
 from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.embedded import Embedded
-from viscy_utils.evaluation.embedding_pictures import draw_embeddings
+from viscy_utils.evaluation.embedding_pictures import Layout, draw_embeddings
 from viscy_utils.evaluation.image_tiles import draw_blocks, page_size
+from viscy_utils.evaluation.mixing_picture import draw_mixing
 
-__all__ = ["draw_report"]
+__all__ = ["draw_mixing_picture", "draw_report"]
 
 _WIDTH = 15.0  # inches
 _N_PAIRS_BESIDE = 4
@@ -22,12 +23,12 @@ def draw_report(
     embedded: Sequence[Embedded],
     comparisons: Sequence[Comparison],
     label: str,
+    layouts: Sequence[Layout],
     pairs: PairImages | None = None,
     *,
     held_out: Sequence[str] = (),
-    seed: int = 0,
 ) -> Figure:
-    """Draw embeddings, and below them pairs of cells that were pulled together, if given."""
+    """Draw embeddings as they are laid out, and below them pairs of cells that were pulled together, if given."""
     heights = [3.8 * len(embedded)]
     if pairs is not None:
         blocks = pair_blocks(pairs)
@@ -37,7 +38,14 @@ def draw_report(
     figure = Figure(figsize=(_WIDTH, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     figure.set_layout_engine("constrained")
-    draw_embeddings(parts[0], embedded, comparisons, label, held_out=held_out, seed=seed)
+    draw_embeddings(parts[0], embedded, comparisons, label, held_out=held_out, layouts=layouts)
     if pairs is not None:
         draw_blocks(blocks, PAIRS_HEADLINE, parts[1], n_columns)
+    return figure
+
+
+def draw_mixing_picture(comparisons: Sequence[Comparison], label: str) -> Figure:
+    """Draw biology against mixing."""
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    draw_mixing(figure.subplots(), comparisons, label)
     return figure

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
+from rich.progress import track
 
 from dynaclr.config import load_data_module
-from dynaclr.evaluation.figure import draw_report
+from dynaclr.evaluation.figure import draw_mixing_picture, draw_report
 from dynaclr.evaluation.pixels import pixel_pca
 from dynaclr.pair_page import PairImages
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
+from viscy_utils.evaluation.atlas import make_atlas
 from viscy_utils.evaluation.comparison import (
     Comparison,
     compare,
+    comparison_notes,
     comparison_records,
     comparison_table,
     measures_table,
@@ -26,12 +31,16 @@ from viscy_utils.evaluation.comparison import (
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
 from viscy_utils.evaluation.labels import add_labels, only_labelled, read_label_table
 from viscy_utils.evaluation.origins import origin_notes
+from viscy_utils.evaluation.report_page import most_cells, report_page
+from viscy_utils.evaluation.verdict import verdict
 from viscy_utils.reports.files import json_text, write_text
 from viscy_utils.reports.tables import ReportTable, csv_text
 
 __all__ = ["Comparison", "compare", "comparison_table", "evaluate_embeddings"]
 
-_FILES = ("report.json", "report.csv", "report.md", "report.png")
+_PAGE = "report.html"
+_FILES = ("report.json", "report.csv", "report.md", "report.png", "mixing.png")
+_N_LAID_OUT = 1500  # cells; t-SNE of more takes long
 
 
 def evaluate_embeddings(
@@ -46,10 +55,11 @@ def evaluate_embeddings(
     overwrite: bool = False,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Read embeddings, compute their metrics, print the table, write ``report.{json,csv,md,png}``.
+    """Read embeddings, compute their metrics, print the table, write the report.
 
-    Cells without a label are left out; how many and why is in the notes below the table and in ``left_out``
-    of the JSON.
+    ``report.html`` is the report as one page, for which the extra ``eval`` is needed; without it there are the others:
+    ``report.{json,csv,md,png}`` and ``mixing.png``. Cells without a label are left out; how many and why is in the
+    notes below the table and in ``left_out`` of the JSON.
 
     Parameters
     ----------
@@ -79,26 +89,55 @@ def evaluate_embeddings(
     FileExistsError
         If there is a report and ``overwrite`` is not set.
     """
-    targets = {name: output_dir / name for name in _FILES}
+    targets = {name: output_dir / name for name in (_PAGE, *_FILES)}
     for path in targets.values():
         refuse_existing(path, overwrite, remedy="choose another folder, or replace it with --overwrite")
     embedded = _read(embeddings, label, pixel_configs, labels, test_experiments, seed)
     comparisons = compare(embedded, label, test_experiments=test_experiments, seed=seed)
     tables = [comparison_table(comparisons, label), measures_table(comparisons, label)]
-    notes = list(_notes(comparisons))
+    notes = list(comparison_notes(comparisons))
+    found = [line.text for line in verdict(comparisons, label, test_experiments)]
     console = Console()
     for table in tables:
         console.print(table.terminal())
-    for note in notes:
-        console.print(note, markup=False, highlight=False)
+    for line in (*found, *notes):
+        console.print(line, markup=False, highlight=False)
     write_text(targets["report.json"], json_text(comparisons))
     write_text(targets["report.csv"], csv_text(comparison_records(comparisons)))
-    write_text(targets["report.md"], _page(tables, notes))
-    picture = draw_report(embedded, comparisons, label, pairs, held_out=test_experiments, seed=seed)
-    with replacing(targets["report.png"], overwrite=True) as temporary:
-        picture.savefig(temporary, dpi=120, format="png")
-    console.print(f"Wrote {', '.join(_FILES)} to {output_dir}", markup=False, highlight=False, soft_wrap=True)
+    write_text(targets["report.md"], _page(found, tables, notes))
+    drawn = _draw(embedded, comparisons, label, targets, pairs, test_experiments, seed)
+    if not drawn:
+        console.print("No report.html, which needs plotly: pip install 'dynaclr[eval]'", markup=False, soft_wrap=True)
+    wrote = [name for name in targets if drawn or name != _PAGE]
+    console.print(f"Wrote {', '.join(wrote)} to {output_dir}", markup=False, highlight=False, soft_wrap=True)
     return comparisons
+
+
+def _draw(
+    embedded: Sequence[Embedded],
+    comparisons: Sequence[Comparison],
+    label: str,
+    targets: Mapping[str, Path],
+    pairs: PairImages | None,
+    held_out: Sequence[str],
+    seed: int,
+) -> bool:
+    """Write the pictures and, where it can be made, the page, which is the same points; returns whether it can."""
+    atlas = make_atlas(embedded, most_cells(embedded), _N_LAID_OUT // 2, seed)
+    laid_out = track(enumerate(embedded), "Layout", total=len(embedded))
+    layouts = [atlas.layout(number, each, _N_LAID_OUT, seed) for number, each in laid_out]
+    _save(draw_report(embedded, comparisons, label, layouts, pairs, held_out=held_out), targets["report.png"])
+    _save(draw_mixing_picture(comparisons, label), targets["mixing.png"])
+    if not (find_spec("plotly") and find_spec("PIL")):
+        targets[_PAGE].unlink(missing_ok=True)  # that of an earlier report is not of these numbers
+        return False
+    write_text(targets[_PAGE], report_page(embedded, comparisons, label, atlas, layouts, held_out=held_out, seed=seed))
+    return True
+
+
+def _save(picture: Figure, path: Path) -> None:
+    with replacing(path, overwrite=True) as temporary:
+        picture.savefig(temporary, dpi=120, format="png")
 
 
 def _read(
@@ -150,14 +189,6 @@ def _check(embedded: Embedded, label: str, test_experiments: Sequence[str]) -> N
         )
 
 
-def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Say what was left out of each embedding; once where it is the same for all."""
-    notes = {row.name: [*map(str, row.left_out), *row.notes] for row in comparisons}
-    shared = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
-    yield from shared
-    for name, own in notes.items():
-        yield from (f"{name}: {note}" for note in own if note not in shared)
-
-
-def _page(tables: Sequence[ReportTable], notes: Sequence[str]) -> str:
-    return "\n".join([*(table.markdown() for table in tables), *(f"- {note}" for note in notes)]) + "\n"
+def _page(found: Sequence[str], tables: Sequence[ReportTable], notes: Sequence[str]) -> str:
+    first, last = ("\n".join(f"- {line}" for line in lines) for lines in (found, notes))
+    return "\n".join([first, "", *(table.markdown() for table in tables), last]) + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,15 @@ from viscy_utils.evaluation.scores import Score
 from viscy_utils.evaluation.smoothness import temporal_smoothness
 from viscy_utils.reports.tables import ReportTable
 
-__all__ = ["Comparison", "best_of", "compare", "comparison_records", "comparison_table", "measures_table"]
+__all__ = [
+    "Comparison",
+    "best_of",
+    "compare",
+    "comparison_notes",
+    "comparison_records",
+    "comparison_table",
+    "measures_table",
+]
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,22 @@ def _cell(score: Score, end: str) -> str:
     chance = "" if np.isnan(score.chance) else f", chance {score.chance:.2g}"
     note = f"\n{score.note}" if score.note else ""
     return f"{score.value:.3f}{interval}{chance}{end}{note}"
+
+
+def comparison_notes(comparisons: Sequence[Comparison], *, left_out: bool = True) -> Iterator[str]:
+    """Yield what was noticed about embeddings; once what holds for all.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+    left_out : bool, default True
+        Say which cells were left out, too.
+    """
+    notes = {row.name: [*(map(str, row.left_out) if left_out else ()), *row.notes] for row in comparisons}
+    shared = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
+    yield from shared
+    for name, own in notes.items():
+        yield from (f"{name}: {note}" for note in own if note not in shared)
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:

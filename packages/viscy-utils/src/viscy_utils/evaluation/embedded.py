@@ -18,6 +18,8 @@ __all__ = ["CELL", "Embedded", "LeftOut", "canonical_cells", "read_embedded"]
 CELL = ["experiment", "fov_name", "track_id", "t"]
 """Columns that identify a cell in a frame."""
 
+_LAYOUTS = ("umap", "phate", "pacmap", "tsne")
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -60,6 +62,8 @@ class Embedded:
         What else a reader must know.
     origin : mapping
         What the store says of where its rows come from; empty when it says nothing.
+    layouts : mapping of str to ndarray, shape (N, 2)
+        Maps of the rows that the store holds, by method (``umap``, ``phate``, ...).
     """
 
     name: str
@@ -68,6 +72,7 @@ class Embedded:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    layouts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def fovs(self) -> np.ndarray:
@@ -94,7 +99,7 @@ class Embedded:
         if len(self.obs) <= n_cells:
             return self
         rows = np.sort(np.random.default_rng(seed).choice(len(self.obs), n_cells, replace=False))
-        return replace(self, features=self.features[rows], obs=self.obs.iloc[rows])
+        return self._with(rows, self.obs.iloc[rows])
 
     def without(self, rows: np.ndarray, reason: str) -> Embedded:
         """Leave rows out, and remember how many and why.
@@ -110,8 +115,12 @@ class Embedded:
             return self
         names = self.obs[rows].head(3)[CELL].astype(str).agg("/".join, axis=1)
         record = LeftOut(reason, int(rows.sum()), tuple(names))
-        kept = self.obs[~rows].reset_index(drop=True)
-        return replace(self, features=self.features[~rows], obs=kept, left_out=(*self.left_out, record))
+        kept = self._with(~rows, self.obs[~rows].reset_index(drop=True))
+        return replace(kept, left_out=(*self.left_out, record))
+
+    def _with(self, rows: np.ndarray, obs: pd.DataFrame) -> Embedded:
+        layouts = {method: points[rows] for method, points in self.layouts.items()}
+        return replace(self, features=self.features[rows], obs=obs, layouts=layouts)
 
 
 def _numbers(obs: pd.DataFrame, columns: list[str]) -> np.ndarray:
@@ -145,7 +154,10 @@ def read_embedded(name: str, path: str | Path) -> Embedded:
         )
     obs = canonical_cells(table.obs.reset_index(drop=True))
     features = np.asarray(table.X, dtype=np.float32)
-    read = Embedded(name, features, obs, origin=dict(table.uns)).without(
+    layouts = {
+        method: np.asarray(table.obsm[f"X_{method}"])[:, :2] for method in _LAYOUTS if f"X_{method}" in table.obsm
+    }
+    read = Embedded(name, features, obs, origin=dict(table.uns), layouts=layouts).without(
         ~np.isfinite(features).all(axis=1), "features that are not finite"
     )
     if not len(read.obs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,23 @@ from viscy_utils.reports.panels import draw_classes, draw_numbers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["draw_embeddings", "label_owner", "project", "time_axis"]
+__all__ = ["Layout", "draw_embeddings", "label_owner", "project", "time_axis"]
 
 _TIME = "hours_post_infection"
+
+
+class Layout(NamedTuple):
+    """Some cells of an embedding in the plane.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (K,)
+        Which rows of the embedding.
+    points : ndarray of float32, shape (K, 2)
+    """
+
+    rows: np.ndarray
+    points: np.ndarray
 
 
 def project(features: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -82,6 +96,7 @@ def draw_embeddings(
     *,
     held_out: Sequence[str] = (),
     max_cells: int = 1000,
+    layouts: Sequence[Layout] | None = None,
     seed: int = 0,
 ) -> None:
     """Draw one row of panels per embedding: label, experiment and, where it is known, time.
@@ -91,21 +106,24 @@ def draw_embeddings(
     figure : matplotlib Figure or SubFigure
         Drawn into.
     embedded : sequence of Embedded
-        One row each; at most ``max_cells`` points are drawn.
+        One row each; at most ``max_cells`` points are drawn, laid out by :func:`project`.
     comparisons : sequence of Comparison
         What was found for each, for the titles.
     label : str
         Column of ``obs`` that colours the first panel.
     held_out : sequence of str
         Experiments that the probe was scored on; drawn as triangles.
+    layouts : sequence of Layout, optional
+        Of each embedding, where they are computed already; ``max_cells`` then says nothing.
     """
+    if layouts is None:
+        layouts = [_layout(each, max_cells, seed) for each in embedded]
     times = [time_axis(each.obs) for each in embedded]
     axes = figure.subplots(len(embedded), 3 if any(times) else 2, squeeze=False)
-    for row, each, found, time in zip(axes, embedded, comparisons, times, strict=True):
-        cells = each.sample(max_cells, seed)
+    for row, each, layout, found, time in zip(axes, embedded, layouts, comparisons, times, strict=True):
         # Points in random order: the last group must not cover the others.
-        order = np.random.default_rng(seed).permutation(len(cells.obs))
-        points, obs = project(cells.features, seed)[order], cells.obs.iloc[order]
+        order = np.random.default_rng(seed).permutation(len(layout.rows))
+        points, obs = layout.points[order], each.obs.iloc[layout.rows[order]]
         owner = label_owner(each.obs, label)
         draw_classes(row[0], points, obs[label].astype(str))
         row[0].set_title(f"{label} of the {owner}: probe {_words(found.probe)}", fontsize="medium")
@@ -119,6 +137,13 @@ def draw_embeddings(
             row[2].set_visible(False)
         for axis in row:
             axis.set(xticks=[], yticks=[])
+
+
+def _layout(embedded: Embedded, max_cells: int, seed: int) -> Layout:
+    rows = np.arange(len(embedded.obs))
+    if len(rows) > max_cells:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), max_cells, replace=False))
+    return Layout(rows, project(embedded.features[rows], seed))
 
 
 def _words(score: Score) -> str:

@@ -1,4 +1,4 @@
-"""A table that is written once and shown on the terminal, as Markdown and as CSV."""
+"""A table that is written once and shown on the terminal, as Markdown, as HTML and as CSV."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape as escape_html
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -59,6 +60,19 @@ class ReportTable:
         lines = [f"**{self.title}**", ""] if self.title else []
         lines += [_markdown_row(self.columns), "|" + "---|" * len(self.columns)]
         return "\n".join([*lines, *map(_markdown_row, self.rows)]) + "\n"
+
+    def html(self) -> str:
+        """Return a table of HTML, every text escaped."""
+        heads = "".join(f"<th>{_html_cell(name)}</th>" for name in self.columns)
+        rows = "".join(f"<tr>{''.join(f'<td>{_html_cell(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        caption = f"<caption>{_html_cell(self.title)}</caption>" if self.title else ""
+        head = f"<thead><tr>{heads}</tr></thead>" if any(self.columns) else ""
+        return f'<div class="scroll"><table>{caption}{head}<tbody>{rows}</tbody></table></div>\n'
+
+
+def _html_cell(cell: str | Marked) -> str:
+    text = escape_html(cell.text if isinstance(cell, Marked) else cell).replace("\n", "<br>")
+    return f'<span class="{cell.level}">{text}</span>' if isinstance(cell, Marked) else text
 
 
 def _coloured(cell: str | Marked, escape: Any) -> str:
