@@ -545,6 +545,21 @@ def test_planes_without_a_known_pattern_are_not_made_into_fovs(tmp_path):
         plan_import([tmp_path / "in"])
 
 
+def test_uneven_times_are_told_from_missing_ones(tmp_path):
+    for minutes in (0, 30, 61, 90):
+        tifffile.imwrite(tmp_path / f"A01_00d{minutes // 60:02}h{minutes % 60:02}m.tif", pixels((Y, X)))
+    with pytest.raises(InputError, match="unevenly apart: 0, 1800, 3660, 5400"):
+        plan_import([tmp_path], ImportOptions(fill_missing=True))
+
+
+@pytest.mark.parametrize(("names", "fovs"), [(("P1", "P2"), ["A/1/0", "A/1/1"]), (("A-02", "P2"), ["A/2/0", "P/2/0"])])
+def test_positions_called_p_are_no_row_of_wells(tmp_path, names, fovs):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for name in names:
+            file.write(pixels((T, Y, X)), metadata={"axes": "TYX", "Name": name}, photometric="minisblack")
+    assert [fov.name for fov in plan_import([tmp_path / "a.ome.tif"]).fovs] == fovs
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("10min", 600.0), ("30 s", 30.0), ("0.5h", 1800.0), ("500ms", 0.5)])
 def test_intervals_have_units(text, seconds):
     assert parse_interval(text) == seconds

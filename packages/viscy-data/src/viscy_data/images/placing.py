@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,13 +131,12 @@ def by_order(described: Described, well: str | None = None) -> tuple[list[Placed
             fix=f"--pattern '{sketch}'" + ", with a field in place of {?}" * ("{?}" in sketch),
         )
     listed = [(path, number, facts) for path, positions in described.items() for number, facts in enumerate(positions)]
-    of_position = [well_of(facts.name) for _, _, facts in listed]
-    of_file = [well_of(path.stem) for path, _, _ in listed]
+    of_position, of_file = _wells([facts.name for _, _, facts in listed]), _wells([path.stem for path, _, _ in listed])
     if well is not None:
         wells, how = [_well(well)] * len(listed), f"--well: all FOVs are in {_well(well)}"
-    elif all(of_position):
+    elif of_position:
         wells, how = of_position, "wells are those in the names of the positions"
-    elif all(of_file):
+    elif of_file:
         wells, how = of_file, "wells are those in the names of the files"
     else:
         numbers = {path: number for number, path in enumerate(described, 1)}
@@ -187,6 +186,12 @@ def well_of(name: str) -> str | None:
     """Return the well in a name such as ``B-03`` or ``Well A1_0``, None where there is none, or two."""
     found = {f"{row}/{int(column)}" for row, column in _WELL.findall(name)}
     return found.pop() if len(found) == 1 else None
+
+
+def _wells(names: Sequence[str]) -> list[str]:
+    """Return the wells of all names, nothing unless each has one; P1, P2 ... are positions, no row P."""
+    wells = [well for name in names if (well := well_of(name)) is not None]
+    return wells if len(wells) == len(names) and any(not well.startswith("P/") for well in wells) else []
 
 
 def _placed(path: Path, number: int, facts: ImagePosition, fields: Mapping[str, str]) -> Placed:

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from viscy_data.errors import InputError, raise_all
-from viscy_data.images.files import measured
+from viscy_data.images.metadata import first_few, name_channels, scale_fovs
 from viscy_data.images.patterns import natural_key
 from viscy_data.images.placing import Placed, by_order, by_pattern, by_table, proposed_pattern
 from viscy_data.images.sources import describe_files, find_files
 
 __all__ = ["FovPlan", "ImportOptions", "ImportPlan", "plan_import"]
 
-_SHOWN = 10
 _Key = tuple[int | None, str | None, int | None]
 
 
@@ -170,8 +169,8 @@ def plan_import(
         placed, said = place(described, well=options.well)
     fovs, channels, problems = _fovs(placed)
     raise_all(problems[:5])
-    names, named = _channel_names(channels, placed, options.channels)
-    sized, measures = _scaled(fovs, options, named_times=bool(pattern) and "{t}" not in pattern)
+    names, named = name_channels(channels, placed, options.channels)
+    sized, measures = scale_fovs(fovs, options, named_times=bool(pattern) and "{t}" not in pattern)
     plan = ImportPlan(tuple(sized), names, tuple([*notes, *said, *named, *measures]), options.axes)
     return _with_missing(plan, options.fill_missing)
 
@@ -214,7 +213,15 @@ def _steps(values: list[int] | None) -> Sequence[int] | None:
     """Fill the gaps of numbers that are evenly apart, so that a frame that all FOVs lack is missed too."""
     if values is None or len(values) < 2:
         return values
-    return range(values[0], values[-1] + 1, reduce(math.gcd, np.diff(values).tolist()))
+    steps = range(values[0], values[-1] + 1, reduce(math.gcd, np.diff(values).tolist()))
+    if len(steps) > 2 * len(values):
+        raise InputError(
+            "the names of the files",
+            found=f"frames or slices that are unevenly apart: {', '.join(map(str, values[:6]))} ...",
+            expected="even steps, of which a few may be missing",
+            fix="number them with {t} or {z}, or leave out those that do not belong to the others",
+        )
+    return steps
 
 
 def _place(own: Placed) -> str:
@@ -237,98 +244,13 @@ def _size(shape: Sequence[int]) -> str:
     return " x ".join(f"{size} {axis}" for axis, size in zip("TCZYX", shape, strict=True) if size > 1 or axis in "YX")
 
 
-def _channel_names(
-    values: Sequence[str] | None, placed: Sequence[Placed], given: Sequence[str]
-) -> tuple[tuple[str, ...], list[str]]:
-    """Name the channels: as the user says, as file names or metadata say, else by number."""
-    n_channels = placed[0].facts.shape[1] if values is None else len(values)
-    found = list(values) if values is not None else list(placed[0].facts.channel_names)
-    others = {own.facts.channel_names for own in placed}
-    if values is None and len(others) > 1 and not given:
-        shown = "; ".join(", ".join(names) or "none" for names in sorted(others)[:3])
-        raise InputError(
-            "channels", found=f"other names in other files: {shown}", expected="--channels for all of them"
-        )
-    own = found if len(found) == n_channels else [str(number) for number in range(n_channels)]
-    names = _renamed(own, given)
-    if len(set(names)) < len(names):
-        raise InputError(
-            "channels", found=", ".join(names), expected="different names", fix="give them: --channels A,B"
-        )
-    said = ", ".join(new if old == new else f"{new} ({old})" for old, new in zip(own, names, strict=True))
-    unnamed = names == own and own != found
-    return tuple(names), [f"channels: {said}" + ", numbers, as the files name none (--channels)" * unnamed]
-
-
-def _renamed(own: Sequence[str], given: Sequence[str]) -> list[str]:
-    if not given:
-        return list(own)
-    if all("=" in name for name in given):
-        renamed = dict(name.split("=", 1) for name in given)
-        if set(renamed) <= set(own):
-            return [renamed.get(name, name) for name in own]
-    elif len(given) == len(own):
-        return list(given)
-    expected = f"a name for each of {', '.join(own)}, in this order, or old=new"
-    raise InputError("--channels", found=", ".join(given), expected=expected)
-
-
-def _scaled(fovs: Sequence[FovPlan], options: ImportOptions, named_times: bool) -> tuple[list[FovPlan], list[str]]:
-    """Give FOVs their scale, and say where it comes from."""
-    scaled, said = [], {}
-    for fov in fovs:
-        facts = next(iter(fov.sources.values())).facts
-        height, width = facts.pixel_size_um or (None, None)
-        clock = fov.axes[0]
-        interval = facts.interval_seconds
-        if named_times and clock is not None and len(clock) > 1:
-            interval = measured(clock[1] - clock[0])
-        t, z = fov.shape[0], fov.shape[2]
-        steps = (
-            _said(said, "interval", "s", options.interval_seconds, interval, t > 1),
-            1.0,
-            _said(said, "z step", "um", options.z_step_um, facts.z_step_um, z > 1),
-            _said(said, "pixel size", "um", options.pixel_size_um, height, True),
-            (options.pixel_size_um or width or 1.0),
-        )
-        scaled.append(replace(fov, scale=steps))
-    return scaled, [f"{name}: {_listed(sorted(words, key=natural_key))}" for name, words in said.items()]
-
-
-_UNKNOWN = {
-    "interval": "unknown: 1 is written, and every later command asks for it (--interval 10min)",
-    "z step": "unknown: 1 is written (--z-step)",
-    "pixel size": "unknown: 1 is written, so tracks in micrometres cannot be converted to pixels (--pixel-size)",
-}
-
-
-def _said(
-    said: dict[str, set[str]], name: str, unit: str, given: float | None, found: float | None, needed: bool
-) -> float:
-    """Choose a step and note the reason; the user overrides the files."""
-    if needed:
-        words = said.setdefault(name, set())
-        if given is not None:
-            words.add(
-                f"{given:g} {unit}" + (f" as given; files say {found:g}" if found and found != given else " as given")
-            )
-        else:
-            words.add(f"{found:g} {unit}" if found else _UNKNOWN[name])
-    return float(given or found or 1.0)
-
-
 def _with_missing(plan: ImportPlan, fill: bool) -> ImportPlan:
     """Refuse planes that are missing, or note them."""
     missing = [fov.shown(*place) for fov in plan.fovs for place in fov.missing()]
     if not missing:
         return plan
-    counted = f"{len(missing)} planes are missing: {_listed(missing)}"
+    counted = f"{len(missing)} planes are missing: {first_few(missing)}"
     if not fill:
         fix = "bring the files, leave these FOVs out, or leave the planes zero with --fill-missing"
         raise InputError("the recording", found=counted, expected="every frame, channel and slice", fix=fix)
     return replace(plan, notes=(*plan.notes, f"{counted}; they stay zero"))
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return "; ".join(texts[:_SHOWN]) + more
