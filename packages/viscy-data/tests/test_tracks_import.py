@@ -87,6 +87,7 @@ POPULATION = lineage_table()
 
 
 def test_every_format_gives_the_same_lineages(tmp_path):
+    pytest.importorskip("tifffile")
     table = POPULATION
     table.to_csv(tmp_path / "table.csv", index=False)
     sources = {
@@ -151,6 +152,7 @@ def test_the_table_of_spots_of_trackmate_is_read_in_pixels(tmp_path):
 
 
 def test_what_a_format_cannot_say_is_counted(tmp_path):
+    pytest.importorskip("tifffile")
     xml = write_trackmate_xml(tmp_path / "t.xml", POPULATION, n_single=2)
     assert import_tracks(xml, fov()).notes == ("2 spots belong to no track and are left out",)
     folder = write_ctc(tmp_path / "TRA", POPULATION)
@@ -163,6 +165,7 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
 
 
 def test_merges_and_broken_files_are_refused_by_name(tmp_path):
+    pytest.importorskip("tifffile")
     merge = write_trackmate_xml(tmp_path / "m.xml", POPULATION, links=[(100, 103), (106, 103)])
     with pytest.raises(InputError, match=r"m\.xml\n  found    1 observations follow several others, such as 103"):
         import_tracks(merge, fov())
