@@ -249,6 +249,7 @@ def test_a_run_and_its_checkpoints_are_told(tmp_path, monkeypatch):
     (folder / "config.yaml").write_text(yaml.safe_dump(text))
     assert told(checkpoint)["facts"]["backbone"] == ["convnext_tiny"]
     alone = tmp_path / "alone.ckpt"
+    (tmp_path / "config.yaml").write_bytes((folder / "config.yaml").read_bytes())  # of something else
     alone.write_bytes(checkpoint.read_bytes())
     facts = told(alone)["facts"]
     assert facts["backbone"] == "not in the file, nor in a run folder around it"

@@ -13,6 +13,7 @@ from viscy_utils.runs.folder import RECORD, Run, read_run
 
 __all__ = ["CHECKPOINT", "model_settings"]
 
+_NO_BACKBONE = "not in the file, nor in a run folder around it"
 _SUFFIXES = (".ckpt", ".pt", ".pth")
 
 
@@ -28,10 +29,8 @@ def model_settings(run: Run) -> dict[str, Any]:
 def _flat(value: Any, name: str) -> list[tuple[str, Any]]:
     """List the values of nested mappings; ``init_args`` is left out of the names, and so are values of None."""
     if isinstance(value, Mapping):
-        inner = [
-            (name if key == "init_args" else f"{name}.{key}" if name else str(key), own) for key, own in value.items()
-        ]
-        return [pair for own_name, own in inner for pair in _flat(own, own_name)]
+        inner = {key: name if key == "init_args" else f"{name}.{key}".lstrip(".") for key in value}
+        return [pair for key, own in value.items() for pair in _flat(own, inner[key])]
     return [] if value is None else [(name, value)]
 
 
@@ -42,9 +41,11 @@ def _describe(path: Path) -> Description:
     sizes = [own.numel() for own in content["state_dict"].values() if hasattr(own, "numel")]
     saved = {key: value for key, value in (content.get("hyper_parameters") or {}).items() if key != "_instantiator"}
     folder = next((above for above in list(path.resolve().parents)[:2] if (above / RECORD).is_file()), None)
-    run = read_run(folder) if folder is not None else Run(Path())
-    settings = model_settings(run) or dict(_flat(saved, ""))
-    versions = run.record.get("versions") or {"lightning": content.get("pytorch-lightning_version", "unknown")}
+    run = read_run(folder) if folder is not None else None
+    settings = (model_settings(run) if run else {}) or dict(_flat(saved, ""))
+    versions = (run.record.get("versions") if run else None) or {
+        "lightning": content.get("pytorch-lightning_version", "unknown")
+    }
     facts = {
         "model": saved.get("_class_path") or settings.get("class_path") or "not recorded",
         "backbone": [str(value) for name, value in settings.items() if name.endswith("backbone")] or _NO_BACKBONE,
@@ -55,10 +56,8 @@ def _describe(path: Path) -> Description:
         "settings": [f"{name}: {value}" for name, value in settings.items()],
         "versions": [f"{name} {version}" for name, version in versions.items()],
     }
-    config = run.config if folder else "CONFIG.yml"
+    config = run.config if run else "CONFIG.yml"
     return Description("a checkpoint", facts, (), (f"dynaclr predict --config {config} --ckpt_path {path}",))
 
-
-_NO_BACKBONE = "not in the file, nor in a run folder around it"
 
 CHECKPOINT = Describer("a checkpoint", lambda path: path.is_file() and path.suffix.lower() in _SUFFIXES, _describe)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_geff", "write_geff"]
 
-_OPTIONAL = ("z",)
 _KNOWN = ("track_id", "t", "y", "x", "z", "id", "parent_track_id", "parent_id")
+_FIX = "write it with axes and units: geff.GeffMetadata(axes=[{name: y, type: space, unit: pixel}, ...])"
 _WHOLE = 1e-3  # frames: times in hours, divided by an interval, are whole numbers to rounding
 
 
@@ -147,9 +147,6 @@ def _units(where: str, axes: list | None) -> dict[str, Any]:
     ]
     raise_all(errors)
     return {letter: axis for letter, axis in by_letter.items() if letter in "tzyx"}
-
-
-_FIX = "write it with axes and units: geff.GeffMetadata(axes=[{name: y, type: space, unit: pixel}, ...])"
 
 
 def _letter(axis: Any) -> str:
