@@ -39,7 +39,8 @@ def _embedded(shift=0.0, state=3.0, n_experiments=2, seed=0):
 def test_every_measure_has_a_value_and_follows_what_was_built_in():
     mixed, apart = (compare([_embedded(shift)], "state")[0].measures for shift in (0, 8))
     assert list(mixed) == [measure.name for measure in MEASURES]
-    assert not [name for name, score in mixed.items() if np.isnan(score.value)]
+    missing = {name: score.note for name, score in mixed.items() if np.isnan(score.value)}
+    assert missing == dict.fromkeys(("division_auroc", "division_step_auroc"), "no column parent_track_id")
     for name in ("ilisi", "kbet", "asw_batch"):
         assert apart[name].value < mixed[name].value - 0.1
     for name in ("experiment_probe", "experiment_probe_auroc", "separability_auroc"):
@@ -75,3 +76,17 @@ def test_the_size_of_crops_is_read_from_the_origin(data):
     origin = {"origin": {} if data is None else {"data": data}}
     cells = Embedded("made up", np.zeros((1, 1)), pd.DataFrame(), origin=origin)
     assert patch_side(cells) == (None if data is None else 96)
+
+
+def test_parents_are_tracks_of_the_same_field():
+    obs = pd.DataFrame(
+        {
+            "experiment": "day",
+            "fov_name": ["A/1/0", "A/1/0", "A/1/1", "A/1/1", "A/1/1"],
+            "track_id": [1, 2, 1, 2, 3],
+            "t": 0,
+            "parent_track_id": [-1, 1, np.nan, 1, 7],
+        }
+    )
+    cells = Embedded("made up", np.zeros((5, 1)), obs)
+    assert cells.parents.tolist() == [-1, cells.tracks[0], -1, cells.tracks[2], -1]

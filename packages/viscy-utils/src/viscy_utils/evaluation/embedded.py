@@ -94,6 +94,22 @@ class Embedded:
         named = self.obs.assign(lineage_id=lineage.where(lineage.notna(), own).astype(str))
         return _numbers(named, ["experiment", "fov_name", "lineage_id"])
 
+    @property
+    def parents(self) -> np.ndarray:
+        """Number in :attr:`tracks` of the parent of each row's track, -1 for none, int64.
+
+        Raises
+        ------
+        KeyError
+            If the embeddings do not carry ``parent_track_id``.
+        """
+        place, track = ["experiment", "fov_name"], "track_id"
+        known = self.obs[place].assign(track_id=self.obs[track].astype(float), number=self.tracks)
+        wanted = self.obs[place].assign(track_id=self.obs["parent_track_id"].astype(float))
+        known = known.drop_duplicates([*place, track])
+        found = wanted.merge(known, on=[*place, track], how="left")["number"]
+        return found.fillna(-1).to_numpy(dtype=np.int64)
+
     def sample(self, n_cells: int, seed: int) -> Embedded:
         """Return at most ``n_cells`` rows, drawn evenly at random and kept in order."""
         if len(self.obs) <= n_cells:

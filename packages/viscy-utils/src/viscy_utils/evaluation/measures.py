@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from viscy_utils.evaluation.divisions import DivisionScores, division_detection
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.mixing import batch_silhouette, kbet, label_silhouette, lisi
 from viscy_utils.evaluation.origins import patch_side
@@ -93,6 +94,17 @@ class Judged:
             patch_side(every) if known else None,
         )
         return lineage_retrieval(every.features, every.lineages, places, seed=self.seed)
+
+    @cached_property
+    def divisions(self) -> DivisionScores:
+        """Divisions told from matched controls, where the embeddings carry the parents of tracks."""
+        every = self.everything
+        if "parent_track_id" not in every.obs:
+            missing = "no column parent_track_id"
+            return DivisionScores(ProbeScores.missing(missing), Score.missing(missing))
+        t = every.obs["t"].to_numpy().astype(np.int64)
+        columns = (every.tracks, every.parents, t, every.fovs, every.lineages)
+        return division_detection(every.features, *columns, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,18 @@ MEASURES = (
         "lineage retrieval\nmean average precision",
         "higher",
         lambda judged: judged.retrieval.mean_average_precision,
+    ),
+    Measure(
+        "division_auroc",
+        "last frames before divisions, against matched controls\nAUROC of a linear probe",
+        "higher",
+        lambda judged: judged.divisions.probe.auroc,
+    ),
+    Measure(
+        "division_step_auroc",
+        "step at divisions, against steps of matched controls\nAUROC",
+        "higher",
+        lambda judged: judged.divisions.step,
     ),
 )
 """In the order of tables."""
