@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import tracemalloc
 from datetime import timedelta
 
@@ -59,14 +60,14 @@ def write_ome(path, array, **more):
     tifffile.imwrite(path, array, metadata={"axes": "TCZYX", **size, **time}, **more)
 
 
-def write_micromanager(path, arrays):
+def write_micromanager(path, arrays, first_position=0):
     """Write a stack as Micro-Manager lays it out: summary first, pixels 162 bytes behind each directory, an index."""
     n_t, n_c, n_z, height, width = arrays[0].shape
-    labels = [{"Label": f"B{number + 3}-Site_0"} for number in range(len(arrays))]
+    labels = [{"Label": f"B{number + 3}-Site_0"} for number in range(first_position + len(arrays))]
     summary = {
-        "MicroManagerVersion": "2.0", "Prefix": path.stem, "Frames": n_t, "Channels": n_c, "Slices": n_z,
-        "Positions": len(arrays), "ChNames": ["Phase", "GFP"], "PixelSize_um": 0.65, "z-step_um": 2.0,
-        "Interval_ms": 600000.0, "TimeFirst": True, "SlicesFirst": False, "StagePositions": labels,
+        "MicroManagerVersion": "2.0", "Prefix": path.stem.split("_MMStack")[0], "Frames": n_t,
+        "Channels": n_c, "Slices": n_z, "Positions": len(labels), "ChNames": ["Phase", "GFP"], "PixelSize_um": 0.65,
+        "z-step_um": 2.0, "Interval_ms": 600000.0, "TimeFirst": True, "SlicesFirst": False, "StagePositions": labels,
     }  # fmt: skip
     text, of_page = json.dumps(summary).encode(), b'{"PixelSizeUm": 0.65}\0'
     first = 40 + len(text) + len(of_page)
@@ -86,7 +87,7 @@ def write_micromanager(path, arrays):
         ]  # fmt: skip
         data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
         data += struct.pack("<I", at + size if number < len(places) - 1 else 0) + arrays[p][t, c, z].tobytes()
-        index += struct.pack("<IIIII", c, z, t, p, at)
+        index += struct.pack("<IIIII", c, z, t, first_position + p, at)
     path.write_bytes(data + index)
 
 
@@ -103,8 +104,8 @@ def write_czi(path, arrays, leave_out=()):
         file.write_metadata("", {0: "Phase", 1: "GFP"}, scale_x=0.65e-6, scale_y=0.65e-6, scale_z=2e-6)
 
 
-def write_lif(path, arrays):
-    """Write a container of Leica: a header in XML, then a block of bytes per image."""
+def write_lif(path, arrays, first_axis=4):
+    """Write a container of Leica: a header in XML, then a block of bytes per image. Axis 4 is time, 10 a mosaic."""
 
     def text(value):
         encoded = value.encode("utf-16-le")
@@ -116,7 +117,7 @@ def write_lif(path, arrays):
         plane = height * width * 2
         sizes = [  # DimID, elements, length (metres, seconds), bytes to the next
             (1, width, 0.65e-6 * (width - 1), 2), (2, height, 0.65e-6 * (height - 1), width * 2),
-            (3, n_z, -2e-6 * (n_z - 1), plane * n_c), (4, n_t, 600.0 * (n_t - 1), plane * n_c * n_z),
+            (3, n_z, -2e-6 * (n_z - 1), plane * n_c), (first_axis, n_t, 600.0 * (n_t - 1), plane * n_c * n_z),
         ]  # fmt: skip
         dimensions = "".join(
             f'<DimensionDescription DimID="{axis}" NumberOfElements="{size}" Origin="0" Length="{length}" '
@@ -231,9 +232,30 @@ def test_scenes_images_and_stage_positions_are_fovs(tmp_path):
     assert sorted(of_lif) == ["B/2/0", "B/3/0"]  # named B-02 and B-03
     _, _, of_stack = imported(tmp_path, tmp_path / "c_MMStack.tif", name="mm.zarr")
     assert sorted(of_stack) == ["B/3/0", "B/4/0"]  # its stage positions are B3-Site_0 and B4-Site_0
+    (tmp_path / "alone").mkdir()
+    write_micromanager(tmp_path / "alone" / "d_MMStack.tif", arrays[1:], first_position=1)
+    _, _, of_one = imported(tmp_path, tmp_path / "alone" / "d_MMStack.tif", name="one.zarr")
+    np.testing.assert_array_equal(of_one["B/4/0"], arrays[1])
     for own in (frames, of_lif, of_stack):
         for array, name in zip(arrays, sorted(own), strict=True):
             np.testing.assert_array_equal(own[name], array)
+
+
+def test_tiles_of_a_mosaic_are_fovs(tmp_path):
+    pytest.importorskip("liffile")
+    array = pixels()
+    write_lif(tmp_path / "a.lif", [array], first_axis=10)
+    _, _, frames = imported(tmp_path, tmp_path / "a.lif")
+    assert sorted(frames) == ["B/2/0", "B/2/1", "B/2/2"]
+    for tile in range(T):
+        np.testing.assert_array_equal(frames[f"B/2/{tile}"], array[tile : tile + 1])
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nd2", None)
+    (tmp_path / "a.nd2").touch()
+    with pytest.raises(ImportError, match=r"nd2 is needed .*viscy-data\[images\]"):
+        plan_import([tmp_path / "a.nd2"])
 
 
 def test_planes_that_a_czi_lacks_are_named_not_black(tmp_path):

@@ -70,9 +70,11 @@ class TiffImages(ImageFile):
     def _facts(self) -> Any:
         """Return the function ``(series, position) -> facts`` of the metadata that the file has."""
         if self._tiff.is_micromanager and (settings := self._tiff.micromanager_metadata):
-            page = self._tiff.pages.first.tags.get("MicroManagerMetadata")
-            facts = _micromanager(settings.get("Summary") or {}, page.value if page is not None else {})
-            return lambda n, p: {**facts, **_stage_label(settings.get("Summary") or {}, p)}
+            summary, first = settings.get("Summary") or {}, 0
+            if self._series[0].n_positions < summary.get("Positions", 1) and "IndexMap" in settings:
+                first = int(settings["IndexMap"][:, 3].min())  # one file of several
+            facts = _micromanager(summary, _tag(self._tiff.pages.first, "MicroManagerMetadata") or {})
+            return lambda n, p: {**facts, **_stage_label(summary, first + (n or p))}
         if self._tiff.is_ome:
             images = _ome_images(self._tiff.ome_metadata)
             return lambda n, p: images[n] if n < len(images) else {}
@@ -127,7 +129,9 @@ class _Series:
 
     @property
     def files(self) -> set[Path]:
-        """Files in which pages lie."""
+        """Files in which pages lie, if they are several."""
+        if not self._series.is_multifile:
+            return set()
         return {Path(page.parent.filehandle.path).resolve() for page in self._series.pages if page is not None}
 
     @property
