@@ -111,6 +111,7 @@ def start(mutant: Mutant | None, tests: Sequence[str], folder: Path) -> int:
         os.chdir(ROOT)
         sys.path.insert(0, str(folder / "src"))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "src"), os.environ.get("PYTHONPATH", "")])
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
         output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1)

@@ -544,6 +544,40 @@ def test_neighbours_join_without_changing_the_composition():
     assert sampler.stats()["neighbors"] == {"asked": 120.0, "delivered": 120}
 
 
+def test_a_near_neighbour_of_many_anchors_comes_once():
+    neighbors = np.tile([5, 6, 7, 8], (200, 1))
+    sampler = FlexibleBatchSampler(make_table(200), 20, neighbors=neighbors, neighbor_fraction=0.2)
+    for number in range(len(sampler)):
+        assert len(set(sampler.batch(number).tolist())) == 20
+
+
+def test_the_nearest_of_each_anchor_come_before_the_second_nearest():
+    rng = np.random.default_rng(0)
+    neighbors = np.stack([rng.permutation(5000), rng.permutation(5000)], axis=1)
+    table = pd.DataFrame({"experiment": np.repeat("a", 5000)})
+    options = {"batch_size": 20, "condition_balanced": False}
+    sampler = FlexibleBatchSampler(table, **options, neighbors=neighbors, neighbor_fraction=0.2)
+    plain = FlexibleBatchSampler(table, **options)
+    for number in range(10):
+        before = plain.batch(number)
+        came = set(sampler.batch(number).tolist()) - set(before.tolist())
+        assert len(came) == 4
+        assert came <= set(neighbors[before, 0].tolist())
+
+
+def test_only_anchors_of_the_own_experiment_of_a_batch_have_neighbours_in_it():
+    table = make_table(600, 2)
+    first = (table["experiment"] == table["experiment"].iloc[0]).to_numpy()
+    # The neighbours of the second experiment are cells of the first, whose own have none.
+    rng = np.random.default_rng(0)
+    neighbors = np.where(first[:, None], -1, rng.choice(np.flatnonzero(first), (600, 5)))
+    sampler = FlexibleBatchSampler(table, 24, leaky=0.25, neighbors=neighbors, neighbor_fraction=0.25)
+    plain = FlexibleBatchSampler(table, 24, leaky=0.25)
+    for number in range(len(sampler)):
+        assert sampler.batch(number).tolist() == plain.batch(number).tolist()
+    assert sampler.stats()["neighbors"]["delivered"] == 0
+
+
 def test_missing_neighbours_are_counted():
     sampler = FlexibleBatchSampler(make_table(100), 10, neighbors=np.full((100, 3), -1), neighbor_fraction=0.2)
     assert len(set(sampler.batch(0).tolist())) == 10

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import viscy_data.sampler
+from viscy_data.sampler.draw import Pools
 from viscy_data.sampler.epoch import Epoch, floor_sum
 from viscy_data.sampler.groups import AnchorGroups
+from viscy_data.sampler.lineages import LineageLimit
 from viscy_data.sampler.permutation import cyclic_element, hash_key, permute
 from viscy_data.sampler.rounding import PERIOD, rotating_counts, whole_part
 
@@ -182,3 +184,13 @@ def test_any_run_of_batches_is_close_to_the_shares_of_the_experiments():
     found = np.eye(3)[[epoch.place(number)[0] for number in range(5000)]]
     drift = np.cumsum(found - shares, axis=0)
     assert np.ptp(drift, axis=0).max() < 10  # of independent draws about 100
+
+
+def test_an_anchor_that_a_chain_of_exchanges_has_freed_can_be_taken_again():
+    lineage = np.array([2, 3, 1, 4, 4, 4, 5, 3, 4, 1, 4])
+    pools = Pools(np.array([[[0, 3]], [[3, 7]], [[7, 8]], [[8, 11]]]))
+    request, drawn = np.array([0, 0, 1, 2, 3, 3, 3]), np.array([0, 1, 3, 7, 9, 10, 8])
+    places, n_beyond = LineageLimit(lineage, 1).apply(drawn, request, pools, key=9359)
+    assert n_beyond == 2  # seven anchors of five lineages
+    assert len(set(places.tolist())) == 7
+    assert pools.request_of(places).tolist() == request.tolist()

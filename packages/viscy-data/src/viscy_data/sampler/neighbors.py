@@ -67,8 +67,8 @@ class NearNeighbors:
         slots = slots[np.argsort(mix(slots.astype(np.uint64) ^ np.uint64(key)))]
         n_chosen = max(1, min(self.wanted, len(slots) - self.wanted))
         chosen, others = slots[:n_chosen], slots[n_chosen:]
-        near, pool = self._candidates(places, chosen, pools, n_own)
-        # The n-th candidate of a pool takes the n-th of the other slots of that pool.
+        near, pool = self._candidates(places, chosen, pools)
+        # The n-th candidate of a pool takes the n-th of the other slots of that pool; one of another pool finds none.
         others = others[np.argsort(request[others], kind="stable")]
         target = np.searchsorted(request[others], pool) + _occurrence(pool)
         fits = np.flatnonzero(target < np.searchsorted(request[others], pool, side="right"))[: self.wanted]
@@ -77,14 +77,13 @@ class NearNeighbors:
         came[others[target[fits]]] = True
         return places, came
 
-    def _candidates(self, places: Ints, chosen: Ints, pools: Pools, n_own: int) -> tuple[Ints, Ints]:
+    def _candidates(self, places: Ints, chosen: Ints, pools: Pools) -> tuple[Ints, Ints]:
         """Distinct neighbours that are not in the batch yet, those nearest to their anchors first; and their pools."""
         found = self._table[self._order[places[chosen]]].T.ravel()
         near = self._rank[found[found >= 0]].astype(np.int64)
         near = near[np.sort(np.unique(near, return_index=True)[1])]
-        pool = pools.request_of(near)
-        usable = (pool >= 0) & (pool < n_own) & ~np.isin(near, places)
-        return near[usable], pool[usable]
+        near = near[~np.isin(near, places)]
+        return near, pools.request_of(near)
 
 
 def _occurrence(labels: Ints) -> Ints:
