@@ -38,7 +38,7 @@ CELL_KEYS = (
 )
 """Columns that identify a cell in a frame; the first that both tables have are compared."""
 
-_TEXTS = {"experiment": str, "store": canonical_store, "fov_name": lambda name: canonical_fov_name(str(name).strip())}
+_TEXTS = {"experiment": lambda name: str(name).strip(), "store": canonical_store, "fov_name": canonical_fov_name}
 _OWNERS = ("experiment", "store")
 _NO_CELL, _NO_ROW = -(2**61), -(2**62)  # and below: numbers that are missing are not equal to each other
 

@@ -30,7 +30,7 @@ from viscy_utils.callbacks.embedding_writer import (
 from viscy_utils.embeddings.origin import read_origin
 from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
 from viscy_utils.embeddings.reductions import reduce_features
-from viscy_utils.embeddings.store import observation_table, parts_path_of
+from viscy_utils.embeddings.store import observation_table, parts_path_of, write_anndata
 from viscy_utils.evaluation import load_annotation_anndata
 from viscy_utils.evaluation.annotation import convert
 
@@ -339,6 +339,37 @@ def table(n=6):
     return pd.DataFrame(
         {"fov_name": ["/A/1/0"] * n, "track_id": np.arange(n) // 2, "t": np.arange(n) % 2, "id": range(n)}
     )
+
+
+STRANGE = ["area/um", "area_um", "/lead", "", ".", "..", ".zattrs", "_index", "a\0b", "x" * 300, 3, "µm", " "]
+
+
+def test_columns_of_any_name_are_kept_and_those_written_otherwise_are_said(tmp_path):
+    table = pd.DataFrame({"fov_name": "A/1/0", "track_id": [0, 1], "t": 0})
+    for number, name in enumerate(STRANGE):
+        table[name] = [number, number + 100]
+    with pytest.warns(
+        UserWarning, match=r"names that a store cannot hold are written otherwise: 'area/um' \('area_um_1'"
+    ):
+        write_embedding_dataset(tmp_path / "e.zarr", np.ones((2, 3)), table)
+    obs = ad.read_zarr(tmp_path / "e.zarr").obs
+    assert obs.columns[:3].tolist() == ["fov_name", "track_id", "t"]
+    assert obs.iloc[:, 3:].to_numpy().tolist() == [
+        list(range(len(STRANGE))),
+        list(range(100, 100 + len(STRANGE))),
+    ]
+    assert obs["area_um"].tolist() == [1, 101]
+
+
+def test_keys_of_any_name_are_kept(tmp_path):
+    adata = ad.AnnData(
+        np.ones((2, 1), np.float32), obsm={"X/a": np.zeros((2, 1))}, uns={"predicted_a/b_classes": ["c"]}
+    )
+    with pytest.warns(UserWarning, match="'X/a'"):
+        write_anndata(adata, tmp_path / "e.zarr")
+    read = ad.read_zarr(tmp_path / "e.zarr")
+    assert (list(read.obsm), list(read.uns)) == (["X_a"], ["predicted_a_b_classes"])
+    assert (list(adata.obsm), list(adata.uns)) == (["X/a"], ["predicted_a/b_classes"])
 
 
 def test_row_names_are_unique_even_where_case_is_ignored():

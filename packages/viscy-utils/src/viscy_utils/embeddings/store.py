@@ -6,7 +6,9 @@ unique names such as ``plate1/A/1/0/12/3`` (experiment, FOV, track, time).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ __all__ = [
     "write_anndata",
 ]
 
+_LONGEST = 200  # bytes; file systems have names of up to 255
 SAMPLE_COLUMN = "predict_sample"
 """Column of a part: the position of the row in the predicted dataset; it is not in the merged store."""
 _NAME_COLUMNS = ("experiment", "fov_name", "track_id", "t")
@@ -104,16 +107,61 @@ def build_anndata(features: np.ndarray, obs: pd.DataFrame, obsm: Mapping[str, np
 def write_anndata(adata: ad.AnnData, path: str | Path) -> None:
     """Write a store of zarr format 2, complete before it gets its name.
 
+    Columns and keys whose name no store can hold, such as ``area/um`` or an empty one, get another, with a warning.
+
     Raises
     ------
     FileExistsError
         If ``path`` exists.
     """
+    adata = _with_names_of_paths(adata)
     with replacing(path) as temporary:
         # Format 2 is what readers of these stores expect; AnnData has only a setting for it, which is going away.
         group = zarr.open_group(temporary, mode="w", zarr_format=2)
         import_anndata().io.write_elem(group, "/", adata)
         zarr.consolidate_metadata(group.store, zarr_format=2)
+
+
+def _with_names_of_paths(adata: ad.AnnData) -> ad.AnnData:
+    """Rename what is stored under a name that is no part of a path."""
+    parts = {"obs": list(adata.obs), **{name: list(getattr(adata, name)) for name in ("obsm", "uns")}}
+    new = {name: _names_of_paths(keys) for name, keys in parts.items()}
+    changed = {name: {old: key for old, key in new[name].items() if key != old} for name in parts}
+    if not any(changed.values()):
+        return adata
+    told = ", ".join(f"{old!r} ({key!r})" for renamed in changed.values() for old, key in renamed.items())
+    warnings.warn(f"names that a store cannot hold are written otherwise: {told}", stacklevel=4)
+    adata = adata.copy()
+    adata.obs.columns = [new["obs"][name] for name in adata.obs]
+    for name in ("obsm", "uns"):
+        for old, key in changed[name].items():
+            getattr(adata, name)[key] = getattr(adata, name).pop(old)
+    return adata
+
+
+def _names_of_paths(names: Iterable[object]) -> dict[Any, str]:
+    r"""Find a name for each that can be a folder, and that no other has.
+
+    >>> list(_names_of_paths(["t", "area/um", "area_um", "", ".zattrs", "_index"]).values())
+    ['t', 'area_um_1', 'area_um', 'column', 'column.zattrs', 'column_index']
+    """
+    names = list(names)
+    found = {name: name for name in names if _is_part_of_path(name)}
+    for name in names:
+        if name not in found:
+            text = re.sub(r"[/\0]", "_", str(name))[:_LONGEST]
+            text = text if _is_part_of_path(text) else f"column{text}"
+            taken, number, new = set(found.values()), 0, text
+            while new in taken:
+                number += 1
+                new = f"{text}_{number}"
+            found[name] = new
+    return {name: found[name] for name in names}
+
+
+def _is_part_of_path(name: object) -> bool:
+    usable = isinstance(name, str) and not re.search(r"^$|[/\0]|^\.|^_index$", name)
+    return usable and len(name.encode()) <= _LONGEST
 
 
 @contextmanager

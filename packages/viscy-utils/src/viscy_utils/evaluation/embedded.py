@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from viscy_data.errors import InputError
+from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
 
-__all__ = ["CELL", "Embedded", "LeftOut", "canonical_cells", "read_embedded"]
+__all__ = ["CELL", "Embedded", "LeftOut", "canonical_cells", "canonical_fovs", "read_embedded"]
 
 CELL = ["experiment", "fov_name", "track_id", "t"]
 """Columns that identify a cell in a frame."""
@@ -182,6 +183,13 @@ def read_embedded(name: str, path: str | Path) -> Embedded:
 
 
 def canonical_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Write experiments and FOVs as text, FOVs without slashes at the ends."""
-    fovs = table["fov_name"].astype(str).str.strip().str.strip("/")
-    return table.assign(experiment=table["experiment"].astype(str), fov_name=fovs)
+    """Write experiments and FOVs as text, without blanks around them, and FOVs as `canonical_fovs` does."""
+    return table.assign(
+        experiment=table["experiment"].astype(str).str.strip(), fov_name=canonical_fovs(table["fov_name"])
+    )
+
+
+def canonical_fovs(names: pd.Series) -> pd.Series:
+    """Write names of FOVs in the one spelling of :func:`viscy_data.stores.canonical_fov_name`."""
+    text = names.astype(str)
+    return text.map({name: canonical_fov_name(name) for name in text.unique()})

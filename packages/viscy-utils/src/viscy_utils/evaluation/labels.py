@@ -29,8 +29,8 @@ UNKNOWN = "unknown"
 MAX_CLASSES = 50
 """A column of more different numbers is taken for a measurement."""
 
-# What Python, pandas and R write for a value that is not there.
-_WRITTEN_MISSING = ("", "nan", "NaN", "None", "<NA>", "NaT", "NA")
+# What Python, pandas, R, spreadsheets and databases write for a value that is not there.
+_WRITTEN_MISSING = ("", "nan", "NaN", "None", "<NA>", "NaT", "NA", "N/A", "n/a", "#N/A", "NULL", "null")
 
 
 def is_missing(labels: np.ndarray | pd.Series) -> np.ndarray:
@@ -49,14 +49,19 @@ def is_missing(labels: np.ndarray | pd.Series) -> np.ndarray:
     >>> is_missing(np.array(["infected", "", "nan", None], dtype=object)).tolist()
     [False, True, True, True]
     """
-    values = pd.Series(np.asarray(labels, dtype=object))
-    text = values.map(lambda value: value.strip() if isinstance(value, str) else value)
-    return (values.isna() | text.isin(_WRITTEN_MISSING)).to_numpy(dtype=bool)
+    values = _stripped(labels)
+    return (values.isna() | values.isin(_WRITTEN_MISSING)).to_numpy(dtype=bool)
 
 
 def is_unknown(labels: np.ndarray | pd.Series) -> np.ndarray:
-    """Tell which labels say that the state is not known."""
-    return np.array([isinstance(value, str) and value.strip() == UNKNOWN for value in labels], dtype=bool)
+    """Tell which labels say that the state is not known, in small letters or capitals."""
+    return np.array([isinstance(value, str) and value.casefold() == UNKNOWN for value in _stripped(labels)], dtype=bool)
+
+
+def _stripped(labels: np.ndarray | pd.Series) -> pd.Series:
+    """Return labels as objects, text without blanks around it."""
+    values = pd.Series(np.asarray(labels, dtype=object))
+    return values.map(lambda value: value.strip() if isinstance(value, str) else value)
 
 
 def check_classes(labels: np.ndarray | pd.Series, column: str, *, where: str) -> None:
@@ -93,7 +98,7 @@ def read_label_table(path: str | Path) -> pd.DataFrame:
         If there is no file, or no table in it.
     """
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     except FileNotFoundError as err:
         raise MissingInputError(str(path), found="no such file", expected="a CSV file of labels") from err
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
@@ -107,7 +112,7 @@ def only_labelled(embedded: Embedded, column: str) -> Embedded:
     ----------
     embedded : Embedded
     column : str
-        Of ``obs``.
+        Of ``obs``. Blanks around a text do not make another class of it.
 
     Raises
     ------
@@ -126,7 +131,7 @@ def only_labelled(embedded: Embedded, column: str) -> Embedded:
             expected="cells with a label",
             fix="name another column with --label, or a table with --labels; conditions come from condition_wells",
         )
-    return labelled
+    return replace(labelled, obs=labelled.obs.assign(**{column: _stripped(labelled.obs[column]).to_numpy()}))
 
 
 def add_labels(embedded: Embedded, labels: pd.DataFrame, column: str, *, source: str) -> Embedded:

@@ -15,8 +15,9 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from viscy_data.stores import well_of
+from viscy_data.stores import canonical_fov_name, well_of
 from viscy_utils.evaluation.calibration import brier_score, calibration_error, temperature_of
+from viscy_utils.evaluation.embedded import canonical_fovs
 from viscy_utils.evaluation.linear_classifier_data import load_and_combine_datasets
 from viscy_utils.evaluation.linear_classifier_split import (
     LabelledCells,
@@ -349,8 +350,8 @@ def predict_with_classifier(
 def _in_wells(fov_names: pd.Series, wells: Sequence[str] | None) -> np.ndarray:
     if wells is None:
         return np.ones(len(fov_names), dtype=bool)
-    own = fov_names.astype(str).str.strip("/").map(well_of).to_numpy()
-    wanted = [well.strip("/") for well in wells]
+    own = canonical_fovs(fov_names).map(well_of).to_numpy()
+    wanted = [canonical_fov_name(well) for well in wells]
     absent = sorted(set(wanted) - set(own))
     if absent:
         raise ValueError(f"include_wells: no cells of {', '.join(absent)}, expected of {', '.join(sorted(set(own)))}")

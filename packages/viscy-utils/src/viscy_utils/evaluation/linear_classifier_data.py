@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from viscy_data.cell_matching import match_cells
+from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.store import import_anndata
-from viscy_utils.evaluation.labels import is_missing, is_unknown
+from viscy_utils.evaluation.embedded import canonical_fovs
+from viscy_utils.evaluation.labels import is_missing, is_unknown, read_label_table
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -58,15 +60,15 @@ def load_and_combine_datasets(datasets: Sequence[Mapping[str, Any]], task: str) 
 
 def _load(dataset: Mapping[str, Any], task: str) -> ad.AnnData | None:
     store, source = str(dataset["embeddings"]), Path(dataset["annotations"])
-    table = pd.read_csv(source, keep_default_na=False, na_values=[""])
+    table = read_label_table(source)
     if task not in table:
         _logger.warning("%s is left out: no column %r among %s", source, task, ", ".join(table.columns))
         return None
     adata = read_embeddings(store)
-    fovs = adata.obs["fov_name"].astype(str).str.strip("/")
+    fovs = canonical_fovs(adata.obs["fov_name"])
     wells = dataset.get("include_wells")
     if wells is not None:
-        prefixes = tuple(f"{well.strip('/')}/" for well in wells)
+        prefixes = tuple(f"{canonical_fov_name(well)}/" for well in wells)
         adata = adata[fovs.str.startswith(prefixes).to_numpy()]
     labels = _match(adata.obs, table, task, str(source))
     kept = ~(is_missing(labels) | is_unknown(labels))
