@@ -200,7 +200,7 @@ class TestRuns:
 
     def test_warmup_as_long_as_the_run_is_said(self, tmp_path):
         module = _module(NTXentHCL(), schedule="WarmupCosine")
-        with pytest.warns(UserWarning, match="warmup_epochs: 3 epochs of 2 steps fill the whole run of 2"):
+        with pytest.warns(UserWarning, match="a warm-up of 3 epochs of 2 steps fills the whole run of 2"):
             self._fit(module, tmp_path, val_sizes=())
 
     def test_schedule_without_end_is_refused(self, tmp_path):

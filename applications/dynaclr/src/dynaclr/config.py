@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
-from lightning.pytorch import LightningDataModule
-
-from viscy_utils.cli.lightning_cli import DataModuleCLI, run
+from viscy_utils.cli.data_module import load_data_module as load_any
 
 __all__ = ["load_data_module"]
 
-
-def load_data_module(configs: Sequence[str | Path]) -> LightningDataModule:
-    """Build the data module that configs of ``fit`` or ``predict`` describe.
-
-    Parameters
-    ----------
-    configs : sequence of str or Path
-        YAML files with a block ``data``; keys of later ones replace those of earlier ones.
-
-    Returns
-    -------
-    LightningDataModule
-        Not set up.
-
-    Raises
-    ------
-    InputError
-        For whatever ``fit`` would refuse, except that there is no block ``model``.
-    """
-    arguments = ["fit"]
-    for path in configs:
-        arguments += ["--config", str(path)]
-    return run(arguments, "dynaclr", DataModuleCLI).datamodule
+load_data_module = partial(load_any, prog="dynaclr")

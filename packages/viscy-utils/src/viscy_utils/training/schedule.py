@@ -67,7 +67,7 @@ def warmup_cosine_scheduler(
     warmup_steps = min(warmup_epochs * steps_per_epoch, int(total_steps))
     if warmup_steps == total_steps and not trainer.fast_dev_run:
         rank_zero_warn(
-            f"warmup_epochs: {warmup_epochs} epochs of {steps_per_epoch} steps fill the whole run of {total_steps}, "
+            f"a warm-up of {warmup_epochs} epochs of {steps_per_epoch} steps fills the whole run of {total_steps}, "
             "so the learning rate never falls; train longer or warm up for fewer epochs"
         )
     scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, int(total_steps), start))
