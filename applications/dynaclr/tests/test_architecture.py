@@ -20,6 +20,7 @@ ALLOWED = {
     "viscy_models": set(),
     "viscy_losses": set(),
     "viscy_utils": {"viscy_data"},
+    "cytoland": {"viscy_transforms", "viscy_data", "viscy_models", "viscy_losses", "viscy_utils"},
     "dynaclr": {"viscy_transforms", "viscy_data", "viscy_models", "viscy_losses", "viscy_utils"},
 }
 
@@ -81,9 +82,9 @@ def test_the_dataset_of_worker_processes_imports_nothing_heavy():
     assert not {name.split(".")[0] for name in loaded} & {"lightning", "monai", "iohub", "matplotlib"}
 
 
-@pytest.mark.parametrize("command", ["dynaclr", "viscy"])
+@pytest.mark.parametrize("command", ["cytoland", "dynaclr", "viscy"])
 def test_help_needs_no_torch(command):
-    module = {"dynaclr": "dynaclr.cli", "viscy": "viscy_utils.cli"}[command]
+    module = {"viscy": "viscy_utils.cli"}.get(command, f"{command}.cli")
     code = f"""
 import sys
 from {module} import main

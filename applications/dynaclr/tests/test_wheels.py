@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[3]
 MEMBERS = sorted(path.parent.name for path in ROOT.glob("*/*/pyproject.toml"))
 FALLBACK = "1.0.0.dev0"
 SMOKE = {
+    "cytoland": "from cytoland import FcmaeUNet, MaskedMSELoss, VSUNet",
     "dynaclr": "from dynaclr import ContrastiveModule, MultiExperimentDataModule, NTXentHCL",
     "viscy-data": """
 import numpy as np
@@ -38,6 +39,7 @@ main(["fit", f"--model={demo}.BoringModel", f"--data={demo}.BoringDataModule", "
 }
 # What a plain install leaves out: heavy, needed by few, or under another kind of licence.
 LEFT_OUT = {
+    "cytoland": {"anndata", "iohub", "kornia", "phate", "pycocotools", "umap"},
     "dynaclr": {"iohub", "kornia", "phate", "umap"},
     "viscy-data": {"iohub", "matplotlib", "pandas"},
     "viscy-losses": {"lightning", "monai", "pandas"},

@@ -1,0 +1,5 @@
+"""``python -m cytoland``, the command ``cytoland``."""
+
+from cytoland.cli import main
+
+main()

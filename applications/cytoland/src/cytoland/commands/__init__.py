@@ -1,0 +1,1 @@
+"""The application's own subcommands; :mod:`cytoland.cli` loads them when they are used."""
