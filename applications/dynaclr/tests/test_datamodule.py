@@ -132,6 +132,7 @@ def plates(experiments, images):
         ({"neighbor_embeddings": "e.zarr"}, "neighbor_embeddings"),
         ({"neighbor_embeddings": "e.zarr", "neighbor_fraction": 1.5}, "neighbor_fraction"),
         ({"n_neighbors": 0}, "n_neighbors"),
+        ({"neighbor_obsm": "X_pca"}, "neighbor_obsm"),
         ({"val_experiments": "second"}, "val_experiments"),
         ({"val_experiments": ["second", "second"]}, "val_experiments"),
         ({"predict_experiments": []}, "predict_experiments"),
@@ -420,6 +421,27 @@ def test_near_neighbours_replace_part_of_the_training_batches(experiments, tmp_p
             n_came += 1
     assert n_came == sampler.stats()["neighbors"]["delivered"] > sampler.n_batches / 2
     assert fit(data)["train"]
+
+
+def test_neighbours_may_be_those_of_another_array_of_the_embeddings(experiments, tmp_path):
+    data = module(experiments, val_experiments=[])
+    data.setup("fit")
+    anchors = data.train_dataset.index.valid_anchors
+    features, other = np.random.default_rng(0).normal(size=(2, len(anchors), 3))
+    obs = observation_table(anchors[["experiment", "fov_name", "track_id", "t"]])
+    write_anndata(build_anndata(features, obs, {"X_pca": other}), tmp_path / "both.zarr")
+    write_anndata(build_anndata(other, obs, {}), tmp_path / "other.zarr")
+    batches = {}
+    for name, key in (("both", "X_pca"), ("both", None), ("other", None)):
+        options = {"neighbor_embeddings": str(tmp_path / f"{name}.zarr"), "neighbor_fraction": 0.25}
+        data = module(experiments, val_experiments=[], **options, neighbor_obsm=key)
+        data.setup("fit")
+        batches[name, key] = [list(batch) for batch in data.train_sampler()]
+    assert batches["both", "X_pca"] == batches["other", None] != batches["both", None]
+    data = module(experiments, val_experiments=[], **options, neighbor_obsm="X_pcs")
+    data.setup("fit")
+    with pytest.raises(InputError, match=r"other\.zarr, field obsm\n  found    no 'X_pcs'"):
+        data.train_sampler()
 
 
 def test_neighbours_follow_embeddings_that_were_written_meanwhile(experiments, tmp_path):

@@ -24,7 +24,9 @@ _logger = logging.getLogger(__name__)
 _EXACT_UP_TO = 200_000
 
 
-def anchor_neighbors(anchors: pd.DataFrame, embeddings: str | Path, n_neighbors: int = 10) -> np.ndarray:
+def anchor_neighbors(
+    anchors: pd.DataFrame, embeddings: str | Path, n_neighbors: int = 10, obsm: str | None = None
+) -> np.ndarray:
     """Find the near neighbours of anchors by stored embeddings.
 
     Parameters
@@ -35,6 +37,8 @@ def anchor_neighbors(anchors: pd.DataFrame, embeddings: str | Path, n_neighbors:
         AnnData store that ``predict`` has written, of these experiments.
     n_neighbors : int, default 10
         Neighbours per anchor.
+    obsm : str, optional
+        Key of an array of the store to compare, in place of its features.
 
     Returns
     -------
@@ -47,7 +51,7 @@ def anchor_neighbors(anchors: pd.DataFrame, embeddings: str | Path, n_neighbors:
     InputError
         If the store cannot be used, holds a cell twice, or has none of the anchors.
     """
-    embedded = read_embedded("neighbors", embeddings)
+    embedded = read_embedded("neighbors", embeddings, obsm=obsm)
     rows = _rows_of(anchors, embedded.obs, str(embeddings))
     if n_missing := int((rows < 0).sum()):
         _logger.warning(

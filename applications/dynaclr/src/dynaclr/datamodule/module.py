@@ -97,6 +97,8 @@ class MultiExperimentDataModule(BatchDataModule):
         Fraction of each training batch that is replaced by near neighbours of other anchors in it.
     n_neighbors : int, default 10
         Near neighbours to choose from for each anchor.
+    neighbor_obsm : str, optional
+        Key of ``obsm`` in ``neighbor_embeddings``, such as ``X_projections``; the features by default.
     return_negative : bool, default False
         Add negatives to batches, for triplet losses.
     dask_address : str, optional
@@ -154,6 +156,7 @@ class MultiExperimentDataModule(BatchDataModule):
         neighbor_embeddings: str | None = None,
         neighbor_fraction: float = 0.0,
         n_neighbors: int = 10,
+        neighbor_obsm: str | None = None,
         return_negative: bool = False,
         dask_address: str | None = None,
         max_border_shift: int | None = None,
@@ -192,6 +195,12 @@ class MultiExperimentDataModule(BatchDataModule):
                 ),
                 Option("n_neighbors", n_neighbors, is_count(n_neighbors, 1), "a whole number of at least 1"),
                 Option(
+                    "neighbor_obsm",
+                    neighbor_obsm,
+                    neighbor_obsm is None or neighbor_embeddings is not None,
+                    "nothing without neighbor_embeddings",
+                ),
+                Option(
                     "val_split.fraction", fraction, fraction is None or 0 < fraction < 1, "more than 0, less than 1"
                 ),
                 Option(
@@ -227,6 +236,7 @@ class MultiExperimentDataModule(BatchDataModule):
         self.training_channels, self.dask_address = training_channels, dask_address
         self.include_wells, self.exclude_fovs, self.val_split = include_wells, exclude_fovs, val_split
         self.neighbor_embeddings, self.n_neighbors = neighbor_embeddings, n_neighbors
+        self.neighbor_obsm = neighbor_obsm
         self._registry: ExperimentRegistry | None = None
 
     @property
@@ -354,7 +364,7 @@ class MultiExperimentDataModule(BatchDataModule):
         if plan.batch_size != self.batch_size:
             plan = dataclasses.replace(plan, batch_size=self.batch_size)
         if self.neighbor_embeddings is not None:
-            near = anchor_neighbors(anchors, self.neighbor_embeddings, self.n_neighbors)
+            near = anchor_neighbors(anchors, self.neighbor_embeddings, self.n_neighbors, self.neighbor_obsm)
         return FlexibleBatchSampler.from_plan(
             anchors, plan, world, self.seed, columns=AnchorColumns(lineage="lineage_id"), neighbors=near
         )

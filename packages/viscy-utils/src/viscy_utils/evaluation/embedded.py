@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
@@ -144,7 +145,7 @@ def _numbers(obs: pd.DataFrame, columns: list[str]) -> np.ndarray:
     return obs.groupby(columns, observed=True, dropna=False).ngroup().to_numpy()
 
 
-def read_embedded(name: str, path: str | Path) -> Embedded:
+def read_embedded(name: str, path: str | Path, *, obsm: str | None = None) -> Embedded:
     """Read features that ``predict`` has written; rows with features that are not finite are left out.
 
     Parameters
@@ -153,11 +154,14 @@ def read_embedded(name: str, path: str | Path) -> Embedded:
         Name for tables and pictures.
     path : str or Path
         AnnData zarr store.
+    obsm : str, optional
+        Key of an array that is read in place of the features, such as ``X_projections``.
 
     Raises
     ------
     InputError
-        If the store is missing, something else, without finite rows, or lacks a column that identifies cells.
+        If the store is missing, something else, without finite rows, or lacks that array or a column that identifies
+        cells.
     """
     table = read_embeddings(path)
     missing = [column for column in CELL if column not in table.obs]
@@ -170,7 +174,9 @@ def read_embedded(name: str, path: str | Path) -> Embedded:
             fix="predict with a data module that records them, such as MultiExperimentDataModule",
         )
     obs = canonical_cells(table.obs.reset_index(drop=True))
-    features = np.asarray(table.X, dtype=np.float32)
+    if obsm is not None and obsm not in table.obsm:
+        raise InputError(str(path), field="obsm", found=f"no {obsm!r}", expected=near_matches(obsm, table.obsm))
+    features = np.asarray(table.X if obsm is None else table.obsm[obsm], dtype=np.float32)
     layouts = {
         method: np.asarray(table.obsm[f"X_{method}"])[:, :2] for method in _LAYOUTS if f"X_{method}" in table.obsm
     }
