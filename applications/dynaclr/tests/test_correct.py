@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -86,6 +88,25 @@ def test_a_saved_correction_takes_a_new_plate_to_the_same_ground(tmp_path):
         read = anndata.read_zarr(path)
         means.append(read.obsm["X_corrected"][(read.obs["condition"] == "uninfected").to_numpy()].mean(axis=0))
     np.testing.assert_allclose(means[0], means[1], atol=1e-3)
+
+
+def evaluated(tmp_path, *arguments):
+    folder = tmp_path / "report"
+    command = ["evaluate", "-e", str(tmp_path / "e.zarr"), "-o", str(folder), "--overwrite", *arguments]
+    done = CliRunner().invoke(cli, command, env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    return {row["name"]: row for row in json.loads((folder / "report.json").read_text())}
+
+
+def test_controls_of_a_held_out_experiment_that_fit_its_correction_are_not_scored(tmp_path):
+    embeddings(tmp_path / "e.zarr", n_tracks=48)
+    arguments = ("--correct", "lot", "--controls", CONTROLS, "--test-experiment", "second")
+    rows = evaluated(tmp_path, *arguments)
+    # 96 of the 192 cells of the experiment are controls, and half of their four FOVs fit the correction
+    assert rows["e"]["probe"]["n_cells"] == 192
+    assert rows["e, lot"]["probe"]["n_cells"] == 192 - 48
+    assert rows["e, lot"]["probe"]["value"] > 0.9
+    assert any("anew on the training cells" in note for note in rows["e, lot"]["notes"])
 
 
 def test_a_warning_where_it_hurts(tmp_path):

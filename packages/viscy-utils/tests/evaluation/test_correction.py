@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,9 @@ from scipy.linalg import inv, sqrtm
 from sklearn.covariance import LedoitWolf
 
 from viscy_data.errors import InputError, MissingInputError
+from viscy_utils.evaluation.corrected_folds import corrected, probe_cells, separability_of_cells
 from viscy_utils.evaluation.correction import METHODS, fit_correction, load_correction, save_correction
+from viscy_utils.evaluation.embedded import Embedded
 
 
 def experiments(n_cells=2000, n_features=3, seed=0):
@@ -155,3 +158,44 @@ def test_groups_without_controls_and_unknown_groups_are_named():
         fitted.apply(features, np.full(len(groups), "thirdd"))
     with pytest.raises(InputError, match=r"2 per cell(?s:.*)3"):
         fitted.apply(features[:, :2], groups)
+
+
+def embedded():
+    """Cells of two experiments and conditions, in eight FOVs each; an experiment adds a constant of its own."""
+    features, groups, controls = experiments(480, n_features=4)
+    chosen = groups != "third"
+    number = np.arange(chosen.sum())
+    fov = [f"A/{n % 2 + 1}/{n // 2 % 4}" for n in number]
+    obs = pd.DataFrame({"experiment": groups[chosen], "fov_name": fov, "track_id": number, "t": 0})
+    obs["condition"] = np.where(controls[chosen], "uninfected", "infected")
+    return Embedded("e", features[chosen].astype(np.float32), obs), controls[chosen]
+
+
+def test_probes_of_corrected_cells_fit_the_correction_in_each_fold():
+    plain, controls = embedded()
+    moved = corrected(plain, controls, "lot")
+    names, told = plain.obs["experiment"].to_numpy(), plain.obs["condition"].to_numpy()
+    assert probe_cells(plain, names, None, 0).balanced_accuracy.value > 0.95
+    assert probe_cells(moved, names, None, 0).balanced_accuracy.value < 0.7
+    before, after = (separability_of_cells(cells, 0).balanced_accuracy.value for cells in (plain, moved))
+    assert after < before
+    assert probe_cells(moved, told, None, 0).balanced_accuracy.value > 0.95
+
+
+def test_cells_that_are_left_out_or_drawn_keep_their_uncorrected_features():
+    plain, controls = embedded()
+    moved = (
+        corrected(plain, controls, "center").without(np.arange(len(controls)) % 3 == 0, "every third").sample(100, 0)
+    )
+    rows = moved.obs["track_id"].to_numpy()
+    np.testing.assert_array_equal(moved.refit.features, plain.features[rows])
+    np.testing.assert_array_equal(moved.refit.controls, controls[rows])
+
+
+def test_experiments_whose_controls_cannot_be_divided_are_not_scored():
+    plain, controls = embedded()
+    single = controls & ((plain.obs["experiment"] == "first") | (plain.obs["fov_name"] == "A/1/0")).to_numpy()
+    moved = corrected(plain, single, "center")
+    score = probe_cells(moved, plain.obs["condition"].to_numpy(), None, 0).balanced_accuracy
+    assert np.isnan(score.value)
+    assert "controls" in score.note

@@ -47,6 +47,14 @@ __all__ = ["evaluate"]
     multiple=True,
     help="Score the probe on this experiment, trained on the others; without it, cross-validated over FOVs.",
 )
+@click.option(
+    "--correct",
+    "corrections",
+    multiple=True,
+    type=click.Choice(["center", "standardize", "tvn", "lot"]),
+    help="Compare with the embeddings corrected by control cells, as `dynaclr correct` does; may be repeated.",
+)
+@click.option("--controls", metavar="CONDITION", help="Control cells of --correct: \"condition == 'uninfected'\".")
 @click.option("--output-dir", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing report.")
 @click.option("--seed", default=0, show_default=True, help="Of every random draw.")
@@ -58,6 +66,8 @@ def evaluate(
     label: str,
     labels: tuple[Path, ...],
     test_experiments: tuple[str, ...],
+    corrections: tuple[str, ...],
+    controls: str | None,
     output_dir: Path,
     overwrite: bool,
     seed: int,
@@ -80,6 +90,8 @@ def evaluate(
         pixel_configs=configs,
         labels=labels,
         test_experiments=test_experiments,
+        corrections=corrections,
+        controls=controls,
         overwrite=overwrite,
         seed=seed,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,12 @@ from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.row_filter import matching_rows
 from viscy_utils.embeddings.store import write_anndata
-from viscy_utils.evaluation.corrected_folds import FoldCorrection
+from viscy_utils.evaluation.corrected_folds import FoldCorrection, in_folds
 from viscy_utils.evaluation.correction import Correction, Method, fit_correction, load_correction, save_correction
 from viscy_utils.evaluation.embedded import Embedded, canonical_cells
 from viscy_utils.evaluation.linear_classifier_file import hash_store
-from viscy_utils.evaluation.probe import Score, experiment_separability, linear_probe
+from viscy_utils.evaluation.probe import probe_scores, separability_scores
+from viscy_utils.evaluation.scores import Score
 from viscy_utils.reports.tables import ReportTable
 
 if TYPE_CHECKING:
@@ -147,26 +149,16 @@ def _scores(
     groups = cells.obs["group_"].to_numpy().astype(str)
     where = (cells.fovs, cells.lineages)
     told = {
-        f"{request.by} told from neighbours, lower is better": lambda: experiment_separability(
-            features, groups, *where, first=first, seed=seed
-        ),
-        f"{request.by} told by a linear probe, lower is better": lambda: linear_probe(
-            features, groups, *where, first=first, seed=seed
-        ),
+        f"{request.by} told from neighbours, lower is better": (separability_scores, groups),
+        f"{request.by} told by a linear probe, lower is better": (probe_scores, groups),
     }
     if request.label is not None:
         labels = cells.obs[request.label].to_numpy()
-        told[f"{request.label} told by a linear probe, higher is better"] = lambda: linear_probe(
-            features, labels, *where, first=first, seed=seed
-        )
-    return {name: _score(score) for name, score in told.items()}
-
-
-def _score(compute: Callable[[], Score]) -> Score:
-    try:
-        return compute()
-    except InputError:
-        return Score.missing("a group whose controls are in a single FOV")
+        told[f"{request.label} told by a linear probe, higher is better"] = (probe_scores, labels)
+    return {
+        name: in_folds(partial(judge, features, labels, *where, first=first, seed=seed)).balanced_accuracy
+        for name, (judge, labels) in told.items()
+    }
 
 
 def _text(score: Score) -> str:
@@ -209,4 +201,8 @@ def _write(adata: ad.AnnData, corrected: np.ndarray, correction: Correction, req
         console.print(f"{n_missing} cells have features that are not finite, and no corrected ones.", markup=False)
     written.append(f"obsm {CORRECTED!r} of {output}")
     console.print(f"Wrote {', '.join(written)}.", markup=False)
-    console.print(f"Next: dynaclr evaluate --embeddings {output} --output-dir report", markup=False)
+    console.print(
+        f"Next: dynaclr evaluate --embeddings {output} --correct {correction.method} "
+        f'--controls "{request.controls}" --output-dir report',
+        markup=False,
+    )

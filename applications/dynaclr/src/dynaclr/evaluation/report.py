@@ -19,6 +19,7 @@ from dynaclr.pair_page import PairImages
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
+from viscy_utils.embeddings.row_filter import matching_rows
 from viscy_utils.evaluation.atlas import make_atlas
 from viscy_utils.evaluation.comparison import (
     Comparison,
@@ -28,6 +29,8 @@ from viscy_utils.evaluation.comparison import (
     comparison_table,
     measures_table,
 )
+from viscy_utils.evaluation.corrected_folds import corrected
+from viscy_utils.evaluation.correction import Method
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
 from viscy_utils.evaluation.labels import add_labels, only_labelled, read_label_table
 from viscy_utils.evaluation.origins import origin_notes
@@ -51,6 +54,8 @@ def evaluate_embeddings(
     pixel_configs: Sequence[Path] = (),
     labels: Sequence[Path] = (),
     test_experiments: Sequence[str] = (),
+    corrections: Sequence[Method] = (),
+    controls: str | None = None,
     pairs: PairImages | None = None,
     overwrite: bool = False,
     seed: int = 0,
@@ -75,6 +80,10 @@ def evaluate_embeddings(
         CSVs with ``experiment, fov_name, track_id, t`` and the label.
     test_experiments : sequence of str, optional
         As in :func:`compare`.
+    corrections : sequence of {"center", "standardize", "tvn", "lot"}
+        Compare with the embeddings corrected by control cells, too, anew on the training cells of every probe.
+    controls : str, optional
+        Condition on the columns that names control cells; corrections need it.
     pairs : PairImages, optional
         Anchors and positives to show below the embeddings.
     overwrite : bool, default False
@@ -93,6 +102,7 @@ def evaluate_embeddings(
     for path in targets.values():
         refuse_existing(path, overwrite, remedy="choose another folder, or replace it with --overwrite")
     embedded = _read(embeddings, label, pixel_configs, labels, test_experiments, seed)
+    embedded += _corrected(embedded, corrections, controls)
     comparisons = compare(embedded, label, test_experiments=test_experiments, seed=seed)
     tables = [comparison_table(comparisons, label), measures_table(comparisons, label)]
     notes = list(comparison_notes(comparisons))
@@ -166,6 +176,13 @@ def _read(
         data = load_data_module(pixel_configs)
         embedded += [labelled(pixel_pca(data, seed=seed, raw=raw)) for raw in (True, False)]
     return embedded
+
+
+def _corrected(embedded: Sequence[Embedded], methods: Sequence[Method], controls: str | None) -> list[Embedded]:
+    if bool(methods) != bool(controls):
+        raise InputError("dynaclr evaluate", found="one of --correct and --controls", expected="both, or none")
+    masks = [matching_rows(each.obs, controls, "--controls") for each in embedded] if methods else []
+    return [corrected(each, mask, method) for method in methods for each, mask in zip(embedded, masks, strict=True)]
 
 
 def _check(embedded: Embedded, label: str, test_experiments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from viscy_data.errors import InputError
 from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
 
-__all__ = ["CELL", "Embedded", "LeftOut", "canonical_cells", "canonical_fovs", "read_embedded"]
+__all__ = ["CELL", "Embedded", "LeftOut", "Refit", "canonical_cells", "canonical_fovs", "read_embedded"]
 
 CELL = ["experiment", "fov_name", "track_id", "t"]
 """Columns that identify a cell in a frame."""
@@ -47,6 +47,25 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Refit:
+    """What corrected features come from: a measure that divides cells corrects them anew on its training cells.
+
+    Attributes
+    ----------
+    method : str
+        Of `viscy_utils.evaluation.correction.fit_correction`, by experiment.
+    features : ndarray of float32, shape (N, F)
+        As they were.
+    controls : ndarray of bool, shape (N,)
+        Cells that are alike in all experiments.
+    """
+
+    method: str
+    features: np.ndarray
+    controls: np.ndarray
+
+
+@dataclass(frozen=True)
 class Embedded:
     """Features and annotations of the same cells.
 
@@ -66,6 +85,8 @@ class Embedded:
         What the store says of where its rows come from; empty when it says nothing.
     layouts : mapping of str to ndarray, shape (N, 2)
         Maps of the rows that the store holds, by method (``umap``, ``phate``, ...).
+    refit : Refit, optional
+        For features that are corrected by control cells.
     """
 
     name: str
@@ -75,6 +96,7 @@ class Embedded:
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     layouts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    refit: Refit | None = None
 
     @property
     def fovs(self) -> np.ndarray:
@@ -138,7 +160,10 @@ class Embedded:
 
     def _with(self, rows: np.ndarray, obs: pd.DataFrame) -> Embedded:
         layouts = {method: points[rows] for method, points in self.layouts.items()}
-        return replace(self, features=self.features[rows], obs=obs, layouts=layouts)
+        refit = self.refit
+        if refit is not None:
+            refit = replace(refit, features=refit.features[rows], controls=refit.controls[rows])
+        return replace(self, features=self.features[rows], obs=obs, layouts=layouts, refit=refit)
 
 
 def _numbers(obs: pd.DataFrame, columns: list[str]) -> np.ndarray:

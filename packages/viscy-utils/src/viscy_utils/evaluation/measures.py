@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from viscy_utils.evaluation.corrected_folds import probe_cells, separability_of_cells
 from viscy_utils.evaluation.divisions import DivisionScores, division_detection
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.mixing import batch_silhouette, kbet, label_silhouette, lisi
 from viscy_utils.evaluation.origins import patch_side
-from viscy_utils.evaluation.probe import probe_scores, separability_scores
 from viscy_utils.evaluation.purity import knn_purity
 from viscy_utils.evaluation.retrieval import CellPlaces, Retrieval, lineage_retrieval
 from viscy_utils.evaluation.scores import ProbeScores, Score
@@ -56,20 +56,17 @@ class Judged:
     def probe(self) -> ProbeScores:
         """The label by a linear probe."""
         test = np.isin(self.experiments, self.test_experiments) if self.test_experiments else None
-        labels = self.cells.obs[self.label].to_numpy()
-        fovs, lineages = self.cells.fovs, self.cells.lineages
-        return probe_scores(self.cells.features, labels, fovs, lineages, test=test, seed=self.seed)
+        return probe_cells(self.cells, self.cells.obs[self.label].to_numpy(), test, self.seed)
 
     @cached_property
     def experiment_from_neighbors(self) -> ProbeScores:
         """The experiment by the vote of neighbours."""
-        cells = self.cells
-        return separability_scores(cells.features, self.experiments, cells.fovs, cells.lineages, seed=self.seed)
+        return separability_of_cells(self.cells, self.seed)
 
     @cached_property
     def experiment_from_probe(self) -> ProbeScores:
         """The experiment by a linear probe."""
-        return probe_scores(self.cells.features, self.experiments, self.cells.fovs, self.cells.lineages, seed=self.seed)
+        return probe_cells(self.cells, self.experiments, None, self.seed)
 
     @cached_property
     def labels(self) -> np.ndarray:
