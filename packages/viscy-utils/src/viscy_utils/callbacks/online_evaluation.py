@@ -52,7 +52,7 @@ class OnlineEvaluation(Callback):
     For modules whose ``predict_step`` returns ``features`` and ``projections`` of ``batch["anchor"]``, such as
     `dynaclr.engine.ContrastiveModule`. Labels come from the dataset's ``records`` of ``batch["observation"]``; without
     them, a warning says that only figures without labels are logged. With several processes the first one looks at its
-    share of the cells, and logs alone: monitor another figure there. Needs the extra ``eval``.
+    share of the cells, and all log its figures. Needs the extra ``eval``.
     """
 
     def __init__(self, label: str = "condition", k: int = 20, max_cells: int = 2000, every_n_epochs: int = 1) -> None:
@@ -88,7 +88,8 @@ class OnlineEvaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Embed the cells of some batches."""
-        if dataloader_idx or not self._is_due(trainer) or not self._is_chosen(trainer, batch, batch_idx):
+        is_asked = trainer.is_global_zero and not dataloader_idx and self._is_due(trainer)
+        if not is_asked or not self._is_chosen(trainer, batch, batch_idx):
             return
         with (
             torch.no_grad(),
@@ -102,25 +103,30 @@ class OnlineEvaluation(Callback):
         self._records += self._records_of(trainer, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the figures and log them."""
-        if not self._parts or not self._is_due(trainer):
+        """Compute the figures and log them, in all processes those of the first."""
+        if not self._is_due(trainer):
             return
+        figures = self._figures(trainer) if self._parts else {}
+        if trainer.world_size > 1:
+            figures = trainer.strategy.broadcast(figures)
+        named = {f"online/{name}": value for name, value in figures.items()}
+        pl_module.log_dict(named, on_step=False, on_epoch=True, sync_dist=trainer.world_size > 1, batch_size=1)
+
+    def _figures(self, trainer: Trainer) -> dict[str, float]:
         cells = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         records, self._parts, self._records = pd.DataFrame(self._records), [], []
         features = cells["features"]
         if len(features) < 3 or not np.isfinite(features).all():
             self._warn("few", "OnlineEvaluation: fewer than 3 held-out cells, or features that are not finite")
-            return
+            return {}
         figures = _without_labels(cells)
         if len(records) == len(features):
             figures |= self._with_labels(features, records)
         self._warn_of_collapse(trainer, features, figures["effective_rank"])
-        named = {f"online/{name}": value for name, value in figures.items()}
-        pl_module.log_dict(named, on_step=False, on_epoch=True, rank_zero_only=True, batch_size=1)
+        return figures
 
     def _is_due(self, trainer: Trainer) -> bool:
-        is_epoch = trainer.current_epoch % self.every_n_epochs == 0
-        return trainer.is_global_zero and is_epoch and not trainer.sanity_checking
+        return trainer.current_epoch % self.every_n_epochs == 0 and not trainer.sanity_checking
 
     def _is_chosen(self, trainer: Trainer, batch: Mapping[str, Any], number: int) -> bool:
         """Tell whether a batch is one of those spread evenly over the validation."""
