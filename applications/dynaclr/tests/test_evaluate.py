@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -238,6 +239,21 @@ def test_the_page_says_what_was_found_what_was_left_out_and_where_it_is_from(sto
     ):
         assert words in page
     assert "<b>" not in page[page.index("<body>") :]
+
+
+def test_maps_that_the_store_holds_are_shown_without_the_rows_that_are_left_out(stored, tmp_path):
+    path = stored(lambda features, obs: features.__setitem__(5, np.nan))
+    table = anndata.read_zarr(path)
+    table.obsm["X_umap_combined"] = np.arange(3 * len(table)).reshape(-1, 3).astype(np.float32)
+    write_anndata(table, tmp_path / "mapped.zarr")
+    report(tmp_path, "-e", tmp_path / "mapped.zarr")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf8")
+    data = json.loads(page.partition('id="map-data">')[2].partition("</script>")[0])
+    view = data["views"][0]
+    assert view["name"] == "mapped: UMAP combined"
+    assert view["words"] == f"UMAP combined of mapped: {len(table) - 1} of {len(table) - 1} cells."
+    x = np.frombuffer(base64.b64decode(view["x"]["base64"]), "<f4")
+    assert sorted(x) == [3 * row for row in range(len(table)) if row != 5]
 
 
 def test_a_report_that_is_there_is_kept_unless_told(stored, tmp_path):

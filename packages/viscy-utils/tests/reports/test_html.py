@@ -237,6 +237,16 @@ def test_the_page_is_the_same_for_the_same_embeddings(embedded, page_file):
     assert make_page(embedded) == page_file.read_text(encoding="utf8")
 
 
+def test_a_label_of_numbers_is_shown_as_classes(plate, tmp_path):
+    cells = make_cells(12, plate)
+    cells.obs["infection"] = (cells.obs["t"] > 5).astype(int) + 1
+    text = make_page([cells])
+    data = json.loads(text.partition('id="map-data">')[2].partition("</script>")[0])
+    (column,) = (column for column in data["columns"] if column["title"] == "infection")
+    assert [entry["name"] for entry in column["classes"]] == ["1", "2"]
+    assert [entry["count"] for entry in column["classes"]] == ["72", "48"]
+
+
 class _Elements(HTMLParser):
     def __init__(self):
         super().__init__()

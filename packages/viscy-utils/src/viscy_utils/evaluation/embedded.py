@@ -202,9 +202,8 @@ def read_embedded(name: str, path: str | Path, *, obsm: str | None = None) -> Em
     if obsm is not None and obsm not in table.obsm:
         raise InputError(str(path), field="obsm", found=f"no {obsm!r}", expected=near_matches(obsm, table.obsm))
     features = np.asarray(table.X if obsm is None else table.obsm[obsm], dtype=np.float32)
-    layouts = {
-        method: np.asarray(table.obsm[f"X_{method}"])[:, :2] for method in _LAYOUTS if f"X_{method}" in table.obsm
-    }
+    methods = [key.removeprefix("X_") for key in table.obsm if key.removeprefix("X_").partition("_")[0] in _LAYOUTS]
+    layouts = {method: np.asarray(table.obsm[f"X_{method}"], np.float32)[:, :2] for method in methods}
     read = Embedded(name, features, obs, origin=dict(table.uns), layouts=layouts).without(
         ~np.isfinite(features).all(axis=1), "features that are not finite"
     )

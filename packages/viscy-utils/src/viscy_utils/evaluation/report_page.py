@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
+import pandas as pd
 
 from viscy_utils.evaluation.atlas import Atlas, principal_plane
 from viscy_utils.evaluation.cell_images import CellImages, read_cell_images
@@ -120,7 +121,8 @@ def _cell_map(
     held_out: Sequence[str],
     seed: int,
 ) -> tuple[CellMap, list[str]]:
-    cells = atlas.cells.assign(**{label: atlas.cells[label].map(str, na_action="ignore")})
+    as_text = (lambda value: f"{value:g}") if pd.api.types.is_float_dtype(atlas.cells[label]) else str
+    cells = atlas.cells.assign(**{label: atlas.cells[label].map(as_text, na_action="ignore")})
     colors, notes = color_columns(cells, (label, "experiment", "hours_post_infection", "condition"))
     sheets = make_sheets(images.pixels, images.rows, images.channels, _IMAGE_BYTES)
     if len(cells) < atlas.n_cells:
@@ -139,7 +141,7 @@ def _cell_map(
 def _views(embedded: Sequence[Embedded], atlas: Atlas, layouts: Sequence[Layout], seed: int) -> Iterator[MapView]:
     for number, (each, layout) in enumerate(zip(embedded, layouts, strict=True)):
         every = np.arange(len(each.obs))
-        made = {_METHODS[method]: Layout(every, points) for method, points in each.layouts.items()}
+        made = {_title(method): Layout(every, points) for method, points in each.layouts.items()}
         made["t-SNE"] = layout
         made["principal components"] = Layout(every, principal_plane(each.features, seed))
         for method, own in made.items():
@@ -147,7 +149,13 @@ def _views(embedded: Sequence[Embedded], atlas: Atlas, layouts: Sequence[Layout]
             n_cells = int(np.isfinite(points[:, 0]).sum())
             axes = ("PC 1", "PC 2") if method == "principal components" else (f"{method} 1", f"{method} 2")
             words = f"{method} of {each.name}: {n_cells:,} of {len(each.obs):,} cells."
-            yield MapView(f"{each.name}: {method}", points, axes, words)
+            yield MapView(f"{each.name}: {method}", points, axes, words[:1].upper() + words[1:])
+
+
+def _title(method: str) -> str:
+    """Return what a stored layout is called: ``umap_combined`` is that of several stores together."""
+    base, _, end = method.partition("_")
+    return f"{_METHODS[base]} {end}".strip()
 
 
 def _listed(notes: Sequence[str]) -> str:
