@@ -60,6 +60,10 @@ OWN_COMMANDS = {
     "plot-embeddings": Subcommand(
         "draw reductions of embeddings, coloured by columns", runs="dynaclr.commands.embedding_stores:plot_embeddings"
     ),
+    "export-atlas": Subcommand(
+        "write embeddings with thumbnails for explorers of embeddings",
+        runs="dynaclr.commands.export_atlas:export_atlas",
+    ),
     "split-embeddings": Subcommand(
         "write the embeddings of each experiment to a store of its own",
         runs="dynaclr.commands.embedding_stores:split_embeddings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from viscy_data.optional import require
 from viscy_utils.reports.html.packing import pack
 
-__all__ = ["ImageSheets", "make_sheets"]
+__all__ = ["ImageSheets", "make_sheets", "thumbnail", "thumbnail_size"]
 
 _LARGEST = 48  # pixels of an image on the page, per channel
 _COLUMNS = 16
@@ -69,7 +70,7 @@ def make_sheets(pixels: np.ndarray, cells: np.ndarray, channels: tuple[str, ...]
     if not len(cells):
         return ImageSheets(cells, (), (1, 1), ())
     image = require("PIL.Image", extra="report", package="viscy-utils")
-    height, width = (max(1, round(n * min(1.0, _LARGEST / max(pixels.shape[2:])))) for n in pixels.shape[2:])
+    height, width = thumbnail_size(pixels.shape[2:], _LARGEST)
     sheets, n_bytes, per_sheet = [], 0, _COLUMNS**2
     for start in range(0, len(cells), per_sheet):
         part = pixels[start : start + per_sheet]
@@ -77,7 +78,7 @@ def make_sheets(pixels: np.ndarray, cells: np.ndarray, channels: tuple[str, ...]
         sheet = np.zeros((n_rows * height, _COLUMNS * width * part.shape[1]), np.uint8)
         for number, cell in enumerate(part):
             row, column = divmod(number, _COLUMNS)
-            tile = np.concatenate([_resized(image, channel, height, width) for channel in cell], axis=1)
+            tile = thumbnail(cell, (height, width))
             top, left = row * height, column * tile.shape[1]
             sheet[top : top + height, left : left + tile.shape[1]] = tile
         text = _data_uri(image.fromarray(sheet))
@@ -88,10 +89,35 @@ def make_sheets(pixels: np.ndarray, cells: np.ndarray, channels: tuple[str, ...]
     return ImageSheets(cells[: len(sheets) * per_sheet], tuple(sheets), (height, width), channels)
 
 
-def _resized(image: Any, pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    if pixels.shape == (height, width):
-        return pixels
-    return np.asarray(image.fromarray(pixels).resize((width, height), image.Resampling.BOX))
+def thumbnail_size(size: Sequence[int], largest: int) -> tuple[int, int]:
+    """Return height and width of an image whose longer side may have so many pixels; none is made larger.
+
+    >>> thumbnail_size((200, 100), 48)
+    (48, 24)
+    """
+    scale = min(1.0, largest / max(size))
+    height, width = (max(1, round(n * scale)) for n in size)
+    return height, width
+
+
+def thumbnail(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Lay the channels of a cell beside each other, each made smaller by averaging.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (C, Y, X)
+    size : tuple of int
+        Height and width of a channel, as from :func:`thumbnail_size`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, C * width)
+    """
+    if pixels.shape[1:] == size:
+        return np.concatenate(list(pixels), axis=1)
+    image = require("PIL.Image", extra="report", package="viscy-utils")
+    channels = [image.fromarray(channel).resize(size[::-1], image.Resampling.BOX) for channel in pixels]
+    return np.concatenate([np.asarray(channel) for channel in channels], axis=1)
 
 
 def _data_uri(picture: Any) -> str:
