@@ -43,6 +43,7 @@ def test_rounding_before_a_division_is_told_and_noise_is_not():
     rounded = division_detection(features + 4.0 * before[:, None], *columns)
     assert rounded.probe.auroc.value > 0.95
     assert rounded.step.value > 0.95
+    assert rounded.probe.auroc.note == "120 cells before divisions, folds over lineages"
     assert rounded.probe.auroc.n_cells == 2 * 120  # two frames of each mother, and as many controls
     assert division_detection(features, *columns) == noise
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -92,10 +92,8 @@ def division_detection(
     tracks, t, fovs, lineages = (np.asarray(each) for each in (tracks, t, fovs, lineages))
     mothers, daughters = dividing_cells(tracks, np.asarray(parents), t)
     earlier, later = later_pairs(tracks, t)
-    ends = dict(zip(tracks[mothers].tolist(), t[mothers].tolist(), strict=True))
-    before = np.array([ends.get(name, np.inf) for name in tracks.tolist()]) - t
-    born = dict(zip(tracks[daughters].tolist(), t[daughters].tolist(), strict=True))
-    since = t - np.array([born.get(name, -np.inf) for name in tracks.tolist()])
+    before = _frame_of_event(tracks, mothers, t, np.inf) - t
+    since = t - _frame_of_event(tracks, daughters, t, -np.inf)
     quiet = (before[earlier] > n_frames) & (since[earlier] >= n_frames)
     near = np.flatnonzero((before >= 0) & (before < n_frames))
     rng = np.random.default_rng(seed)
@@ -106,6 +104,9 @@ def division_detection(
     rows = np.concatenate([cells, controls])
     divides = np.repeat(["divides", "other"], len(cells))
     probe = probe_scores(features[rows], divides, lineages[rows], lineages[rows], seed=seed)
+    note = f"{len(cells)} cells before divisions, folds over lineages"
+    if np.isfinite(probe.auroc.value):
+        probe = ProbeScores(**{name: replace(score, note=note) for name, score in vars(probe).items()})
     where = dict(zip(mothers.tolist(), range(len(mothers)), strict=True))  # one daughter of each mother
     cells, controls, after = _matched(np.array(list(where), np.int64), earlier[quiet], later[quiet], fovs, t, rng)
     own = daughters[[where[row] for row in cells.tolist()]]
@@ -114,6 +115,12 @@ def division_detection(
     labels = np.repeat(["divides", "other"], len(cells))
     classes, units = np.array(["divides", "other"]), lineages[np.r_[cells, controls]]
     return DivisionScores(probe, score_shares(labels, shares, classes, units, seed).auroc)
+
+
+def _frame_of_event(tracks: np.ndarray, rows: np.ndarray, t: np.ndarray, without: float) -> np.ndarray:
+    """Return per row the frame of the row of ``rows`` that is of its track."""
+    frames = dict(zip(tracks[rows].tolist(), t[rows].tolist(), strict=True))
+    return np.array([frames.get(name, without) for name in tracks.tolist()])
 
 
 def _matched(
