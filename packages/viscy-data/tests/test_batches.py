@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import BatchSizeFinder
 from monai.transforms import MapTransform, Randomizable
 
@@ -18,6 +18,7 @@ from viscy_data.batches.record import described
 from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
 from viscy_data.stores import PlateWriter, read_plate
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
+from viscy_data.testing.training import StopAfter, quiet_trainer
 from viscy_data.tracks import write_tracks
 from viscy_data.triplet import TripletDataModule
 from viscy_data.windows import PatchWindow
@@ -113,22 +114,6 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Stop(Callback):
-    def __init__(self, path, after):
-        self.path, self.after = path, after
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if len(module.seen) == self.after:
-            trainer.save_checkpoint(self.path)
-            raise SystemExit(1)
-
-
-def make_trainer(**options):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet |= {"max_epochs": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    return Trainer(**quiet | options)
-
-
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cells")
@@ -176,12 +161,12 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
         return triplet_module(triplets, num_workers=num_workers, time_interval=1, **options)
 
     whole, killed, resumed = (Recorder(asks_for_steps) for _ in range(3))
-    make_trainer().fit(whole, data(num_workers=0))  # batches are the same for any number of workers
+    quiet_trainer().fit(whole, data(num_workers=0))  # batches are the same for any number of workers
     assert len(whole.seen) > killed_after
     path = tmp_path / "killed.ckpt"
     with pytest.raises(SystemExit):
-        make_trainer(callbacks=[Stop(path, killed_after)]).fit(killed, data())
-    make_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
+        quiet_trainer(callbacks=[StopAfter(path, killed_after)]).fit(killed, data())
+    quiet_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
     expected = whole.seen[killed_after:]
     assert len(resumed.seen) == len(expected)
     assert all(torch.equal(*pair) for pair in zip(resumed.seen, expected, strict=True))
@@ -192,11 +177,11 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
 
 def test_a_trivial_data_module_trains_validates_and_predicts(plate):
     model, data = Recorder(), CellsDataModule(str(plate), augmentations=[Shift(["ch_0"])])
-    make_trainer().fit(model, data)
+    quiet_trainer().fit(model, data)
     assert len(model.seen) == 2 * N_CELLS // 4
     assert model.seen[0].shape == (4, 1, 1, 8, 8)
     predicted = Recorder()
-    make_trainer().predict(predicted, data, return_predictions=False)
+    quiet_trainer().predict(predicted, data, return_predictions=False)
     origin = CODE.decode(torch.cat(predicted.seen).numpy())
     table = data.predict_dataset.cells
     assert origin.t[:, 0, 0, 0, 0].tolist() == table["t"].tolist()
@@ -209,7 +194,7 @@ def test_ranks_share_every_order(plate, monkeypatch):
             data = CellsDataModule(str(plate))
             data.setup("fit")
             data.setup("predict")
-            data.trainer = make_trainer()
+            data.trainer = quiet_trainer()
             monkeypatch.setattr(type(data.trainer), "world_size", size)
             monkeypatch.setattr(type(data.trainer), "global_rank", rank)
             loaders = data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()
@@ -234,7 +219,7 @@ def test_the_batch_size_is_what_the_attribute_says(plate, triplets):
 def test_lightnings_batch_size_finder_trains_with_the_size_that_it_reports(plate, tmp_path):
     finder = BatchSizeFinder(max_trials=2, steps_per_trial=1)
     model, data = Recorder(), CellsDataModule(str(plate), batch_size=2)
-    make_trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[finder]).fit(model, data)
+    quiet_trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[finder]).fit(model, data)
     assert finder.optimal_batch_size == data.batch_size == 4
     assert [len(batch) for batch in model.seen[-6:]] == [4] * 6  # the epoch after the trials
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from viscy_data import (
@@ -22,6 +22,7 @@ from viscy_data import (
 )
 from viscy_data.batches import StagedDataModule
 from viscy_data.combined.concat_dataset import merge_batches
+from viscy_data.testing.training import StopAfter, quiet_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -107,25 +108,9 @@ def values(batch):
     return [values(part) for part in batch] if isinstance(batch, list) else batch["source"].tolist()
 
 
-class Stop(Callback):
-    def __init__(self, path, after):
-        self.path, self.after = path, after
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if len(module.seen["train"]) == self.after:
-            trainer.save_checkpoint(self.path)
-            raise SystemExit(1)
-
-
-def make_trainer(**options) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet |= {"max_epochs": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    return Trainer(**quiet | options)
-
-
 def fit(data, **options) -> dict[str, list]:
     model = Recorder()
-    make_trainer(**options).fit(model, data)
+    quiet_trainer(**options).fit(model, data)
     return model.seen
 
 
@@ -251,7 +236,7 @@ def test_a_member_without_validation_does_not_validate():
 
 def test_validation_needs_no_training_set_up():
     model, data = Recorder(), ConcatDataModule([Numbers(), Numbers(first=100)])
-    make_trainer().validate(model, data, verbose=False)
+    quiet_trainer().validate(model, data, verbose=False)
     assert flat(batch for _, batch in model.seen["val"]) == [500.0, 501.0, 502.0, 600.0, 601.0, 602.0]
     with pytest.raises(NotImplementedError, match="no stage 'predict'"):
         data.setup("predict")
@@ -261,7 +246,7 @@ def test_cached_members_keep_to_their_rank(monkeypatch):
     parts = []
     for rank in range(2):
         data = CachedConcatDataModule([Numbers(12), Numbers(8, 100)])
-        data.trainer = make_trainer()
+        data.trainer = quiet_trainer()
         with monkeypatch.context() as patch:
             patch.setattr(type(data.trainer), "world_size", 2)
             patch.setattr(type(data.trainer), "global_rank", rank)
@@ -326,9 +311,9 @@ def test_a_resumed_run_goes_on_with_all_parts(tmp_path, killed_after, mode):
     if len(whole) <= killed_after:
         pytest.skip("the epochs are shorter")
     with pytest.raises(SystemExit):
-        fit(data(), callbacks=[Stop(tmp_path / "killed.ckpt", killed_after)])
+        fit(data(), callbacks=[StopAfter(tmp_path / "killed.ckpt", killed_after)])
     model = Recorder()
-    make_trainer().fit(model, data(), ckpt_path=tmp_path / "killed.ckpt", weights_only=True)
+    quiet_trainer().fit(model, data(), ckpt_path=tmp_path / "killed.ckpt", weights_only=True)
     assert model.seen["train"] == whole[killed_after:]
 
 
@@ -343,12 +328,25 @@ def test_modes_decide_how_long_an_epoch_is(mode, n_batches, n_of_the_short):
     assert sum(short is not None for _, short in batches) == n_of_the_short
 
 
+@pytest.mark.parametrize("n_skipped", [0, 1, 5, 7, 14])
+def test_an_interrupted_prediction_goes_on_after_what_is_predicted(n_skipped):
+    def predicted(n):
+        data = CombinedDataModule([Numbers(5), Numbers(0), Numbers(9, first=100)])
+        data.setup("predict")
+        data.skip_predicted(n)
+        return [(owner, value) for batch, _, owner in data.predict_dataloader() for value in values(batch)]
+
+    whole = predicted(0)
+    assert [owner for owner, _ in whole] == [0] * 5 + [2] * 9
+    assert predicted(n_skipped) == whole[n_skipped:]
+
+
 def test_validation_and_prediction_go_through_the_members_in_turn():
     data = CombinedDataModule([Numbers(5, mark=1000), Numbers(n_val=0), Numbers(6, 100, mark=2000)])
     seen = fit(data, max_epochs=1)
     assert seen["val"] == [(0, [1500.0, 1501.0, 1502.0]), (1, [2600.0, 2601.0, 2602.0])]
     model = Recorder()
-    make_trainer().predict(model, data, return_predictions=False)
+    quiet_trainer().predict(model, data, return_predictions=False)
     assert [number for number, _ in model.seen["predict"]] == [0, 0, 1, 1, 1, 2, 2]
     assert flat(batch for number, batch in model.seen["predict"] if number == 2) == [2100.0 + i for i in range(6)]
 
@@ -377,7 +375,7 @@ def test_modes_that_cannot_be_are_refused(options, message):
 @pytest.mark.parametrize("cls", [CombinedDataModule, ConcatDataModule])
 def test_checkpoints_and_records_tell_of_the_members(tmp_path, cls):
     data = cls([Numbers(12), Numbers(8, 100)])
-    model, trainer = Recorder(), make_trainer(max_epochs=1)
+    model, trainer = Recorder(), quiet_trainer(max_epochs=1)
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)

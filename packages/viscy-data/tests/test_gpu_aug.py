@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from monai.transforms import Compose, Decollated, MapTransform, Randomizable, RandSpatialCropSamplesd
 from torch.utils.data import Dataset
 
@@ -16,6 +16,7 @@ from viscy_data import CachedOmeZarrDataModule, CachedOmeZarrDataset, GPUTransfo
 from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter, read_plate, update_attributes
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
+from viscy_data.testing.training import StopAfter, quiet_trainer
 from viscy_data.volume_files import VolumeFiles
 
 pytestmark = [
@@ -82,22 +83,6 @@ class Recorder(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class Stop(Callback):
-    def __init__(self, path, after):
-        self.path, self.after = path, after
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if len(module.seen) == self.after:
-            trainer.save_checkpoint(self.path)
-            raise SystemExit(1)
-
-
-def make_trainer(**options):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet |= {"max_epochs": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    return Trainer(**quiet | options)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +192,7 @@ def test_a_changed_store_is_read_anew(tmp_path):
 @pytest.mark.parametrize("kind", MODULES)
 def test_a_plate_trains_and_validates_on_fovs_of_its_own(plate, tmp_path, kind):
     data, model = module(plate, tmp_path, kind, batch_size=4), Recorder()
-    make_trainer(max_epochs=1).fit(model, data)
+    quiet_trainer(max_epochs=1).fit(model, data)
     assert [len(batch) for batch in model.seen] == [4, 2]
     train, val = (torch.cat(seen) for seen in (model.seen, model.validated))
     assert train.shape == (6, 2, *SHAPE[2:])
@@ -217,7 +202,7 @@ def test_a_plate_trains_and_validates_on_fovs_of_its_own(plate, tmp_path, kind):
     assert len(frames) == 6
     assert len(list(data.cache_dir.glob("*.npy"))) == 12
     again = Recorder()
-    make_trainer(max_epochs=1).validate(again, data, verbose=False)
+    quiet_trainer(max_epochs=1).validate(again, data, verbose=False)
     assert torch.equal(torch.cat(again.validated), val)
 
 
@@ -293,11 +278,11 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
         return module(plate, tmp_path, train_cpu_transforms=[Shift(["GFP"])], train_gpu_transforms=device)
 
     whole, killed, resumed = Recorder(), Recorder(), Recorder()
-    make_trainer().fit(whole, data())
+    quiet_trainer().fit(whole, data())
     path = tmp_path / "killed.ckpt"
     with pytest.raises(SystemExit):
-        make_trainer(callbacks=[Stop(path, killed_after)]).fit(killed, data())
-    make_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
+        quiet_trainer(callbacks=[StopAfter(path, killed_after)]).fit(killed, data())
+    quiet_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
     expected = whole.seen[killed_after:]
     assert len(resumed.seen) == len(expected)
     assert all(torch.equal(*pair) for pair in zip(resumed.seen, expected, strict=True))
@@ -359,7 +344,7 @@ class OwnModule(GPUTransformDataModule):
 
 def test_a_subclass_brings_any_dataset_of_samples_and_its_own_transforms():
     model = Recorder()
-    make_trainer(max_epochs=1).fit(model, OwnModule())
+    quiet_trainer(max_epochs=1).fit(model, OwnModule())
     assert sorted(torch.cat(model.seen)[:, 0, 0, 0, 0].tolist()) == [1000.0, 1001, 1002, 1003, 1004]
     assert torch.cat(model.validated)[:, 0, 0, 0, 0].tolist() == [1000.0, 1001, 1002, 1003, 1004]
 

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from monai.transforms import (
     Compose,
     MapTransform,
@@ -23,6 +23,7 @@ from viscy_data.distributed import World
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import PlateWriter, read_plate, update_attributes
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
+from viscy_data.testing.training import StopAfter, quiet_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -79,22 +80,6 @@ class Recorder(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class Stop(Callback):
-    def __init__(self, path, after):
-        self.path, self.after = path, after
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if len(module.seen) == self.after:
-            trainer.save_checkpoint(self.path)
-            raise SystemExit(1)
-
-
-def make_trainer(**options):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet |= {"max_epochs": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    return Trainer(**quiet | options)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +259,7 @@ def test_a_plate_trains_validates_is_tested_and_predicted(plate, masks):
     model = Recorder()
     options = {"normalizations": [Normalize(CHANNELS)], "augmentations": [crops()], "ground_truth_masks": masks}
     data = module(plate, **options)
-    trainer = make_trainer()
+    trainer = quiet_trainer()
     trainer.fit(model, data)
     n_train = 2 * 2 * 4  # FOVs, frames, windows
     assert len(model.seen) == 2 * n_train // 2  # two patches of each of two windows are a batch
@@ -324,11 +309,11 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
         return module(plate, augmentations=[Shift(["Phase"]), crops()], batch_size=4)
 
     whole, killed, resumed = Recorder(), Recorder(), Recorder()
-    make_trainer().fit(whole, data())
+    quiet_trainer().fit(whole, data())
     path = tmp_path / "killed.ckpt"
     with pytest.raises(SystemExit):
-        make_trainer(callbacks=[Stop(path, killed_after)]).fit(killed, data())
-    make_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
+        quiet_trainer(callbacks=[StopAfter(path, killed_after)]).fit(killed, data())
+    quiet_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
     expected = whole.seen[killed_after:]
     assert len(resumed.seen) == len(expected)
     for batch, other in zip(resumed.seen, expected, strict=True):
@@ -367,6 +352,28 @@ def test_training_reads_more_slices_where_z_is_stretched(plate, scale_range, n_s
     assert data.train_dataset.z_window_size == n_slices
     assert data.train_dataset[[0]]["source"].shape == (1, 1, WINDOW, 8, 10)
     assert data.val_dataset.z_window_size == WINDOW
+
+
+def test_without_a_target_batches_hold_the_source_alone(plate):
+    data = module(plate, target_channel=[], augmentations=[Shift(["Phase"])])
+    model = Recorder()
+    quiet_trainer(max_epochs=1).fit(model, data)
+    assert {frozenset(batch) & {"source", "target", "weight"} for batch in data.train_dataloader()} == {
+        frozenset({"source"})
+    }
+
+
+def test_validation_has_augmentations_of_its_own(plate):
+    data = module(plate, val_augmentations=[Shift(["Phase"])])
+    data.setup("fit")
+    plain = module(plate, normalizations=None)
+    plain.setup("fit")
+    first, again, source = ([b["source"] for b in d.val_dataloader()] for d in (data, data, plain))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    offsets = [(ours - theirs).flatten(1) for ours, theirs in zip(first, source, strict=True)]
+    assert all((offset.amin(1) >= 0.99).all() and (offset.amax(1) <= 1e6).all() for offset in offsets)
+    with pytest.raises(InputError, match="val_augmentations"):
+        module(plate, val_augmentations=[3])
 
 
 def test_a_single_fov_is_predicted(plate):

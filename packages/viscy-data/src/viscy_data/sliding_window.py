@@ -68,7 +68,8 @@ class SlidingWindowDataset(SampleDataset):
         seed: int = 0,
     ) -> None:
         super().__init__(transform, seed)
-        self.channels = {role: _as_list(names) for role, names in channels.items()}
+        listed = {role: _as_list(names) for role, names in channels.items()}
+        self.channels = {role: names for role, names in listed.items() if names}
         self.z_window_size, self.crop_size = z_window_size, crop_size
         names = [name for role in self.channels.values() for name in role]
         self.stacks = FovStacks(

@@ -69,9 +69,11 @@ class CombinedDataModule(Members):
         self._owners: dict[Part, list[tuple[int, int]]] = {}
         self._train_loaders: list[Any] = []
         self._restored: list[dict[str, int] | None] = []
+        self._n_predicted = 0
 
     def setup(self, stage: str) -> None:
         """Set up every member."""
+        self._n_predicted = 0
         self.set_up_members(stage)
 
     # Loaders
@@ -104,7 +106,23 @@ class CombinedDataModule(Members):
 
     def predict_dataloader(self) -> CombinedLoader:
         """Return the prediction loaders of all members."""
-        return CombinedLoader(self._loaders("predict", lambda member: member.predict_dataloader()), self.predict_mode)
+        left = self._n_predicted
+
+        def rest(member: LightningDataModule) -> Any:
+            nonlocal left
+            loader = member.predict_dataloader()
+            if not left:
+                return loader
+            n_skipped = min(left, sum(map(len, loader.sampler)))
+            left -= n_skipped
+            member.skip_predicted(n_skipped)
+            return member.predict_dataloader()
+
+        return CombinedLoader(self._loaders("predict", rest), self.predict_mode)
+
+    def skip_predicted(self, n_samples: int) -> None:
+        """Begin this rank's prediction after its first ``n_samples`` samples of all members; until the next set-up."""
+        self._n_predicted = int(n_samples)
 
     def _loaders(self, part: Part, of: Callable[[LightningDataModule], Any]) -> list[Any]:
         """Ask every member for its loaders, which may be none or several, and keep in mind whose they are."""

@@ -36,7 +36,8 @@ class HCSDataModule(StagedDataModule):
     data_path : str, Path, or sequence of these
         HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
     source_channel, target_channel : str or sequence of str
-        Channels by name, which are also the keys that the transforms see.
+        Channels by name, which are also the keys that the transforms see. Without a target (an empty list) batches
+        have none, as for pre-training on the source.
     z_window_size : int
         Slices of a window. Training reads more where a ``RandAffined`` stretches z.
     split_ratio : float, default 0.8
@@ -49,9 +50,11 @@ class HCSDataModule(StagedDataModule):
         Keep the middle slice of the target only.
     yx_patch_size : tuple of int, default (256, 256)
         Height and width of the central part that training and validation keep. Tests and prediction see whole frames.
-    normalizations, augmentations : sequence of dictionary transforms, default ()
+    normalizations, augmentations : sequence of dictionary transforms, optional
         Called with ``{channel: (1, Z, Y, X), "weight": first target, "norm_meta": ...}``, in training one after the
         other, otherwise the normalizations alone. Those that make several patches are allowed in training.
+    val_augmentations : sequence of dictionary transforms, optional
+        What validation sees after the normalizations: the same for a window in every epoch.
     caching : bool, default False
         Copy the plate to a local disk first and read it from there, see :func:`viscy_data.cache.cached_store`.
     ground_truth_masks : str or Path, optional
@@ -82,8 +85,8 @@ class HCSDataModule(StagedDataModule):
         num_workers: int = 8,
         target_2d: bool = False,
         yx_patch_size: tuple[int, int] = (256, 256),
-        normalizations: Sequence[MapTransform] = (),
-        augmentations: Sequence[MapTransform] = (),
+        normalizations: Sequence[MapTransform] | None = None,
+        augmentations: Sequence[MapTransform] | None = None,
         caching: bool = False,
         ground_truth_masks: str | Path | None = None,
         persistent_workers: bool = False,
@@ -91,6 +94,7 @@ class HCSDataModule(StagedDataModule):
         array_key: str | None = None,
         pin_memory: bool = False,
         *,
+        val_augmentations: Sequence[MapTransform] | None = None,
         include_fov_names: Iterable[str] | None = None,
         exclude_fov_names: Iterable[str] | None = None,
         seed: int = 0,
@@ -107,7 +111,9 @@ class HCSDataModule(StagedDataModule):
                 "prefetch_factor": prefetch_factor,
             },
             options=[
-                *check_transforms(normalizations=normalizations, augmentations=augmentations),
+                *check_transforms(
+                    normalizations=normalizations, augmentations=augmentations, val_augmentations=val_augmentations
+                ),
                 Option("source_channel", source_channel, is_names(source) and len(source) > 0, _NAMES),
                 Option("target_channel", target_channel, is_names(target), _NAMES),
                 Option("z_window_size", z_window_size, is_count(z_window_size, 1), "a whole number of at least 1"),
@@ -119,13 +125,15 @@ class HCSDataModule(StagedDataModule):
         self.source_channel, self.target_channel = list(source), list(target)
         self.z_window_size, self.target_2d = z_window_size, target_2d
         self.yx_patch_size, self.split_ratio = tuple(yx_patch_size), split_ratio
-        self.normalizations, self.augmentations = list(normalizations), list(augmentations)
+        self.normalizations, self.augmentations = list(normalizations or ()), list(augmentations or ())
+        self.val_augmentations = list(val_augmentations or ())
         self.ground_truth_masks = ground_truth_masks
         self.include_fov_names, self.exclude_fov_names = include_fov_names, exclude_fov_names
         where = type(self).__name__
         self.train_patches_per_stack = patches_per_window(self.augmentations, batch_size, where)
         self.train_z_window_size = slices_to_read(self.augmentations, z_window_size, where)
-        raise_all(check_keys(where, [*self.normalizations, *self.augmentations], [*source, *target, "weight"]))
+        transforms = [*self.normalizations, *self.augmentations, *self.val_augmentations]
+        raise_all(check_keys(where, transforms, [*source, *target, "weight"]))
 
     @property
     def cache_path(self) -> Path:
@@ -149,7 +157,7 @@ class HCSDataModule(StagedDataModule):
         augmented = Compose([*self.normalizations, *self.augmentations])
         return (
             self._windows(train, augmented, z_window_size=self.train_z_window_size, **crop),
-            self._windows(val, Compose(self.normalizations), **crop),
+            self._windows(val, Compose([*self.normalizations, *self.val_augmentations]), **crop),
         )
 
     def testing_dataset(self) -> SlidingWindowDataset:
