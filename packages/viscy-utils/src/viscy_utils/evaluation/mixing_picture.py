@@ -69,7 +69,7 @@ def mixing_figure(comparisons: Sequence[Comparison], label: str) -> Any:
         place = {"x": [row.separability.value], "y": [row.probe.value], "marker": marker}
         figure.add_scatter(**place, **bars, mode="markers", name=name, hovertemplate=text)
     for row in filter(_is_drawn, comparisons[:1]):
-        line = {"line": {"color": _INK, "width": 1, "dash": "dot"}, "layer": "below"}
+        line = {"line": {"color": _INK, "width": 1, "dash": "dot"}}
         figure.add_hline(row.probe.chance, annotation_text="chance", annotation_position="bottom left", **line)
         figure.add_vline(row.separability.chance, annotation_text="mixed", annotation_position="bottom left", **line)
     x, y = _ranges(comparisons)
