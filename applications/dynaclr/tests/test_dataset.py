@@ -14,6 +14,7 @@ from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.negatives import NegativeLookup
+from viscy_data.distributed import EpochPositions
 from viscy_data.stores import PlateWriter
 
 SIZE = (8, 12)
@@ -159,6 +160,15 @@ def test_a_batch_is_a_function_of_the_seed_and_the_positions(encoded_experiments
     assert first["rng_seed"] != other[positions]["rng_seed"]
     draws = {tuple(build(experiments, seed=seed).pairs(range(20)).positives) for seed in range(8)}
     assert len(draws) > 1
+
+
+def test_a_batch_of_one_cell_is_another_one_in_each_epoch(encoded_experiments):
+    """Larger batches would differ by the cells in them."""
+    dataset = build(encoded_experiments())
+    batches = [EpochPositions([5], epoch) for epoch in range(20)]
+    assert len({dataset[batch]["rng_seed"] for batch in batches}) == 20
+    assert len({int(dataset.pairs(batch).positives[0]) for batch in batches}) > 1
+    assert dataset[batches[7]]["rng_seed"] == dataset[EpochPositions([5], 7)]["rng_seed"]
 
 
 def test_anchors_and_positives_are_one_read(encoded_experiments, monkeypatch):

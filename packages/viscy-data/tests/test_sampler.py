@@ -544,6 +544,13 @@ def test_neighbours_join_without_changing_the_composition():
     assert sampler.stats()["neighbors"] == {"asked": 120.0, "delivered": 120}
 
 
+def test_batches_know_the_epoch_that_they_were_drawn_for():
+    sampler = FlexibleBatchSampler(make_table(100), 10)
+    for epoch in (0, 3):
+        sampler.set_epoch(epoch)
+        assert {batch.epoch for batch in sampler} == {epoch}
+
+
 def test_a_near_neighbour_of_many_anchors_comes_once():
     neighbors = np.tile([5, 6, 7, 8], (200, 1))
     sampler = FlexibleBatchSampler(make_table(200), 20, neighbors=neighbors, neighbor_fraction=0.2)

@@ -160,13 +160,15 @@ class MultiExperimentTripletDataset(PatchDataset):
     def pairs(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """Say which observations make up a training batch, without reading pixels.
 
+        Positions of another epoch than the first are :class:`~viscy_data.distributed.EpochPositions`.
+
         Raises
         ------
         IndexError
             If there is no such anchor.
         """
         positions = self.check_positions(indices)
-        return self._draw(positions, self.generator(positions)[0])
+        return self._draw(positions, self.generator(positions, getattr(indices, "epoch", 0))[0])
 
     def _draw(self, positions: np.ndarray, rng: np.random.Generator) -> Pairs:
         anchors = self.index.anchor_rows[positions]

@@ -15,6 +15,7 @@ import pandas as pd
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.index.track_statistics import track_statistics
+from viscy_data.distributed import EpochPositions
 from viscy_utils.reports.tables import ReportTable
 
 __all__ = ["BatchReport", "inspect_data", "report_tables"]
@@ -74,7 +75,7 @@ def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> Batch
     drawn = []
     for number in range(n_batches):
         epoch, place = divmod(number, sampler.n_batches)
-        drawn.append(dataset.pairs(sampler.batch(place, epoch)))
+        drawn.append(dataset.pairs(EpochPositions(sampler.batch(place, epoch), epoch)))
     anchors = np.concatenate([pairs.anchors for pairs in drawn])
     tau = np.concatenate([pairs.tau for pairs in drawn])
     sides = [("training", dataset)] + ([("validation", data.val_dataset)] if data.val_dataset is not None else [])

@@ -164,7 +164,7 @@ class PatchDataset(Dataset):
             batch later. Without ``fit`` ``index`` instead: one record per sample. And what :meth:`describe` adds.
         """
         positions = self.check_positions(indices)
-        rng, rng_seed = self.generator(positions)
+        rng, rng_seed = self.generator(positions, getattr(indices, "epoch", 0))
         rows = self.choose(positions, rng)
         batch = self._read(rows) | self.describe(rows["anchor"])
         return batch | ({"rng_seed": rng_seed} if self.fit else {"index": self.records(rows["anchor"])})
@@ -182,10 +182,10 @@ class PatchDataset(Dataset):
             raise IndexError(f"positions {positions.min()} to {positions.max()}, but there are {len(self)} items")
         return positions
 
-    def generator(self, positions: Rows) -> tuple[np.random.Generator, int]:
-        """Return the generator of a batch, and a seed for what happens to the batch later."""
+    def generator(self, positions: Rows, epoch: int = 0) -> tuple[np.random.Generator, int]:
+        """Return the generator of a batch in an epoch, and a seed for what happens to the batch later."""
         digest = hashlib.blake2b(positions.astype("<i8").tobytes(), digest_size=16).digest()
-        entropy = np.random.SeedSequence([self.seed, *np.frombuffer(digest, dtype="<u4").tolist()])
+        entropy = np.random.SeedSequence([self.seed, epoch, *np.frombuffer(digest, dtype="<u4").tolist()])
         return np.random.default_rng(entropy), int(entropy.spawn(1)[0].generate_state(1)[0])
 
     def records(self, rows: Rows) -> list[dict[str, Any]]:

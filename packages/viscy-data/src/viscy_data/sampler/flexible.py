@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from viscy_data.distributed import ResumableSampler, World
+from viscy_data.distributed import EpochPositions, ResumableSampler, World
 from viscy_data.sampler.compose import BatchComposer
 from viscy_data.sampler.epoch import Epoch
 from viscy_data.sampler.groups import AnchorColumns, AnchorGroups, lineage_codes
@@ -259,7 +259,8 @@ class FlexibleBatchSampler(ResumableSampler):
         epoch, n_batches = self.epoch, self.n_batches
         world = World(self.num_replicas, self.rank)
         for turn in range(self.start_batch, len(self)):
-            yield self.batch((world.rank + turn * world.size) % n_batches, epoch).tolist()
+            batch = self.batch((world.rank + turn * world.size) % n_batches, epoch)
+            yield EpochPositions(batch.tolist(), epoch)
 
     def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
         """Compose one batch.
