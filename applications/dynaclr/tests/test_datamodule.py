@@ -171,7 +171,7 @@ def test_experiments_are_split_whole(experiments):
 
 
 def test_an_unknown_validation_experiment_is_an_error_with_near_matches(experiments):
-    with pytest.raises(InputError, match=r"val_experiments\n  found    'secnd'\n  expected did you mean 'second'"):
+    with pytest.raises(InputError, match=r"val_experiments\n  found    'secnd'\n  fix      did you mean 'second'"):
         module(experiments, val_experiments=["secnd"]).setup("fit")
 
 

@@ -196,7 +196,7 @@ def test_one_store_under_two_names_is_noticed(make_experiment):
         ({"source_channel": "Phase"}, r"write it as a list: \[Phase\]"),
         ({"source_channel": []}, "at least one channel, each once"),
         ({"source_channel": ["GFP", "GFP"]}, "at least one channel, each once"),
-        ({"source_channel": ["Phse"]}, r"found    'Phse'\n  expected did you mean 'Phase'"),
+        ({"source_channel": ["Phse"]}, r"found    'Phse'\n  fix      did you mean 'Phase'"),
         ({"condition_wells": {}}, "conditions with their wells"),
         ({"condition_wells": {"control": "A/1"}}, r"condition 'control'.*\n.*the text 'A/1'(?s:.*)\[A/1\]"),
         ({"condition_wells": {"control": ["A/1"], "mock": ["/A/1"]}}, "well A/1 in 'control' and in 'mock'"),
@@ -279,7 +279,7 @@ def test_an_unquoted_date_is_a_text(make_experiment, tmp_path):
     [
         ("", "an empty file"),
         ("experiment: []", "found    the keys experiment\n"),
-        ("- a", "found    no keys but a list"),
+        ("- a", "found    a list without keys"),
         ("experiments: []", "at least one entry"),
         ("experiments: [", "valid YAML"),
         ("experiments: [3]", "experiment 1\n  found    3"),

@@ -269,9 +269,9 @@ def test_wells_and_fovs_are_filtered(make_experiment, track_rows):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"include_wells": ["A/11"]}, r"include_wells\n  found    'A/11'\n  expected did you mean 'A/1'"),
+        ({"include_wells": ["A/11"]}, r"include_wells\n  found    'A/11'\n  fix      did you mean 'A/1'"),
         ({"include_wells": "A/1"}, r"include_wells\n  found    the text 'A/1'\n  expected a list"),
-        ({"exclude_fovs": ["A/1/00"]}, r"exclude_fovs\n  found    'A/1/00'\n  expected did you mean 'A/1/0'"),
+        ({"exclude_fovs": ["A/1/00"]}, r"exclude_fovs\n  found    'A/1/00'\n  fix      did you mean 'A/1/0'"),
         ({"z_range": (0, 3)}, r"'first', field z_range\n  found    \(0, 3\), but FOV A/1/0 has 2 slices"),
         ({"z_range": slice(2, 2)}, "0 <= first < last"),
         ({"z_range": slice(None, 2)}, "two whole numbers"),

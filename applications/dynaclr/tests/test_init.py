@@ -65,7 +65,7 @@ def test_both_files_are_written_with_what_the_plates_say(tmp_path):
     assert data["val_split"] == {"by": "lineage", "fraction": 0.2}
     assert data["channel_dropout_channels"] == [1]
     assert "cells are 20 px apart" in done.output
-    assert "Next, in" in done.output
+    assert "next, in" in done.output
 
 
 @pytest.mark.slow

@@ -213,7 +213,7 @@ def test_an_existing_page_is_kept_unless_told(config, tmp_path):
     ("content", "message"),
     [
         (None, "no such file"),
-        ("- 1", "found    no keys but a list"),
+        ("- 1", "found    a list without keys"),
         ("seed_everything: 1", "field data"),
         (f"{DATA}\nfoo: 3", "field foo\n  found    an unknown key"),
         (f"{DATA}\nfoo: {{}}", "field foo\n  found    an unknown key"),

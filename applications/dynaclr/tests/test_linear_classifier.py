@@ -57,7 +57,7 @@ def test_a_classifier_is_trained_on_one_store_and_applied_to_another_repeatably(
     assert done.exit_code == 0, done.output
     assert "split by FOV" in done.output
     assert "validation" in done.output
-    assert "Wrote c.npz" in done.output
+    assert "wrote c.npz" in done.output
     _, content = load_classifier("c.npz")
     (data,) = content["origin"]["data"]
     assert len(data["embeddings_sha256"]) == 64

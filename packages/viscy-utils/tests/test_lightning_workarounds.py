@@ -146,6 +146,7 @@ def test_tips_and_notices_are_kept_away_and_all_else_is_not(caplog):
         warnings.simplefilter("always")
         with without_advertisements():
             logger.warning("💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]")
+            logger.info("TPU available: False, using: 0 TPU cores")
             logger.warning("`Trainer.fit` stopped")
             warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck", stacklevel=1)
             warnings.warn("the loss is nan", stacklevel=1)

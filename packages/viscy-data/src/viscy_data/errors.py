@@ -31,6 +31,8 @@ class InputError(ValueError):
     def __init__(self, where: str, *, field: str = "", found: str = "", expected: str = "", fix: str = "") -> None:
         self.where, self.field, self.found, self.expected, self.fix = where, field, found, expected, fix
         head = f"{where}, field {field}" if field else where
+        if expected.startswith("did you mean"):
+            expected, fix = "", f"{expected} {fix}".strip()
         rows = [("found", found), ("expected", expected), ("fix", fix)]
         super().__init__("\n".join([head, *(f"  {name:<9}{text}" for name, text in rows if text)]))
 

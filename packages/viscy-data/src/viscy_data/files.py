@@ -121,11 +121,12 @@ def near_files(path: str | Path, *, otherwise: str = "") -> str:
         For ``InputError(fix=...)``.
     """
     try:
-        names = [entry.name for entry in Path(path).parent.iterdir() if not entry.name.startswith(".")]
+        others = (entry.name for entry in Path(path).parent.iterdir() if entry.name != Path(path).name)
+        names = [name for name in others if not name.startswith(".")]
     except OSError:  # no folder, or one that must not be listed
         return otherwise
     by_stem = {name.partition(".")[0]: name for name in sorted(names)}
-    near = difflib.get_close_matches(Path(path).name.partition(".")[0], by_stem, n=3, cutoff=0.7)
+    near = difflib.get_close_matches(Path(path).name.partition(".")[0], by_stem, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(repr(by_stem[stem]) for stem in near)}?" if near else otherwise
 
 

@@ -131,12 +131,13 @@ def read_yaml(path: str | Path, expected: str = "a YAML file") -> Any:
         found = f"given twice, in lines {err.first} and {err.second}"
         raise InputError(str(path), field=str(err.key), found=found, fix="keep one of the two") from err
     except yaml.YAMLError as err:
-        found = f"no YAML: {' '.join(str(err).split())}"
+        found = f"no YAML: {_without_name(err)}"
         raise InputError(str(path), found=found, expected=f"valid YAML, {expected}") from err
     except UnicodeDecodeError as err:
         raise InputError(str(path), found="a file that is no text", expected=expected) from err
     except OSError as err:
-        raise InputError(str(path), found=err.strerror or str(err), expected=expected) from err
+        found = "a folder" if path.is_dir() else err.strerror or str(err)
+        raise InputError(str(path), found=found, expected=expected) from err
 
 
 def read_mapping(path: str | Path, expected: str = "keys and values") -> dict[str, Any]:
@@ -150,5 +151,11 @@ def read_mapping(path: str | Path, expected: str = "keys and values") -> dict[st
     content = read_yaml(path, expected)
     if isinstance(content, dict):
         return content
-    found = "an empty file" if content is None else f"no keys but a {type(content).__name__}"
+    kinds = {list: "a list", str: "text"}
+    found = "an empty file" if content is None else f"{kinds.get(type(content), 'a value')} without keys"
     raise InputError(str(path), found=found, expected=expected)
+
+
+def _without_name(error: yaml.YAMLError) -> str:
+    """Word a syntax error in one line; the text has no name, the file is named beside it."""
+    return " ".join(str(error).replace('in "<unicode string>", ', "in ").split())

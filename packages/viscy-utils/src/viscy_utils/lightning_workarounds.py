@@ -40,6 +40,7 @@ _UNHELPFUL = (
     r".*LightningCLI's args parameter is intended to run from within Python.*",
     r".*Could not find any nodes of type.*",
 )
+_UNASKED = ("Tip: For seamless", "TPU available: False")
 
 
 class WatchedSaves:
@@ -176,4 +177,4 @@ def without_advertisements(chatty: bool = True) -> Iterator[None]:
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+    return not any(text in record.getMessage() for text in _UNASKED)

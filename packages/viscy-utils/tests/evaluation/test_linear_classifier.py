@@ -276,7 +276,7 @@ class TestDatasets:
         both = [stored("a"), stored("b", change=lambda table: table.rename(columns={"state": "shape"}))]
         assert len(load_and_combine_datasets(both, "state")) == 240
         assert "b.csv is left out: no column 'state'" in caplog.text
-        with pytest.raises(ValueError, match="no cell of 1 datasets"):
+        with pytest.raises(ValueError, match="no label of any cell"):
             load_and_combine_datasets(both[1:], "state")
 
     def test_rows_that_name_no_cell_are_counted(self, stored, caplog):
@@ -315,7 +315,7 @@ class TestConfig:
             (f"task: s\noutput_path: o\nuse_pca: true\n{datasets}", ["n_pca_components", "at least 1"]),
             (f"task: s\noutput_path: o\nsplit_train_data: 0\n{datasets}", ["split_train_data", "greater than 0"]),
             ("task: s\noutput_path: o\ntrain_datasets: [{embeddings: x, annotations: y}]", ["x does not exist"]),
-            ("- 1\n", ["no mapping"]),
+            ("- 1\n", ["a list without keys"]),
         ):
             with pytest.raises(InputError) as caught:
                 self.read(tmp_path, LinearClassifierTrainConfig, text)

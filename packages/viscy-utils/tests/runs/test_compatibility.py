@@ -70,4 +70,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         read_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(MissingInputError, match=r"did you mean 'notes.ckpt'"):
         read_checkpoint(tmp_path / "note.ckpt")
+    with pytest.raises(InputError, match=r"found +a folder\n"):
+        read_checkpoint(tmp_path)
+    (tmp_path / ".metadata").touch()  # as in a sharded one
     assert read_checkpoint(tmp_path) == {}

@@ -73,4 +73,5 @@ def build_index(
         )
         built.save(index, overwrite=overwrite)
         click.echo(built.summary())
-        click.echo(f"written to {index} ({index.stat().st_size / 1e6:.1f} MB)")
+        click.echo(f"wrote {index} ({index.stat().st_size / 1e6:.1f} MB)")
+        click.echo(f"next: dynaclr fit --config fit.yml --data.init_args.index_path {index}")

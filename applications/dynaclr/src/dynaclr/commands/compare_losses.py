@@ -44,7 +44,8 @@ def compare_losses(
     from dynaclr.comparison import compare_losses as compare
 
     rows = compare(config, variants, output_dir, quick_test=quick_test, wandb=not no_wandb, overwrite=overwrite)
-    click.echo(f"Look at {output_dir / 'curves.png'} and {output_dir / 'table.md'}.")
+    click.echo(f"wrote {output_dir}: table.md, table.csv, report.json, curves.png")
+    click.echo(f"next: look at {output_dir / 'curves.png'}, and train the variant you choose: dynaclr fit --config {config}")
     crashed = [row.variant for row in rows if row.error]
     if crashed:
         raise RuntimeError(f"{', '.join(crashed)} crashed: see train.log in their folders in {output_dir}")

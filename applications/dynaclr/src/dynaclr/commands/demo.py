@@ -38,8 +38,6 @@ def demo(output_dir: Path, seed: int, max_epochs: int, hours: float) -> None:
     """
     import time
 
-    from rich.console import Console
-
     from dynaclr.demo import run_demo
 
     start = time.monotonic()
@@ -47,6 +45,5 @@ def demo(output_dir: Path, seed: int, max_epochs: int, hours: float) -> None:
     page = output_dir / "report" / "report.html"
     page = page if page.exists() else page.with_suffix(".png")  # the page needs the extra eval
     minutes = (time.monotonic() - start) / 60
-    Console(soft_wrap=True).print(
-        f"Done in {minutes:.1f} minutes: open {page} in a browser, edit {output_dir / 'fit.yml'}.", markup=False
-    )
+    click.echo(f"wrote {output_dir} in {minutes:.1f} minutes")
+    click.echo(f"next: open {page}; edit {output_dir / 'fit.yml'}; for your own data: dynaclr init STORE --tracks DIR")

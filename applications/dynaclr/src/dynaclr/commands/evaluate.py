@@ -95,6 +95,7 @@ def evaluate(
         overwrite=overwrite,
         seed=seed,
     )
+    click.echo(f"next: look at {output_dir / 'report.png'}")
 
 
 def _of_run(name: str) -> str:

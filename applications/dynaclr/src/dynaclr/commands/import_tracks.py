@@ -73,7 +73,7 @@ def import_tracks(
             click.echo(note)
         for name, tracks in imported.items():
             write_tracks(tracks.table, targets[name], overwrite=overwrite)
-        click.echo(f"written: {len(imported)} tables in {output}")
+        click.echo(f"wrote {len(imported)} tables in {output}")
         click.echo(_write_experiments(store, output, interval_minutes, overwrite))
         given = f" --interval-minutes {interval_minutes:g}" if interval_minutes else ""
         click.echo(f"next: dynaclr init {store} --tracks {output}{given}")
@@ -137,7 +137,7 @@ def _write_experiments(store: str, output: Path, interval_minutes: float | None,
         return f"not written: {target}, as {err.where} has {err.found}"
     with replacing(target, overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return f"written: {target}; fill in condition_wells if there are conditions"
+    return f"wrote {target}; fill in condition_wells if there are conditions"
 
 
 def _mapped(sources: Sequence[Path], fovs: Sequence[str], mapping: Path | None) -> dict[Path, str]:

@@ -82,10 +82,8 @@ def init(
             )
         for name, setting in proposal.settings.items():
             click.echo(f"  {name}: {plain(setting.value)}   # {setting.reason}")
-        click.echo(
-            f"Written: {targets[0]}, {targets[1]}. Look at them, fill in condition_wells if there are conditions."
-        )
-        click.echo(f"Next, in {output_dir}: dynaclr inspect-batches -c fit.yml, then dynaclr fit --config fit.yml")
+        click.echo(f"wrote {targets[0]}, {targets[1]}: fill in condition_wells if there are conditions")
+        click.echo(f"next, in {output_dir}: dynaclr inspect-batches -c fit.yml, then dynaclr fit --config fit.yml")
 
 
 def _distinct(plates: list) -> list:

@@ -45,6 +45,7 @@ def inspect_batches(
         from dynaclr.inspection import inspect_data, report_tables
         from dynaclr.pair_page import example_pairs, write_pairs
         from viscy_data.errors import InputError
+        from viscy_utils.cli.places import noting_places
 
         page = output / "pairs.png"
         if pairs and page.exists() and not overwrite:
@@ -57,11 +58,13 @@ def inspect_batches(
                 found=f"{type(data).__module__}.{type(data).__qualname__}",
                 expected="dynaclr.datamodule.MultiExperimentDataModule",
             )
-        data.setup("fit")
+        with noting_places(configs):
+            data.setup("fit")
         console = Console()
         for table in report_tables(inspect_data(data, batches), ranks):
             console.print(table.terminal())
         if pairs:
             output.mkdir(parents=True, exist_ok=True)
             write_pairs(example_pairs(data, pairs), page)
-            console.print(f"Pairs: {page}")
+            click.echo(f"wrote {page}")
+        click.echo(f"next: dynaclr fit {' '.join(f'--config {path}' for path in configs)}")

@@ -64,7 +64,8 @@ def train_from_config(path: Path, *, overwrite: bool = False) -> dict[str, float
     console.print(_metrics_table(pipeline, metrics).terminal())
     if config.output_path is not None:
         save_classifier(pipeline, config.output_path, _origin(config, metrics), overwrite)
-        console.print(f"Wrote {config.output_path}; apply it with `dynaclr apply-linear-classifier`.", markup=False)
+        console.print(f"wrote {config.output_path}", markup=False)
+        console.print(f"next: dynaclr apply-linear-classifier, with classifier_path: {config.output_path}", markup=False)
     if config.wandb_project is not None:
         where = {"wandb_entity": config.wandb_entity, "tags": config.wandb_tags}
         name = save_pipeline_to_wandb(pipeline, metrics, config.model_dump(), config.wandb_project, **where)
@@ -123,7 +124,8 @@ def apply_from_config(path: Path) -> None:
         write_anndata(adata, temporary)
     console = Console(soft_wrap=True)
     console.print(_counts_table(adata.obs[key], pipeline.task).terminal())
-    console.print(f"Wrote obs {key!r}, obsm '{key}_proba' and uns '{key}_classes' to {output}.", markup=False)
+    console.print(f"wrote {output}: obs {key!r}, obsm '{key}_proba', uns '{key}_classes'", markup=False)
+    console.print(f"next: dynaclr evaluate --embeddings {output} --label {key} --output-dir report", markup=False)
 
 
 def _load(config: LinearClassifierInferenceConfig) -> tuple[LinearClassifierPipeline, dict[str, str]]:

@@ -119,7 +119,7 @@ def evaluate_embeddings(
     if not drawn:
         console.print("No report.html, which needs plotly: pip install 'dynaclr[eval]'", markup=False, soft_wrap=True)
     wrote = [name for name in targets if drawn or name != _PAGE]
-    console.print(f"Wrote {', '.join(wrote)} to {output_dir}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"wrote {output_dir}: {', '.join(wrote)}", markup=False, highlight=False, soft_wrap=True)
     return comparisons
 
 
@@ -197,6 +197,14 @@ def _check(embedded: Embedded, label: str, test_experiments: Sequence[str]) -> N
         )
     known = sorted(set(embedded.obs["experiment"]))
     unknown = [name for name in test_experiments if name not in known]
+    if not unknown and set(known) <= set(test_experiments):
+        raise InputError(
+            embedded.name,
+            field="--test-experiment",
+            found=f"all experiments: {', '.join(known)}",
+            expected="at least one left to train the probe on",
+            fix="leave one out, or all of them: the probe is then cross-validated over FOVs",
+        )
     if unknown:
         raise InputError(
             embedded.name,

@@ -239,7 +239,7 @@ def read_index_file(
         raise MissingInputError(str(path), found="nothing", expected="a saved index", fix="dynaclr build-index")
     try:
         file = pq.ParquetFile(path, memory_map=True)
-    except pa.ArrowInvalid as err:
+    except (pa.ArrowInvalid, OSError) as err:
         raise InputError(str(path), found="no parquet file", expected="a saved index", fix=fix) from err
     with file:
         metadata = file.schema_arrow.metadata or {}

@@ -89,7 +89,8 @@ def _find_tables(experiment: str, tracks_path: str, fovs: Sequence[FovInfo]) -> 
         raise MissingInputError(
             where,
             field="tracks_path",
-            found=f"no folder {tracks_path}",
+            found=f"{'a file' if Path(tracks_path).exists() else 'no folder'} {tracks_path}",
+            expected="the folder of the tracking tables",
             fix=near_files(tracks_path, otherwise="check the path"),
         )
     errors, paths = [], []

@@ -182,7 +182,13 @@ def _map(tasks: Sequence[_Task], workers: int | None) -> list[FovTracks | InputE
 
 def _map_on_dask(tasks: Sequence[_Task], address: str) -> list[FovTracks | InputError]:
     distributed = require("dask.distributed", extra="dask", package="dynaclr")
-    with distributed.Client(address) as client:
+    try:
+        client = distributed.Client(address)
+    except (OSError, ValueError) as err:
+        expected = "the address of a running scheduler, such as tcp://host:8786"
+        fix = "start one, or leave dask_address out: threads read the tables then"
+        raise InputError("dask_address", found=f"{address}: {err}", expected=expected, fix=fix) from err
+    with client:
         return client.gather(client.map(_read_or_error, tasks, pure=False))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from viscy_models._components.arguments import did_you_mean
+from viscy_models._components.arguments import did_you_mean, positive
 from viscy_models._components.backbones import create_backbone
 from viscy_models._components.checkpointing import checkpoint_blocks
 from viscy_models._components.memory_format import MixedFormatModule
@@ -116,6 +116,8 @@ class ContrastiveEncoder(MixedFormatModule):
     ) -> None:
         super().__init__()
         _check_backbone(backbone)
+        positive("embedding_dim", embedding_dim)
+        positive("projection_dim", projection_dim)
         if width is not None and pretrained:
             raise ValueError(f"pretrained weights have the width of the backbone, found width={width}")
         options = {"drop_path_rate": drop_path_rate, "num_classes": 0}

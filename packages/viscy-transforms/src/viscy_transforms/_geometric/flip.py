@@ -37,6 +37,8 @@ class BatchedRandFlip(BatchedRandom):
         self.spatial_axes = (spatial_axes,) if isinstance(spatial_axes, int) else tuple(spatial_axes)
         if not self.spatial_axes or len(set(self.spatial_axes)) != len(self.spatial_axes):
             raise ValueError(f"spatial_axes is {spatial_axes}, expected one or more different axes")
+        if not all(-3 <= axis < 3 for axis in self.spatial_axes):
+            raise ValueError(f"spatial_axes is {spatial_axes}, expected axes of 0 (Z), 1 (Y) and 2 (X)")
 
     def randomize(self, data: Tensor) -> None:
         """Draw for every sample along which axes it is flipped."""

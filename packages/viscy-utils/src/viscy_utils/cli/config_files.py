@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import yaml
 from jsonargparse import set_dumper, set_loader
 
+from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.yaml_reading import dump_yaml, parse_yaml, read_mapping
+from viscy_utils.cli.config_errors import unknown_key
 from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "dropped_keys",
     "read_configs",
     "refuse_dropped_keys",
+    "refuse_misshapen",
     "refuse_no_config",
 ]
 
@@ -58,9 +61,10 @@ def refuse_no_config(args: Sequence[str], prog: str) -> None:
     needs_model = name in SUBCOMMANDS and SUBCOMMANDS[name].needs_model
     if needs_model and not any(argument.startswith(("-h", "--help", "--model", "--print")) for argument in args):
         more = f"; {prog} init writes one for your data" if prog == "dynaclr" else ""
-        raise InputError(
-            f"{prog} {name}", found="no configuration", expected=_EXPECTED, fix=f"{prog} {name} --config FILE.yml{more}"
-        )
+        given = next((argument for argument in args if argument.endswith((".yml", ".yaml"))), "")
+        found = f"{given} without --config" if given else "no configuration"
+        fix = f"{prog} {name} --config {given or 'FILE.yml'}{'' if given else more}"
+        raise InputError(f"{prog} {name}", found=found, expected=_EXPECTED, fix=fix)
 
 
 def read_configs(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -72,6 +76,32 @@ def read_configs(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
         For the first that is missing, no YAML, empty, no mapping, or has a key twice.
     """
     return {path: read_mapping(path, _EXPECTED) for path in paths if "://" not in path}
+
+
+def refuse_misshapen(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a block of a class with other keys than ``class_path`` and its arguments.
+
+    Raises
+    ------
+    InputError
+        For the first.
+    """
+    for path, written in configs.items():
+        for key in _misplaced_keys(written):
+            near = near_matches(key.rpartition(".")[2], _ARGUMENTS, otherwise="move it into init_args")
+            raise InputError(path, field=key, found="a key beside class_path", expected="init_args", fix=near)
+
+
+def _misplaced_keys(block: Any, at: str = "") -> Iterator[str]:
+    if isinstance(block, Mapping):
+        places = {key: f"{at}.{key}" if at else str(key) for key in block}
+        if "class_path" in block:
+            yield from (place for key, place in places.items() if key not in ("class_path", *_ARGUMENTS))
+        for key, place in places.items():
+            yield from _misplaced_keys(block[key], place)
+    elif isinstance(block, list):
+        for number, value in enumerate(block):
+            yield from _misplaced_keys(value, f"{at}[{number}]")
 
 
 def dropped_keys(written: Mapping[str, Any], parsed: Mapping[str, Any], at: str = "") -> Iterator[str]:
@@ -104,8 +134,10 @@ def dropped_keys(written: Mapping[str, Any], parsed: Mapping[str, Any], at: str 
                 yield from dropped_keys(one, other, place)
 
 
-def refuse_dropped_keys(configs: Mapping[str, Mapping[str, Any]], parsed: Mapping[str, Any]) -> None:
-    """Refuse the first key of the files that has no effect.
+def refuse_dropped_keys(
+    configs: Mapping[str, Mapping[str, Any]], parsed: Mapping[str, Any], known: Iterable[str] = ()
+) -> None:
+    """Refuse the first key of the files that has no effect; `known` keys are read for the message.
 
     Raises
     ------
@@ -113,8 +145,7 @@ def refuse_dropped_keys(configs: Mapping[str, Mapping[str, Any]], parsed: Mappin
     """
     for path, written in configs.items():
         for key in dropped_keys(written, parsed):
-            fix = "remove it, or see --help for the keys there are"
-            raise InputError(path, field=key, found="an unknown key", fix=fix)
+            raise unknown_key(key, path, known)
 
 
 def class_of(block: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Exit code 2 says that the input is at fault (a config, a path, a value), 1 that 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -13,11 +14,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from viscy_data.errors import InputError, is_input_error
+from viscy_data.files import missing_path
 
-__all__ = ["exit_code_of", "report_errors"]
+__all__ = ["BAD_INPUT", "exit_code_of", "report_errors"]
+
+BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
+"""Exit codes."""
 
 # Files that the user names and that are, or are not, there.
-_PATH_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_PATH_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+_FOUND = {
+    errno.ENOENT: "no such file",
+    errno.EEXIST: "a file where a folder is to be",
+    errno.ENOTDIR: "a file where a folder is to be",
+    errno.EISDIR: "a folder where a file is to be",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+}
+_MOST_CHARACTERS = 600
 
 
 @contextmanager
@@ -45,7 +59,7 @@ def report_errors(prog: str = "viscy") -> Iterator[None]:
         yield
     except KeyboardInterrupt as err:
         sys.stderr.write(f"{prog}: interrupted{'; ' if str(err) else ''}{err}\n")
-        raise SystemExit(130) from err
+        raise SystemExit(INTERRUPTED) from err
     except Exception as err:
         if os.environ.get("VISCY_DEBUG", "0") not in ("", "0"):
             traceback.print_exception(err)
@@ -68,17 +82,30 @@ def exit_code_of(error: BaseException) -> int:
         and for settings that Lightning refuses; else 1.
     """
     if is_input_error(error) or isinstance(error, _PATH_ERRORS):
-        return 2
+        return BAD_INPUT
     # Lightning's; not imported here, it takes seconds
-    return 2 if type(error).__name__ == "MisconfigurationException" else 1
+    return BAD_INPUT if type(error).__name__ == "MisconfigurationException" else FAULT
 
 
 def _describe(error: Exception, code: int) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    kind = type(error).__name__
-    is_told = isinstance(error, InputError | FileExistsError)  # in words of ours
-    lines = [text.strip() if is_told else f"{text.strip()} ({kind})" if text.strip() else kind]
+    if isinstance(error, InputError):
+        lines = [str(error)]
+    elif isinstance(error, OSError) and error.filename is not None and error.errno in _FOUND:
+        lines = [str(_of_system(error))]
+    else:
+        text = (str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).strip()
+        text = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."  # a library's lists of names
+        kind = type(error).__name__
+        is_told = isinstance(error, FileExistsError)  # in words of ours
+        lines = [text if is_told else f"{text} ({kind})" if text else kind]
     lines += [f"  {note}" for note in getattr(error, "__notes__", [])]
-    if code != 2:
+    if code != BAD_INPUT:
         lines.append("  set VISCY_DEBUG=1 to see where it happened")
     return "\n".join(lines)
+
+
+def _of_system(error: OSError) -> InputError:
+    """Word what the operating system says of a file."""
+    if error.errno == errno.ENOENT:
+        return missing_path(error.filename, fix="check the path")
+    return InputError(str(error.filename), found=_FOUND[error.errno], fix="name another path")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -27,7 +27,15 @@ from viscy_utils.cli.checkpoint_options import (
 )
 from viscy_utils.cli.closing import Interrupted, after_fit, after_predict, how_to_go_on, outputs_of, say
 from viscy_utils.cli.config_errors import condensed, first_cause
-from viscy_utils.cli.config_files import PARSER_MODE, config_paths, read_configs, refuse_dropped_keys, refuse_no_config
+from viscy_utils.cli.config_files import (
+    PARSER_MODE,
+    config_paths,
+    read_configs,
+    refuse_dropped_keys,
+    refuse_misshapen,
+    refuse_no_config,
+)
+from viscy_utils.cli.errors import BAD_INPUT, exit_code_of
 from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
 from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
@@ -67,8 +75,9 @@ class VisCyCLI(LightningCLI):
         self._arguments: dict[str, str] = {}
         try:
             super().__init__(*args, **kwargs)
-        except InputError as err:
-            add_places(err, {**self._configs, COMMAND_LINE: self._arguments})
+        except Exception as err:
+            if exit_code_of(err) == BAD_INPUT:
+                add_places(err, {**self._configs, COMMAND_LINE: self._arguments})
             raise
         finally:
             self._remove_unused_folder()
@@ -105,9 +114,11 @@ class VisCyCLI(LightningCLI):
         if not paths:
             refuse_no_config(args, self.prog)
         self._configs, self._arguments = read_configs(paths), dotted_options(args)
-        with condensed(", ".join(paths) or "command line", _KnownKeys(self._subcommand_parsers, args)):
+        refuse_misshapen(self._configs)
+        known = _KnownKeys(self._subcommand_parsers, args)
+        with condensed(", ".join(paths) or "command line", known):
             self.config = parser.parse_args(args)
-        refuse_dropped_keys(self._configs, self.config[self.config["subcommand"]].as_dict())
+        refuse_dropped_keys(self._configs, self.config[self.config["subcommand"]].as_dict(), known)
 
     def before_instantiate_classes(self) -> None:
         """Leave out a data module that the subcommand has no use for, such as that of a training for an export."""
@@ -129,7 +140,8 @@ class VisCyCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with what a run needs beside the configuration."""
         settings = self._get(self.config_init, "trainer", default={})
-        callbacks = list(settings.get("callbacks") or [])
+        callbacks = settings.get("callbacks") or []
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         root = settings.get("default_root_dir") or "."
         is_default_logger = settings.get("logger") in (None, True)
         kwargs["logger"] = False if is_default_logger else settings.get("logger")
@@ -171,15 +183,25 @@ class VisCyCLI(LightningCLI):
 
     def after_export(self) -> None:
         """Say what is written."""
-        say(f"wrote {self._get(self.config, 'export_path')}")
+        path = self._get(self.config, "export_path")
+        say(f"wrote {path}", f"next: onnxruntime.InferenceSession('{path}'); it takes images normalised as in training")
 
     def after_precompute(self) -> None:
         """Say what is written."""
-        say(f"wrote {self._get(self.config, 'output_path')}")
+        path = self._get(self.config, "output_path")
+        say(f"wrote {path}", f"next: dask.array.from_npy_stack('{path}')")
 
     def after_convert_to_anndata(self) -> None:
         """Say what is written."""
         say(*after_predict([self._get(self.config, "output_anndata_path")], self.prog))
+
+    def after_validate(self) -> None:
+        """Say that nothing is written, and what comes next."""
+        how = f"--run {self.used_run.path.name}" if self.used_run else f"--ckpt_path {self._ckpt_path() or 'null'}"
+        configs = " ".join(f"--config {path}" for path in self._configs)
+        say("wrote no file: the metrics are above", f"next: {self.prog} predict {configs} {how}")
+
+    after_test = after_validate
 
     def after_fit(self) -> None:
         """Say what is written."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
-from viscy_data.yaml_reading import read_yaml
+from viscy_data.yaml_reading import read_mapping
 
 __all__ = ["YamlModel", "read_yaml_model"]
 
@@ -39,9 +39,7 @@ def read_yaml_model(path: str | Path, kind: type[_Model]) -> _Model:
     InputError
         Naming the file and each field that cannot be used.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise InputError(str(path), found="no mapping", expected=f"keys such as {', '.join(kind.model_fields)}")
+    content = read_mapping(path, f"a YAML file with keys such as {', '.join(kind.model_fields)}")
     try:
         return kind(**content)
     except ValidationError as err:
@@ -57,6 +55,7 @@ def _problem(where: str, kind: type[YamlModel], error: Any) -> InputError:
         return InputError(where, field=field, found="nothing", expected="a value")
     message = error["msg"].removeprefix("Value error, ")
     if field:
+        message = message.removeprefix("Input should be ")
         return InputError(where, field=field, found=repr(error["input"]), expected=message)
     field, _, found = message.partition(": ")  # as a check of several fields writes it
     return InputError(where, field=field, found=found)

@@ -75,7 +75,7 @@ def load_arrays(path: str | Path, schema: str, what: str) -> tuple[dict[str, Any
         content = json.loads(arrays.pop(_JSON).tobytes())
         found = content["schema"]
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as err:
-        raise InputError(str(path), found=f"another file ({err})", expected=schema) from err
+        raise InputError(str(path), found="another file", expected=f"{what} ({schema})") from err
     if found != schema:
         raise InputError(str(path), field="schema", found=repr(found), expected=schema)
     return content, arrays

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from viscy_data.checks import near_matches
+from viscy_data.files import near_files
 from viscy_utils.cli.yaml_models import YamlModel
 
 __all__ = [
@@ -22,6 +24,8 @@ VALID_TASKS = Literal["infection_state", "organelle_state", "cell_division_state
 
 VALID_CHANNELS = Literal["phase", "sensor", "organelle"]
 """Usual names of channels; they only name the artifact of a classifier."""
+
+_OF_DATASET = ("embeddings", "annotations", "include_wells")
 
 
 class LinearClassifierTrainConfig(YamlModel):
@@ -53,7 +57,7 @@ class LinearClassifierTrainConfig(YamlModel):
     n_pca_components: int | None = None
     max_iter: int = Field(default=1000, gt=0)
     class_weight: Literal["balanced"] | None = "balanced"
-    solver: str = "lbfgs"
+    solver: Literal["lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga"] = "lbfgs"
     split_train_data: float = Field(default=0.8, gt=0, le=1)
     random_seed: int = 42
     calibrate: bool = True
@@ -111,14 +115,13 @@ class LinearClassifierCrossValidationConfig(YamlModel):
 
 def _check_datasets(datasets: list[dict[str, Any]]) -> None:
     for number, dataset in enumerate(datasets):
-        unknown = set(dataset) - {"embeddings", "annotations", "include_wells"}
-        if unknown:
-            raise ValueError(f"train_datasets[{number}]: unknown key {', '.join(sorted(unknown))}")
+        for key in set(dataset) - set(_OF_DATASET):
+            raise ValueError(f"train_datasets[{number}].{key}: an unknown key; {near_matches(key, _OF_DATASET)}")
         for key in ("embeddings", "annotations"):
             if not dataset.get(key):
                 raise ValueError(f"train_datasets[{number}]: {key} is missing")
             if not Path(dataset[key]).exists():
-                raise ValueError(f"train_datasets[{number}].{key}: {dataset[key]} does not exist")
+                raise ValueError(f"train_datasets[{number}].{key}: {_absent(dataset[key])}")
 
 
 class LinearClassifierInferenceConfig(YamlModel):
@@ -160,7 +163,11 @@ class LinearClassifierInferenceConfig(YamlModel):
         for name in ("classifier_path", "embeddings_path"):
             path = getattr(self, name)
             if path is not None and not Path(path).exists():
-                raise ValueError(f"{name}: {path} does not exist")
+                raise ValueError(f"{name}: {_absent(path)}")
         if self.output_path is not None and Path(self.output_path).exists() and not self.overwrite:
             raise ValueError(f"output_path: {self.output_path} exists; choose another one or set overwrite: true")
         return self
+
+
+def _absent(path: str) -> str:
+    return f"{path} does not exist; {near_files(path, otherwise='correct the path')}"

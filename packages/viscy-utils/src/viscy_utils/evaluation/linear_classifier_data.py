@@ -45,12 +45,20 @@ def load_and_combine_datasets(datasets: Sequence[Mapping[str, Any]], task: str) 
 
     Raises
     ------
+    InputError
+        If no cell is left.
     ValueError
-        If no cell is left, a cell is annotated twice, or stores differ in their number of features.
+        If a cell is annotated twice, or stores differ in their number of features.
     """
     parts = [part for dataset in datasets if (part := _load(dataset, task)) is not None]
     if not sum(len(part) for part in parts):
-        raise ValueError(f"no cell of {len(datasets)} datasets has a label of {task!r}")
+        raise InputError(
+            ", ".join(str(dataset["annotations"]) for dataset in datasets),
+            field=task,
+            found="no label of any cell of the embeddings",
+            expected=f"a column {task!r}, and cells that are in the embeddings and in include_wells",
+            fix="correct task or include_wells, or compare the names of FOVs and tracks",
+        )
     widths = {part.obs["dataset"].iloc[0]: part.n_vars for part in parts if len(part)}
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{store}: {width}" for store, width in widths.items())

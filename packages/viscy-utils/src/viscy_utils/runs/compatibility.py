@@ -15,6 +15,7 @@ __all__ = ["differing_settings", "load_weights", "read_checkpoint"]
 
 _MISSING = object()
 _MOST_LISTED = 8
+_OF_SHARDED = (".metadata", "meta.pt", "latest", "checkpoint")  # in folders written by FSDP and DeepSpeed
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -33,9 +34,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise missing_path(path, field="ckpt_path", fix="correct ckpt_path; null starts from random weights")
-    if path.is_dir():
-        return {}
     expected = "a Lightning checkpoint that torch.load reads with weights_only=True"
+    if path.is_dir():
+        if any((path / name).exists() for name in _OF_SHARDED):
+            return {}
+        fix = "name the file in it, or the folder of a run with --run"
+        raise InputError(str(path), field="ckpt_path", found="a folder", expected=expected, fix=fix)
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as err:
@@ -90,13 +94,15 @@ def load_weights(
     """
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=getattr(model, "strict_loading", True))
-    except RuntimeError as err:  # one line of its message for every parameter that does not fit
+    except RuntimeError as err:  # torch has one line in its message for every parameter that does not fit
+        misfits = _misfits(model, checkpoint["state_dict"])
+        told = err.found if isinstance(err, InputError) else f"weights of another {type(model).__name__}: {misfits}"
         raise InputError(
             str(path),
             field="ckpt_path",
-            found=f"weights of another {type(model).__name__}: {_misfits(model, checkpoint['state_dict'])}",
-            expected=f"the model of the configuration; settings that differ: {_listed(differing)}",
-            fix="take the settings of the checkpoint, left of the arrows, or another checkpoint",
+            found="; ".join([told, f"settings that differ: {_listed(differing)}"] if differing else [told]),
+            expected=f"weights of the {type(model).__name__} of the configuration",
+            fix="set in the configuration what the checkpoint was trained with, or name another checkpoint",
         ) from err
 
 
@@ -132,4 +138,4 @@ def _plain(value: Any) -> Any:
 def _listed(differing: Sequence[str]) -> str:
     cut = [text if len(text) <= 80 else text[:77] + "..." for text in differing[:_MOST_LISTED]]
     more = [f"and {len(differing) - _MOST_LISTED} more"] if len(differing) > _MOST_LISTED else []
-    return "; ".join(cut + more) or "none that the checkpoint names"
+    return "; ".join(cut + more)

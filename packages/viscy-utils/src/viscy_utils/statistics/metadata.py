@@ -293,10 +293,20 @@ def _entries(fovs: Sequence[FovInfo], statistics: dict[str, Any]) -> Iterator[tu
 
 def _write_sidecar(path: Path, entries: dict[str | None, dict[str, Any]]) -> None:
     """Merge into the JSON file, replaced in one step."""
-    content = json.loads(path.read_text()) if path.exists() else {"plate": {}, "fovs": {}}
+    content = _read_sidecar(path) if path.exists() else {"plate": {}, "fovs": {}}
     content["plate"] |= entries[None]
     for name, channels in entries.items():
         if name is not None:
             content["fovs"][name] = content["fovs"].get(name, {}) | channels
     with replacing(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if {"plate", "fovs"} <= content.keys():
+            return content
+    except (ValueError, AttributeError):  # no JSON, or none with keys
+        pass
+    raise InputError(str(path), field="sidecar_path", found="another file", expected="statistics", fix="name a new file")

@@ -63,6 +63,8 @@ class TrainingModule(LightningModule):
         super().__init__()
         if schedule not in get_args(ScheduleName):
             raise ValueError(f"{self.schedule_option}: found {schedule!r}, expected 'WarmupCosine' or 'Constant'")
+        if lr is not None and not lr >= 0:
+            raise ValueError(f"lr: found {lr}, expected a learning rate of 0 or more")
         if warmup_epochs < 0:
             raise ValueError(f"{self.warmup_option}: found {warmup_epochs}, expected 0 or more")
         self.lr, self.schedule, self.warmup_epochs, self.warmup_start = lr, schedule, warmup_epochs, warmup_start

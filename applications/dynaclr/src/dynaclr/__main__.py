@@ -1,0 +1,5 @@
+"""``python -m dynaclr``, the command ``dynaclr``."""
+
+from dynaclr.cli import main
+
+main()
