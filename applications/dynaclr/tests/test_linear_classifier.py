@@ -117,7 +117,7 @@ def test_cross_validation_holds_out_whole_experiments_and_writes_tables(folder):
     done = run(cross_validate, "cv.yml")
     assert done.exit_code == 0, done.output
     assert "2 folds by experiment, 360 cells" in done.output
-    assert "Wrote summary.csv, classes.csv, folds.csv to cv" in done.output
+    assert "wrote summary.csv, classes.csv, folds.csv to cv" in done.output
     summary = pd.read_csv("cv/summary.csv", index_col="metric")
     assert summary.loc["balanced_accuracy", "value"] > 0.9
     assert summary.loc["balanced_accuracy", "chance"] == 0.5

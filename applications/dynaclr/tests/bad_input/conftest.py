@@ -48,10 +48,13 @@ DATA = {
         "batch_size": 8,
         "num_workers": 0,
         "normalizations": [
-            {"class_path": "viscy_transforms.NormalizeSampled", "init_args": {"keys": ["ch_0"], "level": "fov_statistics"}}
+            {
+                "class_path": "viscy_transforms.NormalizeSampled",
+                "init_args": {"keys": ["ch_0"], "level": "fov_statistics"},
+            }
         ],
     },
-}  # fmt: skip
+}
 TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
@@ -136,9 +139,10 @@ class Place:
             if not (self.folder / name).exists():
                 self.write(name, content)
         self._capture.readouterr()
-        with contextlib.chdir(self.folder), pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
+        with contextlib.chdir(self.folder), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a terminal shows beside the message would be an error here
-            cli(shlex.split(command), prog_name="dynaclr")
+            with pytest.raises(SystemExit) as stopped:
+                cli(shlex.split(command), prog_name="dynaclr")
         said, complained = self._capture.readouterr()
         return Answer(stopped.value.code or 0, said, complained)
 
@@ -161,7 +165,9 @@ def trained(synthetic_experiments, tmp_path_factory) -> Path:
     source = synthetic_experiments(2).yaml.parent
     for name in ("first", "second", "experiments.yml"):
         (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, folder / name)
-    (folder / "fit.yml").write_text(yaml.safe_dump({"seed_everything": 0, "data": DATA, "model": MODEL, "trainer": TRAINER}))
+    (folder / "fit.yml").write_text(
+        yaml.safe_dump({"seed_everything": 0, "data": DATA, "model": MODEL, "trainer": TRAINER})
+    )
     with contextlib.chdir(folder):
         for name in ("first", "second"):
             _done(f"preprocess --data_path {name}/images.zarr --block_size 4")

@@ -27,12 +27,14 @@ def test_the_file_lists_no_experiments(place, text, pattern):
 
 FIELDS = [
     ({"interval_minute": 5}, "interval_minute\n.*unknown key\n.*did you mean 'interval_minutes'"),
-    *(({name: None}, f"experiment .*field {name}\n.*nothing") for name in
-      ("name", "data_path", "tracks_path", "channel_names", "source_channel")),
-    ({"data_path": "first/image.zarr"}, "data_path\n.*image.zarr: nothing\n.*HCS OME-Zarr.*\n.*did you mean 'images.zarr'"),
-    ({"data_path": "first/tracks"}, "data_path\n.*a folder without Zarr metadata\n.*HCS OME-Zarr"),
+    *(
+        ({name: None}, f"experiment .*field {name}\n.*nothing")
+        for name in ("name", "data_path", "tracks_path", "channel_names", "source_channel")
+    ),
+    ({"data_path": "first/image.zarr"}, "data_path\n.*image.zarr: nothing\n.*OME-Zarr.*\n.*did you mean 'images.zarr'"),
+    ({"data_path": "first/tracks"}, "data_path\n.*a folder without Zarr metadata\n.*OME-Zarr"),
     ({"data_path": "fit.yml"}, "data_path\n.*a file\n.*which is a folder"),
-    ({"data_path": "runs/trained/embeddings.zarr"}, "data_path\n.*without plate metadata\n.*HCS OME-Zarr"),
+    ({"data_path": "runs/trained/embeddings.zarr"}, "data_path\n.*without plate metadata.*\n.*metadata of a plate"),
     ({"tracks_path": "first/track"}, "tracks_path\n.*no folder .*first/track\n.*\n.*did you mean 'tracks'"),
     ({"tracks_path": "fit.yml"}, "tracks_path\n.*a file .*fit.yml\n.*the folder of the tracking tables"),
     ({"tracks_path": "runs"}, "tracks_path\n.*no tracking table.*2 FOVs\n.*A/1/0/tracks.csv\n.*row/column/fov"),
@@ -49,14 +51,17 @@ FIELDS = [
     ({"condition_wells": {"uninfected": ["A1"], "infected": ["B/1"]}}, "condition_wells.*\n.*'A1'\n.*'A/1'"),
     ({"condition_wells": ["A/1"]}, "condition_wells\n.*\n.*\n.*or leave it out"),
     ({"condition_wells": {"uninfected": "A/1"}}, r"condition_wells.*\n.*the text 'A/1'\n.*\n.*\[A/1\]"),
-    ({"condition_wells": {"uninfected": ["A/1", "B/1"], "infected": ["B/1"]}}, "condition_wells\n.*B/1.*\n.*one condition"),
+    (
+        {"condition_wells": {"uninfected": ["A/1", "B/1"], "infected": ["B/1"]}},
+        "condition_wells\n.*B/1.*\n.*one condition",
+    ),
     ({"condition_wells": {"uninfected": ["A/1"]}}, r"condition_wells\n.*\(60%\).*B/1\n.*\n.*default_condition"),
     ({"interval_minutes": 0}, "interval_minutes\n.*0\n.*more than 0"),
     ({"interval_minutes": -5}, "interval_minutes\n.*-5\n.*more than 0"),
     ({"interval_minutes": "half"}, "interval_minutes\n.*'half'\n.*a number"),
     ({"interval_minutes": float("nan")}, "interval_minutes\n.*nan\n.*a number"),
     ({"start_hpi": "later"}, "start_hpi\n.*'later'\n.*a number"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "pattern"), FIELDS, ids=[str(change) for change, _ in FIELDS])
@@ -123,7 +128,7 @@ DAMAGE = {
         lambda place: [path.write_bytes(b"xx") for path in place.own().rglob("c/**/*") if path.is_file()],
         "field data_path(.|\n)*FOV A/1/0, frame 0, channel 'Phase3D'(.|\n)*copy or write this FOV anew",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("damage", "pattern"), DAMAGE.values(), ids=DAMAGE)

@@ -24,13 +24,22 @@ FILES = {
     "a picture": (lambda place: (place.folder / "fit.yml").write_bytes(b"\x89PNG\xff\xfe"), "a file that is no text"),
     "a key twice": (_written("data: 1\ndata: 2\n"), "fit.yml, field data\n.*given twice, in lines 1 and 2"),
     "a folder": (lambda place: (place.folder / "fit.yml").mkdir(), "fit.yml\n.*a folder\n"),
-    "another YAML": (_written("experiments: []"), "fit.yml, field experiments\n.*unknown key\n.*such as .*data, .*model"),
-    "a misspelt section": (lambda place: place.fit.update(trianer={}), "field trianer\n(.*\n)?.*did you mean 'trainer'"),
+    "another YAML": (
+        _written("experiments: []"),
+        "fit.yml, field experiments\n.*unknown key\n.*such as .*data, .*model",
+    ),
+    "a misspelt section": (
+        lambda place: place.fit.update(trianer={}),
+        "field trianer\n(.*\n)?.*did you mean 'trainer'",
+    ),
     "no data": (lambda place: place.fit.pop("data"), "fit.yml, field data\n.*nothing\n"),
     "data without a value": (lambda place: place.fit.update(data=None), "fit.yml, field data\n.*nothing\n"),
     "no model": (lambda place: place.fit.pop("model"), "fit.yml, field model\n.*nothing\n"),
     "data is a list": (lambda place: place.fit.update(data=[1]), "field data\n.*\n.*class_path and init_args"),
-    "data is a word": (lambda place: place.fit.update(data="Triplets"), "field data\n.*Triplets\n.*package.module.Class"),
+    "data is a word": (
+        lambda place: place.fit.update(data="Triplets"),
+        "field data\n.*Triplets\n.*package.module.Class",
+    ),
     "no class_path": (lambda place: place.fit["data"].pop("class_path"), "field data\n.*init_args without class_path"),
     "a misspelt class": (
         lambda place: place.fit["data"].update(class_path="dynaclr.datamodule.MultiExperimentDataModul"),
@@ -56,7 +65,7 @@ FILES = {
         lambda place: place.fit["data"].update(batch_size=3),
         "field data.batch_size\n.*\n.*\n.*move it into init_args",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "pattern"), FILES.values(), ids=FILES)
@@ -85,8 +94,14 @@ DATA = [
     ({"yx_patch_size": [0, 24]}, r"yx_patch_size\n.*\(0, 24\)\n.*more than 0\n.*fit.yml"),
     ({"final_yx_patch_size": [-16, 16]}, r"final_yx_patch_size\n.*\(-16, 16\)\n.*more than 0"),
     ({"yx_patch_size": 24}, "data.init_args.yx_patch_size\n.*24\n.*tuple"),
-    ({"yx_patch_size": [200, 200], "final_yx_patch_size": [200, 200]}, "yx_patch_size\n.*96 x 96 pixels\n(.|\n)*fit.yml"),
-    ({"val_experiments": ["HCC"]}, "val_experiments\n.*'HCC'\n.*'first', 'second'\n.*\n.*fit.yml, data.init_args.val_exp"),
+    (
+        {"yx_patch_size": [200, 200], "final_yx_patch_size": [200, 200]},
+        "yx_patch_size\n.*96 x 96 pixels\n(.|\n)*fit.yml",
+    ),
+    (
+        {"val_experiments": ["HCC"]},
+        "val_experiments\n.*'HCC'\n.*'first', 'second'\n.*\n.*fit.yml, data.init_args.val_exp",
+    ),
     ({"val_experiments": ["secnd"]}, "val_experiments\n.*\n.*did you mean 'second'"),
     ({"val_experiments": "second"}, "data.init_args.val_experiments\n.*second\n.*list"),
     ({"val_experiments": ["first", "second"]}, "val_experiments\n.*all 2 experiments\n.*left to train on"),
@@ -120,7 +135,10 @@ DATA = [
     ({"max_per_lineage": 0}, "max_per_lineage\n.*0\n.*at least 1"),
     ({"neighbor_fraction": 0.5}, "neighbor_embeddings\n.*\n.*if, and only if, neighbor_fraction is above 0"),
     ({"neighbor_fraction": 0.5, "neighbor_embeddings": "none.zarr"}, "none.zarr\n.*nothing\n.*a store of embeddings"),
-    ({"neighbor_fraction": 0.5, "neighbor_embeddings": "first/images.zarr"}, "an image store.*\n.*a store of embeddings"),
+    (
+        {"neighbor_fraction": 0.5, "neighbor_embeddings": "first/images.zarr"},
+        "an image store.*\n.*a store of embeddings",
+    ),
     ({"index_path": "index.parquet"}, "index.parquet\n.*nothing\n.*a saved index\n.*dynaclr build-index"),
     ({"index_path": "experiments.yml"}, "experiments.yml\n.*no parquet file\n.*a saved index"),
     ({"index_path": "first"}, "first\n.*no parquet file\n.*a saved index"),
@@ -129,14 +147,14 @@ DATA = [
     ({"augmentations": ["flip"]}, "data.init_args.augmentations\n.*flip.*\n.*package.module.Class"),
     (
         {"augmentations": [FLIP | {"init_args": {"keys": ["GFP"], "prob": 0.5}}]},
-        r"keys of BatchedRandFlipd\n.*'GFP'\n.*ch_0, ch_1\n.*\n.*fit.yml, data.init_args.augmentations\[0\].init_args.keys",
+        r"keys of BatchedRandFlipd\n.*'GFP'\n.*ch_0, ch_1\n.*\n.*fit.yml, data.*augmentations\[0\].init_args.keys",
     ),
     ({"augmentations": [FLIP | {"init_args": {"keys": ["ch_0"], "prob": 5}}]}, r"prob .* is 5.*\n.*augmentations\[0\]"),
     (
         {"augmentations": [FLIP | {"init_args": {"keys": ["ch_0"], "spatial_axes": [9]}}]},
         r"spatial_axes is \[9\].*\n.*fit.yml, data.init_args.augmentations\[0\].init_args.spatial_axes",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "pattern"), DATA, ids=[str(change) for change, _ in DATA])
@@ -149,11 +167,17 @@ def test_an_argument_of_the_data_is_wrong(place, change, pattern):
 
 
 NORMALIZATION = [
-    ({"keys": ["Phase"]}, r"keys of NormalizeSampled\n.*'Phase'\n.*ch_0, ch_1\n.*\n.*fit.yml, data.*\[0\].init_args.keys"),
+    (
+        {"keys": ["Phase"]},
+        r"keys of NormalizeSampled\n.*'Phase'\n.*ch_0, ch_1\n.*\n.*fit.yml, data.*\[0\].init_args.keys",
+    ),
     ({"keys": None}, "data.init_args.normalizations.init_args.keys\n.*nothing"),
-    ({"level": "fov_statistic"}, "normalizations.init_args.level\n.*fov_statistic\n.*\n.*did you mean 'fov_statistics'"),
+    (
+        {"level": "fov_statistic"},
+        "normalizations.init_args.level\n.*fov_statistic\n.*\n.*did you mean 'fov_statistics'",
+    ),
     ({"subtrahnd": "mean"}, "normalizations\n.*'subtrahnd' is not accepted\n.*did you mean 'subtrahend'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "pattern"), NORMALIZATION, ids=[str(change) for change, _ in NORMALIZATION])
@@ -183,7 +207,7 @@ MODEL = [
     ("encoder", {"embedding_dim": -4}, "embedding_dim is -4.*\n.*fit.yml, model.init_args.encoder"),
     ("encoder", {"stem_kernel_size": 3}, "encoder.init_args.stem_kernel_size\n.*3\n.*tuple"),
     ("encoder", {"embeding_dim": 4}, "model.init_args.encoder\n.*'embeding_dim'.*\n.*did you mean 'embedding_dim'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("section", "change", "pattern"), MODEL, ids=[str(change) for _, change, _ in MODEL])
@@ -196,11 +220,17 @@ def test_an_argument_of_the_model_is_wrong(place, section, change, pattern):
 
 LOSS = [
     ({"class_path": "dynaclr.loss.NTXentHLC"}, "model.init_args.loss_function\n.*\n.*did you mean 'NTXentHCL'"),
-    ({"class_path": "dynaclr.index.MultiExperimentIndex"}, "loss_function\n.*Index .*\n.*class_path and init_args of a Module"),
+    (
+        {"class_path": "dynaclr.index.MultiExperimentIndex"},
+        "loss_function\n.*Index .*\n.*class_path and init_args of a Module",
+    ),
     ({"init_args": {"temprature": 1}}, "loss_function\n.*'temprature' is not accepted\n.*did you mean 'temperature'"),
-    ({"init_args": {"temperature": -1}}, "temperature: found -1.*\n.*fit.yml, model.*loss_function.init_args.temperature"),
+    (
+        {"init_args": {"temperature": -1}},
+        "temperature: found -1.*\n.*fit.yml, model.*loss_function.init_args.temperature",
+    ),
     ({"init_args": {"temperature": "warm"}}, "loss_function.init_args.temperature\n.*warm\n.*float"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "pattern"), LOSS, ids=[str(change) for change, _ in LOSS])
@@ -222,11 +252,16 @@ TRAINER = [
     ({"precision": "bf16-mixt"}, "trainer.precision\n.*bf16-mixt\n.*\n.*did you mean 'bf16-mixed'"),
     ({"strategy": "dpp"}, "strategy='dpp'.*\n.*fit.yml, trainer.strategy"),
     ({"limit_train_batches": -1}, "limit_train_batches.*\n.*fit.yml, trainer.limit_train_batches"),
-    ({"callbacks": _callback("ModelChekpoint")}, "trainer.callbacks\n.*ModelChekpoint(.|\n)*did you mean 'ModelCheckpoint'"),
+    (
+        {"callbacks": _callback("ModelChekpoint")},
+        "trainer.callbacks\n.*ModelChekpoint(.|\n)*did you mean 'ModelCheckpoint'",
+    ),
     ({"callbacks": _callback("ModelCheckpoint", save_top_k="x")}, "callbacks.init_args.save_top_k\n.*x\n.*int"),
-    ({"callbacks": _callback("ModelCheckpoint", monitor="nope")},
-     r"monitor='nope'.*\.\.\. .*\n.*fit.yml, trainer.callbacks\[0\].init_args.monitor"),
-]  # fmt: skip
+    (
+        {"callbacks": _callback("ModelCheckpoint", monitor="nope")},
+        r"monitor='nope'.*\.\.\. .*\n.*fit.yml, trainer.callbacks\[0\].init_args.monitor",
+    ),
+]
 
 
 @pytest.mark.parametrize(("change", "pattern"), TRAINER, ids=[str(change) for change, _ in TRAINER])

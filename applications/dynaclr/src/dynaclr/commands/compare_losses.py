@@ -45,7 +45,9 @@ def compare_losses(
 
     rows = compare(config, variants, output_dir, quick_test=quick_test, wandb=not no_wandb, overwrite=overwrite)
     click.echo(f"wrote {output_dir}: table.md, table.csv, report.json, curves.png")
-    click.echo(f"next: look at {output_dir / 'curves.png'}, and train the variant you choose: dynaclr fit --config {config}")
+    click.echo(
+        f"next: look at {output_dir / 'curves.png'}, and train the variant you choose: dynaclr fit --config {config}"
+    )
     crashed = [row.variant for row in rows if row.error]
     if crashed:
         raise RuntimeError(f"{', '.join(crashed)} crashed: see train.log in their folders in {output_dir}")

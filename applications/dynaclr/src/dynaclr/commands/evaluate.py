@@ -95,7 +95,8 @@ def evaluate(
         overwrite=overwrite,
         seed=seed,
     )
-    click.echo(f"next: look at {output_dir / 'report.png'}")
+    page = output_dir / "report.html"
+    click.echo(f"next: look at {page if page.exists() else page.with_suffix('.png')}")  # the page needs the extra eval
 
 
 def _of_run(name: str) -> str:

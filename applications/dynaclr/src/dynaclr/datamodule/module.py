@@ -211,9 +211,7 @@ class MultiExperimentDataModule(BatchDataModule):
                     "leave one of the two out",
                 ),
                 Option("hcl_beta", hcl_beta, is_number(hcl_beta, 0), "a number of at least 0"),
-                Option(
-                    "channel_dropout_prob", channel_dropout_prob, is_number(channel_dropout_prob, 0, 1), "0 to 1"
-                ),
+                Option("channel_dropout_prob", channel_dropout_prob, is_number(channel_dropout_prob, 0, 1), "0 to 1"),
                 Option("cache_pool_bytes", cache_pool_bytes, is_count(cache_pool_bytes), "bytes, at least 0"),
             ],
         )

@@ -43,8 +43,8 @@ def append_annotations(path: Path) -> None:
         n_others = len(tables) - int(annotated.sum())
         say(f"{column}: {annotated.sum()} of {len(cells)} cells annotated; {n_others} rows name no cell")
     place = write_store(adata, config.embeddings_path, config.output_path)
-    say(f"Wrote obs {', '.join(map(repr, config.columns))} to {place}.")
-    say(f"Next: dynaclr evaluate --embeddings {place} --label {config.columns[0]} --output-dir report")
+    say(f"wrote obs {', '.join(map(repr, config.columns))} to {place}.")
+    say(f"next: dynaclr evaluate --embeddings {place} --label {config.columns[0]} --output-dir report")
 
 
 def _path(entry: Annotations) -> str:
@@ -96,5 +96,5 @@ def append_predictions(path: Path) -> None:
         except ValueError as err:
             raise InputError(str(file), found=str(err)) from err
     place = write_store(adata, config.embeddings_path, config.output_path)
-    say(f"Wrote obs {', '.join(repr(f'predicted_{task}') for task in tasks)} to {place}.")
-    say(f"Next: dynaclr plot-embeddings, with color_by: [{', '.join(f'predicted_{task}' for task in tasks)}]")
+    say(f"wrote obs {', '.join(repr(f'predicted_{task}') for task in tasks)} to {place}.")
+    say(f"next: dynaclr plot-embeddings, with color_by: [{', '.join(f'predicted_{task}' for task in tasks)}]")

@@ -65,7 +65,9 @@ def train_from_config(path: Path, *, overwrite: bool = False) -> dict[str, float
     if config.output_path is not None:
         save_classifier(pipeline, config.output_path, _origin(config, metrics), overwrite)
         console.print(f"wrote {config.output_path}", markup=False)
-        console.print(f"next: dynaclr apply-linear-classifier, with classifier_path: {config.output_path}", markup=False)
+        console.print(
+            f"next: dynaclr apply-linear-classifier, with classifier_path: {config.output_path}", markup=False
+        )
     if config.wandb_project is not None:
         where = {"wandb_entity": config.wandb_entity, "tags": config.wandb_tags}
         name = save_pipeline_to_wandb(pipeline, metrics, config.model_dump(), config.wandb_project, **where)

@@ -200,9 +200,9 @@ def _write(adata: ad.AnnData, corrected: np.ndarray, correction: Correction, req
     if n_missing:
         console.print(f"{n_missing} cells have features that are not finite, and no corrected ones.", markup=False)
     written.append(f"obsm {CORRECTED!r} of {output}")
-    console.print(f"Wrote {', '.join(written)}.", markup=False)
+    console.print(f"wrote {', '.join(written)}.", markup=False)
     console.print(
-        f"Next: dynaclr evaluate --embeddings {output} --correct {correction.method} "
+        f"next: dynaclr evaluate --embeddings {output} --correct {correction.method} "
         f'--controls "{request.controls}" --output-dir report',
         markup=False,
     )

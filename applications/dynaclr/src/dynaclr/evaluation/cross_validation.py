@@ -53,8 +53,8 @@ def cross_validate_from_config(path: Path, *, overwrite: bool = False) -> CrossV
     for name, target in targets.items():
         write_text(target, getattr(found, name).to_csv())
     console.print(
-        f"Wrote {', '.join(path.name for path in targets.values())} to {folder}; "
-        "train on all cells with `dynaclr train-linear-classifier`.",
+        f"wrote {', '.join(path.name for path in targets.values())} to {folder}\n"
+        "next: dynaclr train-linear-classifier, on all cells",
         markup=False,
     )
     return found

@@ -59,7 +59,8 @@ def plot_embeddings(path: Path) -> list[Path]:
         figure = _figure(points[key], obs, columns, key, config)
         with replacing(target, overwrite=True) as temporary:
             figure.savefig(temporary, dpi=150, format=config.format)
-    say(f"Wrote {', '.join(target.name for target in targets.values())} to {folder}.")
+    say(f"wrote {', '.join(target.name for target in targets.values())} to {folder}")
+    say(f"next: look at {next(iter(targets.values()))}")
     return list(targets.values())
 
 

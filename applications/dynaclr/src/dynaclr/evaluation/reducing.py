@@ -49,8 +49,8 @@ def reduce_dimensionality(path: Path) -> None:
     places = [write_store(adata, each, config.output_path) for each, adata in zip(paths, stores, strict=True)]
     if not usable.all():
         say(f"{(~usable).sum()} cells have features that are not finite, and no reduced ones.")
-    say(f"Wrote obsm {', '.join(keys.values())} to {', '.join(map(str, places))}.")
-    say(f"Next: dynaclr plot-embeddings, with embedding_keys: [{', '.join(keys.values())}]")
+    say(f"wrote obsm {', '.join(keys.values())} to {', '.join(map(str, places))}.")
+    say(f"next: dynaclr plot-embeddings, with embedding_keys: [{', '.join(keys.values())}]")
 
 
 def _features(paths: list[str], parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -61,8 +61,8 @@ def evaluate_smoothness(path: Path) -> None:
             _draw(distances, model.label, config.distance_metric, folder / f"{model.label}_smoothness.png")
     write_text(folder / "comparison.csv", csv_text(records))
     Console().print(_table(records, METRICS).terminal())
-    say(f"Wrote {', '.join(target.name for target in targets)} and comparison.csv to {folder}.")
-    say("Next: dynaclr compare-models, with these files as result_files")
+    say(f"wrote {', '.join(target.name for target in targets)} and comparison.csv to {folder}.")
+    say("next: dynaclr compare-models, with these files as result_files")
 
 
 def compare_models(path: Path) -> None:
@@ -86,7 +86,8 @@ def compare_models(path: Path) -> None:
     if config.output_path is not None:
         text = {"markdown": table.markdown, "csv": lambda: csv_text(records), "json": lambda: json_text(records)}
         write_text(config.output_path, text[config.output_format]())
-        say(f"Wrote {config.output_path}.")
+        say(f"wrote {config.output_path}")
+    say("next: dynaclr evaluate, for what smoothness alone does not tell")
 
 
 def _read(path: str, metrics: list[str]) -> dict[str, float]:

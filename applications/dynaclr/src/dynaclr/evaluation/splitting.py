@@ -51,6 +51,6 @@ def split_embeddings(input_path: Path, output_dir: Path, overwrite: bool = False
     for name, path in targets.items():
         part = adata[(experiments == name).to_numpy()].copy()
         write_store(part, path, None)
-        say(f"Wrote {path}: {part.n_obs} cells.")
-    say(f"Next: dynaclr evaluate --embeddings {targets[names[0]]} --output-dir report")
+        say(f"wrote {path}: {part.n_obs} cells.")
+    say(f"next: dynaclr evaluate --embeddings {targets[names[0]]} --output-dir report")
     return list(targets.values())

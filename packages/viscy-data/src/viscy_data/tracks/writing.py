@@ -40,5 +40,7 @@ def write_tracks(table: pd.DataFrame, path: str | Path, *, overwrite: bool = Fal
         raise ValueError(f"tracking table lacks {', '.join(missing)}; found {', '.join(map(str, table.columns))}")
     known = [name for name in INDEX_COLUMNS if name in table.columns]
     others = [name for name in table.columns if name not in known]
-    with replacing(path, overwrite, remedy="choose another place, or pass overwrite (--overwrite) to replace it") as temporary:
+    with replacing(
+        path, overwrite, remedy="choose another place, or pass overwrite (--overwrite) to replace it"
+    ) as temporary:
         table[known + others].to_csv(temporary, index=False)

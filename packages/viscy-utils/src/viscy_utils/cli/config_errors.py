@@ -20,7 +20,9 @@ from viscy_data.errors import InputError
 
 __all__ = ["condensed", "first_cause", "parser_error", "unknown_key"]
 
-_NOISE = re.compile(r"Does not validate against|Subtypes:|Errors:$|Given value|Expected an? <class 'NoneType'>|Expected a path but")
+_NOISE = re.compile(
+    r"Does not validate against|Subtypes:|Errors:$|Given value|Expected an? <class 'NoneType'>|Expected a path but"
+)
 _EXPECTED = re.compile(r"Expected an? (.+?)\.?(?: Got value: (.*))?$")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"Problem with given class_path '[\w.]+':$")
@@ -170,7 +172,9 @@ def unknown_key(key: str, where: str, keys: Iterable[str]) -> InputError:
         fix = near or "remove it, or see --help for the keys there are"
         return InputError(where, field=key, found="an unknown key", fix=fix)
     expected = f"keys such as {', '.join(tops)}"
-    return InputError(where, field=top, found="an unknown key", expected=expected, fix="remove it, or name another file")
+    return InputError(
+        where, field=top, found="an unknown key", expected=expected, fix="remove it, or name another file"
+    )
 
 
 def _nearest_key(key: str, known: Sequence[str]) -> str:

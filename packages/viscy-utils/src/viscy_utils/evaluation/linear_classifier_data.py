@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from viscy_data.cell_matching import match_cells
+from viscy_data.errors import InputError
 from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.store import import_anndata

@@ -309,4 +309,6 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
             return content
     except (ValueError, AttributeError):  # no JSON, or none with keys
         pass
-    raise InputError(str(path), field="sidecar_path", found="another file", expected="statistics", fix="name a new file")
+    raise InputError(
+        str(path), field="sidecar_path", found="another file", expected="statistics", fix="name a new file"
+    )
