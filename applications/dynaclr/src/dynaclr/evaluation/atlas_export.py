@@ -84,9 +84,9 @@ def export_atlas(
         say(f"{len(rows):,} of {usable.sum():,} cells, drawn at random")
     origin = "computed" if stored is None else "stored"
     pictures = f", thumbnails of {n_images:,} ({', '.join(images.channels)})" if n_images else ""
-    say(*notes, f"Wrote {output}: {len(rows):,} cells, places of {method} ({origin}){pictures}.")
+    say(*notes, f"wrote {output}: {len(rows):,} cells, places of {method} ({origin}){pictures}.")
     shown = f" --image {IMAGE}" if n_images else ""
-    say(f"Next: uvx embedding-atlas {output} --x {COORDINATES[0]} --y {COORDINATES[1]}{shown}")
+    say(f"next: uvx embedding-atlas {output} --x {COORDINATES[0]} --y {COORDINATES[1]}{shown}")
 
 
 def _find_layout(adata: ad.AnnData, path: Path, layout: str | None) -> tuple[str, np.ndarray | None]:
