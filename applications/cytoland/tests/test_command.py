@@ -260,6 +260,7 @@ def test_pre_training_on_cached_frames_and_fine_tuning_from_it(config, folder, p
         (["--data.init_args.z_window_size=3"], "5, as in_stack_depth of the network has it"),
         (["--data.init_args.target_channel=[Nuclei,Membrane,Phase3D]"], "2, as out_channels of the network has it"),
         (["--data.init_args.target_2d=true"], "out_stack_depth"),
+        (["--data.init_args.yx_patch_size=[36,32]"], "Y a multiple of 8"),
         (["--data.init_args.source_channel=Brightfield"], "Brightfield"),
         (["--model.init_args.architecture=FNet"], "architecture"),
         (["--model.init_args.lr_=1"], "lr_"),

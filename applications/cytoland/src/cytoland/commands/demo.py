@@ -22,7 +22,7 @@ __all__ = ["demo"]
     help="New folder for the plate, configs, checkpoint, predicted plate and report.",
 )
 @click.option("--seed", default=42, show_default=True, help="Of simulation, training and the linear filter.")
-@click.option("--max-epochs", default=12, show_default=True, type=click.IntRange(min=1), help="Length of the training.")
+@click.option("--max-epochs", default=20, show_default=True, type=click.IntRange(min=1), help="Length of the training.")
 @click.option(
     "--fovs",
     default=8,

@@ -24,7 +24,7 @@ PREDICTION = Path("prediction.zarr")
 HELD_OUT = ("B/1", "B/2", "B/3")
 
 
-def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 12, n_fovs: int = 8) -> list[Score]:
+def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 20, n_fovs: int = 8) -> list[Score]:
     """Run the demo.
 
     Leaves in ``output_dir``: ``data/`` (the plate), the configs, ``runs/`` (checkpoints, log, pictures at checkpoints),
@@ -36,7 +36,7 @@ def run_demo(output_dir: Path, *, seed: int = 42, max_epochs: int = 12, n_fovs: 
         Must not hold anything yet.
     seed : int, default 42
         Of the simulation, the training and the linear filter.
-    max_epochs : int, default 12
+    max_epochs : int, default 20
         Length of the training.
     n_fovs : int, default 8
         FOVs to train and validate on; three more are held out.

@@ -5,30 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 
+from cytoland.engine.networks import make_network
 from viscy_data.checks import Option, check_options
-from viscy_data.errors import raise_all
+from viscy_data.errors import raise_all, reading_input
 
 __all__ = ["check_data"]
 
 
-def check_data(data: LightningDataModule | None, settings: Mapping[str, Any], reconstructs: bool) -> None:
-    """Refuse a data module of windows whose channels or slices are others than those of the network.
+def check_data(
+    data: LightningDataModule | None,
+    architecture: str,
+    settings: Mapping[str, Any],
+    *,
+    reconstructs: bool,
+    trains: bool,
+) -> None:
+    """Refuse a data module of windows whose channels, slices or patches do not suit the network.
 
     Parameters
     ----------
     data : LightningDataModule, optional
         Others than of windows (`HCSDataModule`) are left to fail by themselves.
+    architecture : str
     settings : mapping
         Arguments of the network.
     reconstructs : bool
         Whether the network is trained on the source alone.
+    trains : bool
+        Whether it sees patches rather than whole frames, which are padded.
 
     Raises
     ------
     InputError
-        With all that does not fit.
+        With all channels and slices that do not fit.
+    ValueError
+        As the network raises it, for patches of a size that it does not take.
     """
     if not all(hasattr(data, name) for name in ("source_channel", "target_channel", "z_window_size")):
         return
@@ -51,3 +65,9 @@ def check_data(data: LightningDataModule | None, settings: Mapping[str, Any], re
             ],
         )
     )
+    if trains:
+        # Nothing is computed on this device: the network only follows the shapes.
+        without_weights = {"pretrained": False} if "pretrained" in settings else {}
+        with reading_input("trying yx_patch_size"), torch.device("meta"), torch.no_grad():
+            network = make_network(architecture, {**settings, **without_weights})
+            network(torch.empty(2, len(data.source_channel), depth, *data.yx_patch_size))

@@ -21,6 +21,8 @@ class MetricsTally:
 
     def add(self, preds: Tensor, target: Tensor, channels: Sequence[str]) -> None:
         """Judge a batch, (B, C, Z, Y, X)."""
+        if preds.device.type == "mps":  # which has no numbers of 64 bits
+            preds, target = preds.cpu(), target.cpu()
         for metric, values in image_metrics(preds, target).items():
             for channel, column in zip(channels, values.T.tolist(), strict=True):
                 self._values[f"{metric}/{channel}"] += column

@@ -111,7 +111,7 @@ class VSUNet(TrainingModule):
         shape = (1, self.settings["in_channels"], self.settings.get("in_stack_depth", 1), *example_input_yx_shape)
         super().__init__(lr, schedule, warmup_steps, shape, warmup_multiplier)
         self.save_hyperparameters(ignore=["loss_function", "ckpt_path"])
-        self.model = make_network(architecture, model_config)
+        self.architecture, self.model = architecture, make_network(architecture, model_config)
         self.loss_function = self.default_loss() if loss_function is None else loss_function
         self.test_time_augmentations, self.tta_type = bool(test_time_augmentations), tta_type
         if ckpt_path is not None:
@@ -156,7 +156,9 @@ class VSUNet(TrainingModule):
 
     def prepare_data(self) -> None:
         """Refuse data that do not fit the network, before they are read and a run has its folder."""
-        check_data(self.trainer.datamodule, self.settings, self.reconstructs)
+        trains = self.trainer.state.fn in ("fit", "validate")
+        options = {"reconstructs": self.reconstructs, "trains": trains}
+        check_data(self.trainer.datamodule, self.architecture, self.settings, **options)
 
     def trained_parameters(self) -> list[Parameter]:
         """Return all parameters that are not frozen."""
@@ -173,7 +175,7 @@ class VSUNet(TrainingModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Compute and log the loss of a batch; several loaders have one mean, over all of their samples."""
         loss, size = self._step(batch, batch_idx, "val")
-        self._validated += torch.stack([loss.detach().double() * size, loss.new_tensor(size).double()])
+        self._validated += torch.stack([loss.detach().float() * size, loss.new_tensor(size, dtype=torch.float32)])
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Compare the prediction of a batch with its target."""
@@ -196,13 +198,13 @@ class VSUNet(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the mean of an epoch."""
-        self._validated = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._validated = torch.zeros(2, device=self.device)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss, and images of samples."""
         self._watch.settle()
         total, count = self.all_gather(self._validated).reshape(-1, 2).sum(0)
-        self.log("loss/validate", (total / count).float(), prog_bar=True)
+        self.log("loss/validate", total / count, prog_bar=True)
         self._log_images("val")
 
     def on_train_epoch_end(self) -> None:

@@ -103,7 +103,8 @@ def otsu_threshold(values: Tensor, bins: int = 256) -> Tensor:
     Tensor, shape (...)
         Centre of a bin; the value itself where all are equal.
     """
-    rows = values.detach().reshape(-1, values.shape[-1]).double()
+    exact = torch.float32 if values.device.type == "mps" else torch.float64  # which has no 64 bits
+    rows = values.detach().reshape(-1, values.shape[-1]).to(exact)
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     width = (high - low) / bins
     number = ((rows - low) / torch.where(width > 0, width, 1)).long().clamp(max=bins - 1)
