@@ -4,8 +4,8 @@
 >>> folder = write_data(tempfile.mkdtemp())
 >>> data = DATA_MODULES["triplets"](folder)
 >>> data.setup("fit")
->>> next(iter(data.train_dataloader()))["anchor"].shape
-torch.Size([3, 1, 1, 8, 8])
+>>> next(iter(data.train_dataloader()))["anchor"].shape  # with the margin that augmentation needs
+torch.Size([3, 1, 1, 12, 12])
 """
 
 from __future__ import annotations
