@@ -130,7 +130,10 @@ def test_a_plate_is_predicted_with_what_was_trained(config, held_out, folder, pl
 
     done = cytoland("predict", "--config", config, "--config", held_out, "--run", "latest")
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "wrote runs/first/prediction.zarr"
+    wrote, following = done.stdout.splitlines()[-2:]
+    assert wrote == "wrote runs/first/prediction.zarr: Nuclei_prediction, Membrane_prediction in 1 FOVs"
+    assert shlex.split(following)[:3] == ["next:", "cytoland", "test"]
+    assert cytoland(*shlex.split(following)[2:]).exit_code == 0
     [fov] = read_plate(run / "prediction.zarr")
     assert (fov.name, fov.shape) == (HELD_OUT, (1, 2, 7, 64, 80))
     assert tuple(fov.channel_names) == ("Nuclei_prediction", "Membrane_prediction")

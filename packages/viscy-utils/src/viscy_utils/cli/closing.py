@@ -13,6 +13,7 @@ import zarr
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from viscy_data.stores import read_plate
 from viscy_utils.callbacks.embedding_writer import EmbeddingWriter
 from viscy_utils.callbacks.prediction_writer import HCSPredictionWriter
 from viscy_utils.runs.folder import CONFIG, read_run
@@ -49,16 +50,38 @@ def outputs_of(callbacks: Sequence[Callback]) -> list[Path]:
     return [getattr(callback, name) for callback in callbacks for name in names if hasattr(callback, name)]
 
 
-def after_predict(paths: list[Path], prog: str) -> list[str]:
-    """Say where predictions are."""
+def after_predict(paths: list[Path], prog: str, measure: str = "") -> list[str]:
+    """Say where predictions are.
+
+    Parameters
+    ----------
+    paths : list of Path
+    prog : str
+        Name of the command.
+    measure : str, optional
+        The command that compares predicted images with true ones.
+    """
     stores = [path for path in paths if Path(path, "X").is_dir()]
-    lines = [f"wrote {path}" for path in paths if path not in stores]
+    plates = [path for path in paths if _is_plate(Path(path))]
+    lines = [f"wrote {path}" for path in paths if path not in [*stores, *plates]]
     for path in stores:
         n_rows, n_features = zarr.open_array(f"{path}/X", mode="r").shape
         lines.append(f"wrote {path}: {n_rows} embeddings of {n_features} features")
+    for path in plates:
+        fovs = read_plate(path)
+        lines.append(f"wrote {path}: {', '.join(fovs[0].channel_names)} in {len(fovs)} FOVs")
     if stores and prog == "dynaclr":
         lines.append(f"next: {prog} evaluate --embeddings {stores[0]} --output-dir report")
+    if plates and measure:
+        lines.append(f"next: {measure}")
     return lines
+
+
+def _is_plate(path: Path) -> bool:
+    if path.suffix != ".zarr" or not path.is_dir():
+        return False
+    attributes = zarr.open_group(path, mode="r").attrs
+    return "plate" in attributes.get("ome", attributes)
 
 
 def how_to_go_on(trainer: Any, folder: Path | None, prog: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -215,7 +216,17 @@ class VisCyCLI(LightningCLI):
             known = read_run(self.used_run.path).record.get("predictions", [])
             new = [place_in(self.used_run.path, path) for path in paths]
             update_record(self.used_run.path, predictions=list(dict.fromkeys([*known, *new])))
-        say(*after_predict(paths, self.prog))
+        say(*after_predict(paths, self.prog, self._test_command()))
+
+    def _test_command(self) -> str:
+        """Return the command that tests what has predicted; empty for models without a test."""
+        if not is_overridden("test_step", self.model, LightningModule):
+            return ""
+        configs = [word for path in self._configs for word in ("--config", path)]
+        weights = ["--ckpt_path", self._ckpt_path() or "null"]
+        if self.used_run is not None:
+            weights = ["--run", str(self.used_run.path)]
+        return shlex.join([self.prog, "test", *configs, *weights])
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint, and compare its settings with those of the configuration, which are the ones used.
