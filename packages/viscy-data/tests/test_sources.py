@@ -158,6 +158,27 @@ def test_a_plate_in_googles_storage_is_read(movies, server, monkeypatch):
     np.testing.assert_array_equal(stacks([fov])[0], pixels(0)[2, 1])
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_a_plate_on_an_s3_server_of_ones_own_is_read(tmp_path, server, monkeypatch, variable):
+    with PlateWriter(tmp_path / "bucket/deep/p.zarr", CHANNELS) as plate:
+        for seed, name in enumerate(["A/1/0", "B/1/0"]):
+            plate.write(name, pixels(seed))
+    settings = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    for name, value in (settings | {variable: f"{server}/"}).items():
+        monkeypatch.setenv(name, value)
+    fovs = read_fovs("s3://bucket/deep/p.zarr")
+    assert [fov.key for fov in fovs] == [FovKey("s3://bucket/deep/p.zarr", name) for name in ("A/1/0", "B/1/0")]
+    np.testing.assert_array_equal(stacks(fovs), [pixels(0)[2, 1], pixels(1)[2, 1]])
+    data = HCSDataModule("s3://bucket/deep/p.zarr", "Phase", "GFP", 2, 0.5, 1, num_workers=0, yx_patch_size=(16, 18))
+    data.setup("fit")
+    [batch] = list(data.val_dataloader())[-1:]
+    seed = [fov.name for fov in fovs].index(data.split.val[0])
+    np.testing.assert_array_equal(batch["target"][0, 0].numpy(), pixels(seed)[2, 1])
+    assert read_fovs("s3://bucket/deep/p.zarr/B/1/0") == fovs[1:]
+    with pytest.raises(MissingInputError, match="servers call forbidden"):
+        read_fovs("s3://forbidden/p.zarr")
+
+
 def test_servers_that_do_not_answer_are_told_in_one_sentence(server, tmp_path):
     with pytest.raises(InputError, match=r"(?s)127\.0\.0\.1:9/p\.zarr.*ould not connect.*check the address") as caught:
         read_fovs("http://127.0.0.1:9/p.zarr")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from viscy_data.errors import InputError
 from viscy_data.files import replacing
 from viscy_data.optional import require
 
-__all__ = ["Documents", "is_server_problem", "open_documents", "server_problem", "write_json"]
+__all__ = ["Documents", "is_server_problem", "kvstore_of", "open_documents", "server_problem", "write_json"]
 
 _FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _FAILED = ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", *_FORBIDDEN)
@@ -55,7 +56,8 @@ class RemoteDocuments:
         self._url = url.rstrip("/")
         retries = {f"{driver}_request_retries": _RETRIES for driver in ("http", "gcs", "s3")}
         try:
-            self._store = tensorstore.KvStore.open(self._url + "/", context=tensorstore.Context(retries)).result()
+            context = tensorstore.Context(retries)
+            self._store = tensorstore.KvStore.open(kvstore_of(self._url + "/"), context=context).result()
         except ValueError as err:
             expected = "a path, or a URL with http, https, s3 or gs"
             raise InputError(url, found=str(err).rpartition('": ')[2], expected=expected) from err
@@ -74,6 +76,23 @@ class RemoteDocuments:
             self._store.write(key, json.dumps(document, indent=2, allow_nan=False).encode()).result()
         except (ValueError, NotImplementedError) as err:
             raise InputError(self._url, found=f"{key} cannot be written ({_said(err)})") from err
+
+
+def kvstore_of(path: str) -> str | dict[str, Any]:
+    """Return what tensorstore opens for a path or URL that ends in a slash.
+
+    An ``s3://`` URL does not say whose server it means. As for other programs, it is Amazon's, or the one whose address
+    ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` has, as MinIO, Ceph and many institutes have one.
+    """
+    scheme, mark, rest = path.partition("://")
+    if not mark:
+        return {"driver": "file", "path": path}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if scheme != "s3" or not endpoint:
+        return path
+    bucket, _, key = rest.partition("/")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return {"driver": "s3", "bucket": bucket, "path": key, "endpoint": endpoint.rstrip("/"), "aws_region": region}
 
 
 def is_server_problem(err: ValueError) -> bool:

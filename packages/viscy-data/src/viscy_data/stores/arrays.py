@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viscy_data._documents import is_server_problem, open_documents, server_problem
+from viscy_data._documents import is_server_problem, kvstore_of, open_documents, server_problem
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.optional import require
 from viscy_data.stores.multiscales import AXES
@@ -49,10 +49,9 @@ def begin_open(fov: FovInfo, context: ts.Context | None = None) -> Any:
     zarr_format = fov.zarr_format
     if zarr_format is None:
         zarr_format = 2 if open_documents(fov.store).read("zarr.json") is None else 3
-    path = f"{fov.path}/{fov.array_key}/"
     spec = {
         "driver": "zarr3" if zarr_format == 3 else "zarr",
-        "kvstore": path if "://" in path else {"driver": "file", "path": path},
+        "kvstore": kvstore_of(f"{fov.path}/{fov.array_key}/"),
         "recheck_cached_data": "open",  # else every cached chunk costs a look at its file
     }
     return tensorstore.open(spec, open=True, read=True, context=context)
