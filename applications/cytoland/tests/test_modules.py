@@ -156,7 +156,9 @@ def test_mask_ratios_out_of_range_are_refused(small_network, ratio):
         pretrainer(small_network, fit_mask_ratio=ratio)
 
 
-def test_hiding_and_translating_exclude_each_other(small_network, batch):
+def test_options_that_exclude_each_other_are_refused(small_network, batch):
+    with pytest.raises(InputError, match="false without ckpt_path"):
+        finetuner(small_network, encoder_only=True)
     with pytest.raises(InputError, match="nothing is hidden from a network that is not pre-trained"):
         finetuner(small_network, fit_mask_ratio=0.5)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "accelerator": "cpu"}

@@ -42,6 +42,9 @@ class FcmaeUNet(VSUNet):
         if not (is_number(fit_mask_ratio, 0) and fit_mask_ratio < 1):
             expected = "a share from 0 to below 1"
             raise InputError("FcmaeUNet", field="fit_mask_ratio", found=repr(fit_mask_ratio), expected=expected)
+        if encoder_only and kwargs.get("ckpt_path") is None:
+            expected = "false without ckpt_path, whose encoder it would take"
+            raise InputError("FcmaeUNet", field="encoder_only", found="true", expected=expected)
         self._encoder_only = encoder_only
         super().__init__(architecture="fcmae", **kwargs)
         self.fit_mask_ratio = fit_mask_ratio

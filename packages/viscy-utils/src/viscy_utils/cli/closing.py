@@ -46,8 +46,11 @@ def after_fit(folder: Path, prog: str) -> list[str]:
 
 def outputs_of(callbacks: Sequence[Callback]) -> list[Path]:
     """Return where callbacks write predictions."""
-    names = ("output_path", "output_store")
-    return [getattr(callback, name) for callback in callbacks for name in names if hasattr(callback, name)]
+    places = []
+    for callback in callbacks:
+        place = getattr(callback, "output_path", getattr(callback, "output_store", None))
+        places += [] if place is None else [place]
+    return places
 
 
 def after_predict(paths: list[Path], prog: str, measure: str = "") -> list[str]:
