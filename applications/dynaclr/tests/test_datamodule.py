@@ -116,7 +116,7 @@ def plates(experiments, images):
         ({"temporal_window_hours": -1.0}, "temporal_window_hours"),
         ({"batch_size": 0}, "batch_size"),
         ({"num_workers": -1}, "num_workers"),
-        ({"channel_dropout_prob": 8}, "p must lie in"),
+        ({"channel_dropout_prob": 8}, "channel_dropout_prob"),
         ({"channel_dropout_channels": [-1]}, "channels must be distinct positions"),
         ({"tau_range": (2.0, 0.5)}, "tau_range"),
         ({"tau_range": (-1.0, 0.5)}, "tau_range"),

@@ -82,6 +82,13 @@ def test_an_existing_target_is_refused_before_the_block(tmp_path, kind):
     assert content(target) == "old"
 
 
+def test_a_file_above_the_target_is_named_before_the_block(tmp_path):
+    (tmp_path / "report").touch()
+    with pytest.raises(NotADirectoryError) as caught, replacing(tmp_path / "report" / "day" / "table.csv"):
+        pytest.fail("the block ran")
+    assert caught.value.filename == str(tmp_path / "report")
+
+
 def write_late(target, kind):
     with replacing(target) as temporary:
         write(temporary, kind, "late")

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import secrets
 import shutil
@@ -80,7 +81,12 @@ def refuse_existing(path: str | Path, overwrite: bool = False, *, remedy: str = 
     ------
     FileExistsError
         With the path and the remedy, unless ``overwrite`` is set.
+    NotADirectoryError
+        If there is a file where a folder above the target is to be.
     """
+    above = next((folder for folder in Path(path).parents if os.path.lexists(folder)), Path())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists; {remedy}")
 
