@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable
-from typing import Literal
-
-from monai.transforms import MapTransform
+from typing import TYPE_CHECKING, Literal
 
 from dynaclr.datamodule.split import ExperimentSplit, SplitWithin, check_known
 from dynaclr.datamodule.trainer_checks import compare_beta, compare_input, compare_leak, refuse_overfit_batches
@@ -21,7 +19,6 @@ from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.index.conditions import check_balance
-from dynaclr.neighbors import anchor_neighbors
 from dynaclr.tau_sampling import checked_decay_rate, checked_tau_range
 from viscy_data.batches.datamodule import BatchDataModule
 from viscy_data.channel_dropout import ChannelDropout
@@ -31,6 +28,9 @@ from viscy_data.errors import InputError, raise_all
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_data.sampler import AnchorColumns, BatchPlan, FlexibleBatchSampler
 from viscy_data.windows import PatchWindow
+
+if TYPE_CHECKING:
+    from monai.transforms import MapTransform
 
 __all__ = ["MultiExperimentDataModule"]
 
@@ -365,6 +365,8 @@ class MultiExperimentDataModule(BatchDataModule):
         if plan.batch_size != self.batch_size:
             plan = dataclasses.replace(plan, batch_size=self.batch_size)
         if self.neighbor_embeddings is not None:
+            from dynaclr.neighbors import anchor_neighbors
+
             near = anchor_neighbors(anchors, self.neighbor_embeddings, self.n_neighbors, self.neighbor_obsm)
         return FlexibleBatchSampler.from_plan(
             anchors, plan, world, self.seed, columns=AnchorColumns(lineage="lineage_id"), neighbors=near

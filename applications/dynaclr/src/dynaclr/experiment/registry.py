@@ -22,7 +22,6 @@ from dynaclr.experiment.checks import check_config, check_names, check_plate, wi
 from dynaclr.experiment.config import ExperimentConfig
 from dynaclr.experiment.file import read_experiments
 from dynaclr.tau_sampling import checked_tau_range
-from viscy_data.channels import channel_keys
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
 from viscy_data.stores import FovInfo, Source, canonical_store, read_fovs
@@ -124,6 +123,8 @@ class ExperimentRegistry:
 
     def channel_keys(self) -> list[str]:
         """Name the channel positions as batches do: ``ch_0``, ``ch_1``, ..."""
+        from viscy_data.channels import channel_keys  # torch comes with it
+
         return channel_keys(self.num_source_channels)
 
     @property

@@ -1,5 +1,7 @@
 """The table of all observations of all experiments, their lineages, and the anchors among them."""
 
-from dynaclr.index.multi_experiment import MultiExperimentIndex
+import lazy_loader
 
-__all__ = ["MultiExperimentIndex"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"multi_experiment": ["MultiExperimentIndex"]}
+)

@@ -11,10 +11,9 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +24,9 @@ from dynaclr.index.tracks_table import TracksTable
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
 from viscy_data.stores import canonical_fov_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -273,6 +275,8 @@ def _pack_tracks(table: TracksTable) -> bytes:
 def _unpack_table(
     registry: ExperimentRegistry, record: IndexRecord, packed: bytes, columns: dict[str, Any], track_index: np.ndarray
 ) -> TracksTable:
+    import pandas as pd
+
     tracks = pa.ipc.open_stream(packed).read_all()
     infos = {(name, fov.name): fov for name, fovs in registry.fovs.items() for fov in fovs}
     number = {name: position for position, name in enumerate(record.experiments)}

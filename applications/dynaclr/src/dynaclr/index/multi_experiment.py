@@ -13,16 +13,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import pandas as pd
 
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.conditions import report_unnamed, unnamed_wells
 from dynaclr.index.file import IndexRecord, read_index_file, write_index_file
 from dynaclr.index.left_out import LeftOut
-from dynaclr.index.observations import build_observations
 from dynaclr.index.sources import find_sources
 from dynaclr.index.summary import summarize
 from dynaclr.index.tracks_reading import read_table
@@ -32,6 +30,9 @@ from viscy_data.errors import InputError, raise_all
 from viscy_data.placement import border_shifts
 from viscy_data.stores import FovInfo
 from viscy_data.windows import PatchWindow, check_fovs_hold
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["MultiExperimentIndex"]
 
@@ -149,6 +150,8 @@ class MultiExperimentIndex:
 
     def _fill(self, whole: TracksTable, is_anchor: np.ndarray | None = None) -> None:
         """Derive everything from the table; anchors that are known already are taken as they are."""
+        from dynaclr.index.observations import build_observations  # pandas comes with it
+
         extents, (y, x) = [fov.shape[3:] for fov in whole.fovs], (whole.columns[name].to_numpy() for name in "yx")
         shift = border_shifts(y, x, whole.fov_index, extents, self.yx_patch_size)
         self._whole, self._kept = whole, None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dynaclr.index import MultiExperimentIndex
 
 __all__ = ["track_statistics"]
@@ -23,6 +24,8 @@ def track_statistics(index: MultiExperimentIndex) -> pd.DataFrame:
         that miss a frame between their first and last), ``missing`` (such frames), ``divisions`` (tracks with at least
         two daughters).
     """
+    import pandas as pd
+
     tracks = pd.DataFrame({"track": index.track_index, "t": index.tracks["t"].to_numpy()})
     table = tracks.groupby("track")["t"].agg(["size", "min", "max"])
     table["missing"] = table["max"] - table["min"] + 1 - table["size"]

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.index.joined_columns import join_columns
 from dynaclr.index.left_out import LeftOut, LeftOutOf
 from dynaclr.index.sources import TrackSources, listed
 from dynaclr.index.tracks_table import FovTracks, TracksTable
@@ -51,6 +50,8 @@ def read_table(
     ImportError
         If a Dask address is given and Dask is not installed.
     """
+    from dynaclr.index.joined_columns import join_columns  # pandas comes with it
+
     tasks = [(str(source.path), source.fov) for source in sources.found]
     results = _map_on_dask(tasks, dask_address) if dask_address else _map(tasks, workers)
     failed = [result for result in results if isinstance(result, InputError)]

@@ -6,14 +6,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from dynaclr.index.left_out import LeftOut
 from dynaclr.lineage import LineageForest
 from viscy_data.stores import FovInfo
 from viscy_data.tracks import OutsideCount
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FovTracks", "TracksTable"]
 

@@ -22,9 +22,7 @@ Loaders, ranks, transforms by stage, resuming, prediction in parts and the recor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from monai.transforms import MapTransform
+from typing import TYPE_CHECKING, Any
 
 from viscy_data.batches.dataset import PatchDataset
 from viscy_data.batches.pipeline import TransformPipeline, collate_statistics
@@ -34,6 +32,9 @@ from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.checks import Option
 from viscy_data.errors import InputError, raise_all
 from viscy_data.windows import PatchWindow
+
+if TYPE_CHECKING:
+    from monai.transforms import MapTransform
 
 __all__ = ["BatchDataModule"]
 

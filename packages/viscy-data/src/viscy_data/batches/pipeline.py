@@ -7,17 +7,19 @@ comes from the seed that the batch carries, so that a batch is the same whoever 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, MapTransform
 from torch import Tensor
 
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.channels import center_crop, transform_channelwise
 from viscy_data.norm_meta import collate_norm_meta
 from viscy_data.typing import ROLES
+
+if TYPE_CHECKING:
+    from monai.transforms import MapTransform
 
 __all__ = ["ROLES", "TransformPipeline", "collate_statistics"]
 
@@ -62,6 +64,8 @@ class TransformPipeline:
         channel_dropout: ChannelDropout | None = None,
         never_augmented: Sequence[str] = (),
     ) -> None:
+        from monai.transforms import Compose
+
         self.keys, self.final_size = list(keys), tuple(final_size)
         self._plain = Compose(list(normalizations))
         self._augmented = Compose([*normalizations, *augmentations])

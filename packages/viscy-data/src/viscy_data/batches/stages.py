@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Sampler
@@ -28,9 +28,11 @@ from viscy_data.batches.record import constructor_of, plain_record, settings_of
 from viscy_data.checks import Option, check_options, is_count
 from viscy_data.distributed import FixedOrderBatchSampler, SequentialBatchSampler, ShuffledBatchSampler, World
 from viscy_data.errors import InputError, raise_all
-from viscy_data.loaders import BatchLoader
 from viscy_data.splits import FovSplit
 from viscy_data.stores import FovInfo
+
+if TYPE_CHECKING:
+    from viscy_data.loaders import BatchLoader
 
 __all__ = ["BatchedDataset", "Pipeline", "StagedDataModule", "as_loaded"]
 
@@ -298,6 +300,8 @@ class StagedDataModule(LightningDataModule):
         return World(self.trainer.world_size, self.trainer.global_rank)
 
     def _loader(self, dataset: BatchedDataset, batches: Sampler) -> BatchLoader:
+        from viscy_data.loaders import BatchLoader  # MONAI comes with it
+
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         of_workers = () if self.num_workers else ("persistent_workers", "prefetch_factor")
         given = {k: v for k, v in self.loader_options().items() if v is not None and k not in of_workers}
@@ -327,7 +331,12 @@ class StagedDataModule(LightningDataModule):
         always restored first.
         """
         loader = getattr(getattr(self, "trainer", None), "train_dataloader", None)
-        state: dict[str, Any] = {"train_loader": loader.state_dict()} if isinstance(loader, BatchLoader) else {}
+        state: dict[str, Any] = {}
+        if loader is not None:
+            from viscy_data.loaders import BatchLoader
+
+            if isinstance(loader, BatchLoader):
+                state["train_loader"] = loader.state_dict()
         if self.split is not None:
             state["split"] = self.split.record()
         return {"n_anchors": self.n_anchors(), **state}

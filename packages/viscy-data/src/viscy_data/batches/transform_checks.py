@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
-
-from monai.transforms import MapTransform
+from typing import TYPE_CHECKING, Any, Protocol
 
 from viscy_data.checks import Option
 from viscy_data.errors import InputError
+
+if TYPE_CHECKING:
+    from monai.transforms import MapTransform
 
 __all__ = ["check_keys", "check_statistics", "check_transforms"]
 

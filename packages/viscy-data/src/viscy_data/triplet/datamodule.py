@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from monai.transforms import MapTransform
+from typing import TYPE_CHECKING, Any, Literal
 
 from viscy_data.batches.datamodule import BatchDataModule
 from viscy_data.checks import Option, is_number
@@ -18,6 +16,9 @@ from viscy_data.stores import FovInfo, Source, read_fovs
 from viscy_data.tracks import find_tracks, read_tracks
 from viscy_data.triplet.dataset import TripletDataset
 from viscy_data.windows import PatchWindow
+
+if TYPE_CHECKING:
+    from monai.transforms import MapTransform
 
 __all__ = ["TripletDataModule"]
 
