@@ -76,29 +76,53 @@ def test_import_is_cheap_and_alone(package):
     assert not tops & {"torch", "lightning", "monai", "pandas", "iohub", "timm"}
 
 
-def test_the_dataset_of_worker_processes_imports_nothing_heavy():
-    code = "import sys, json, dynaclr.dataset; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
-    assert not {name.split(".")[0] for name in loaded} & {"lightning", "monai", "iohub", "matplotlib"}
+def test_what_workers_and_data_modules_import():
+    code = """
+import json, sys
+import dynaclr.dataset
+of_worker = set(sys.modules)
+import lightning.pytorch
+before = set(sys.modules)
+import dynaclr.datamodule, viscy_data.triplet
+print(json.dumps([sorted({name.split(".")[0] for name in names}) for names in (of_worker, set(sys.modules) - before)]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, text=True)
+    of_worker, of_data_module = map(set, json.loads(done.stdout.splitlines()[-1]))
+    later = {
+        "monai",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "zarr",
+        "tensorstore",
+        "anndata",
+        "xarray",
+        "numba",
+        "viscy_transforms",
+    }
+    assert not of_worker & (later | {"lightning", "torchmetrics", "torchvision", "iohub", "matplotlib"})
+    assert not of_data_module & later
 
 
 @pytest.mark.parametrize("command", ["cytoland", "dynaclr", "viscy"])
-def test_help_needs_no_torch(command):
+def test_help_and_refusals_need_no_torch(command):
     module = {"viscy": "viscy_utils.cli"}.get(command, f"{command}.cli")
     code = f"""
 import sys
 from {module} import main
-sys.argv = ["{command}", "--help"]
-try:
-    main()
-except SystemExit as stop:
-    assert not stop.code, stop.code
+for arguments, code in ([["--help"], 0], [["fit", "--help"], 0], [["predict", "-c", "absent.yml"], 2]):
+    sys.argv = ["{command}", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert (stop.code or 0) == code, stop.code
 heavy = sorted(set(sys.modules) & {{"torch", "lightning", "monai", "numpy", "pandas", "jsonargparse"}})
 assert not heavy, heavy
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
-    for subcommand in ["fit", "validate", "test", "predict", "preprocess", "export"]:
-        assert subcommand in out
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    for word in ["fit", "validate", "test", "predict", "preprocess", "export", "--trainer.max_epochs"]:
+        assert word in done.stdout
+    assert "absent.yml" in done.stderr
 
 
 @pytest.mark.parametrize("package", ALLOWED)

@@ -77,7 +77,11 @@ OWN_COMMANDS = {
     ),
 }
 
-cli = application("dynaclr", "Contrastive learning of cell dynamics across time-lapse experiments.", OWN_COMMANDS)
+DATA_CHECKS = {"dynaclr.MultiExperimentDataModule": "dynaclr.early_checks:refuse_missing_experiments"}
+
+cli = application(
+    "dynaclr", "Contrastive learning of cell dynamics across time-lapse experiments.", OWN_COMMANDS, DATA_CHECKS
+)
 
 
 def main() -> None:

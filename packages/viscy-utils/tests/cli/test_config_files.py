@@ -6,7 +6,8 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from viscy_data.errors import InputError
-from viscy_utils.cli.config_files import PARSER_MODE, config_paths, dropped_keys, read_configs
+from viscy_utils.cli.config_files import config_paths, dropped_keys, read_configs
+from viscy_utils.cli.parser_mode import PARSER_MODE
 
 
 def test_config_files_are_found_in_any_spelling():

@@ -20,7 +20,7 @@ from viscy_data.stores.attributes import read_attributes, update_attributes, upd
 from viscy_data.stores.growing import GrowingPlate
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store, well_of
 from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate
-from viscy_data.stores.sources import Source, read_fovs, source_paths
+from viscy_data.stores.sources import Source, read_fovs, refuse_missing, source_paths
 from viscy_data.stores.writing import PlateWriter
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "read_fovs",
     "read_plate",
     "read_stack",
+    "refuse_missing",
     "source_paths",
     "update_attributes",
     "update_attributes_of",

@@ -26,7 +26,7 @@ from viscy_data.stores.attributes import Group, read_group
 from viscy_data.stores.names import FovInfo, FovKey, canonical_store
 from viscy_data.stores.reading import describe_fovs, no_store, plate_keys
 
-__all__ = ["Source", "read_fovs", "source_paths"]
+__all__ = ["Source", "read_fovs", "refuse_missing", "source_paths"]
 
 Source = str | Path | Sequence[str | Path]
 """Path or URL of a store, a pattern of paths, or a list of these."""
@@ -87,6 +87,17 @@ def source_paths(source: Source) -> list[str]:
     if not paths:
         raise InputError("data_path", found="an empty list", expected="at least one store")
     return paths
+
+
+def refuse_missing(source: Source) -> None:
+    """Refuse local stores that are not there, as :func:`read_fovs` would, without a look at those that are.
+
+    Raises
+    ------
+    MissingInputError
+    """
+    paths = [path for path in source_paths(source) if "://" not in path]
+    raise_all(no_store(path) for path in paths if not os.path.exists(path))
 
 
 def _matches(entry: str) -> list[str]:

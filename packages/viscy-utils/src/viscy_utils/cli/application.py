@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 
 import click
 
@@ -70,11 +71,13 @@ class LightningCommand(click.Command):
         Shown by ``--help`` of the group.
     prog : str
         Name of the application in messages.
+    data_checks : mapping of str to str
+        As for :func:`viscy_utils.cli.main`.
     """
 
-    def __init__(self, name: str, short_help: str, prog: str) -> None:
+    def __init__(self, name: str, short_help: str, prog: str, data_checks: Mapping[str, str]) -> None:
         super().__init__(name, short_help=short_help, add_help_option=False)
-        self.prog = prog
+        self.prog, self.data_checks = prog, data_checks
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they are."""
@@ -83,10 +86,15 @@ class LightningCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the Lightning command line."""
-        main([self.name, *ctx.args], prog=self.prog)
+        main([self.name, *ctx.args], self.prog, self.data_checks)
 
 
-def application(prog: str, summary: str, own_commands: Mapping[str, Subcommand]) -> click.Group:
+def application(
+    prog: str,
+    summary: str,
+    own_commands: Mapping[str, Subcommand],
+    data_checks: Mapping[str, str] = MappingProxyType({}),
+) -> click.Group:
     """Put the command of an application together.
 
     Parameters
@@ -97,8 +105,12 @@ def application(prog: str, summary: str, own_commands: Mapping[str, Subcommand])
         What it is for, above the subcommands in ``--help``.
     own_commands : mapping of str to Subcommand
         Its own subcommands: ``runs`` names their click commands.
+    data_checks : mapping of str to str, optional
+        Of its data modules, see :func:`viscy_utils.cli.main`.
     """
-    commands: list[click.Command] = [LightningCommand(name, shared.help, prog) for name, shared in SUBCOMMANDS.items()]
+    commands: list[click.Command] = [
+        LightningCommand(name, shared.help, prog, data_checks) for name, shared in SUBCOMMANDS.items()
+    ]
     for name, own in own_commands.items():
         commands.append(LazyCommand(name, own.runs, help=own.help, short_help=own.help))
     return click.Group(prog, commands=commands, context_settings=CONTEXT_SETTINGS, help=summary)

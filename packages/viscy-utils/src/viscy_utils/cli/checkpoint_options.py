@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from viscy_data.errors import InputError
+from viscy_utils.cli.subcommands import NOT_GIVEN
 from viscy_utils.runs.choice import checkpoint_of, refuse_older_twin
 from viscy_utils.runs.folder import Run, find_run
 
-__all__ = ["LIGHTNING_WORDS", "NOT_GIVEN", "Training", "checkpoint_to_use", "training_of"]
+__all__ = ["LIGHTNING_WORDS", "Training", "checkpoint_to_use", "training_of"]
 
-NOT_GIVEN = "<a file, or null for random weights>"
-"""Default of ``ckpt_path`` where weights are needed: whoever wants random ones has to say so."""
 LIGHTNING_WORDS = ("best", "last", "hpc")
 """Values of ``ckpt_path`` that Lightning looks up by itself."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
@@ -23,7 +25,9 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def main(args: list[str] | None = None, prog: str = "viscy") -> None:
+def main(
+    args: list[str] | None = None, prog: str = "viscy", data_checks: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Run the command line.
 
     Parameters
@@ -33,6 +37,9 @@ def main(args: list[str] | None = None, prog: str = "viscy") -> None:
         processes (``ddp``) starts them with the arguments of this process, so other ones only suit single processes.
     prog : str, default "viscy"
         Name of the command in help and messages.
+    data_checks : mapping of str to str, optional
+        By package and class of a data module, such as ``viscy_data.HCSDataModule``, the ``"module:function"`` that
+        refuses its ``init_args`` before torch is imported.
 
     Raises
     ------
@@ -51,9 +58,17 @@ def main(args: list[str] | None = None, prog: str = "viscy") -> None:
 
         sys.stdout.write(f"{prog} {version('viscy-utils')}\n")
         return
+    if args[0] in SUBCOMMANDS and args[1:] in (["-h"], ["--help"]):
+        from viscy_utils.cli.subcommand_help import format_subcommand_help
+
+        sys.stdout.write(format_subcommand_help(args[0], prog))
+        return
     share_cores()
     with report_errors(prog):
         _check_subcommand(args, prog)
+        from viscy_utils.cli.early_checks import refuse_early
+
+        refuse_early(args, prog, data_checks)
         from viscy_utils.cli.lightning_cli import run
 
         run(args, prog)

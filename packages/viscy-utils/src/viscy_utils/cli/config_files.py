@@ -6,17 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import yaml
-from jsonargparse import set_dumper, set_loader
-
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
-from viscy_data.yaml_reading import dump_yaml, parse_yaml, read_mapping
+from viscy_data.yaml_reading import read_mapping
 from viscy_utils.cli.config_errors import unknown_key
 from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
 
 __all__ = [
-    "PARSER_MODE",
     "class_of",
     "config_paths",
     "dropped_keys",
@@ -26,22 +22,8 @@ __all__ = [
     "refuse_no_config",
 ]
 
-PARSER_MODE = "viscy_yaml"
-"""Mode of jsonargparse parsers that read YAML as :mod:`viscy_data.yaml_reading` does."""
-
 _EXPECTED = "a configuration, such as data, model and trainer"
 _ARGUMENTS = ("init_args", "dict_kwargs")
-
-
-def _load(text: str) -> Any:
-    """Parse a file or a single value of the command line; ``{a}`` and ``a:`` as a value are text, not keys."""
-    value = parse_yaml(text)
-    no_values = isinstance(value, dict) and value and all(item is None for item in value.values())
-    return text if no_values and "\n" not in text.strip() else value
-
-
-set_loader(PARSER_MODE, _load, (yaml.YAMLError,))
-set_dumper(PARSER_MODE, dump_yaml)
 
 
 def config_paths(args: Sequence[str]) -> list[str]:

@@ -21,7 +21,6 @@ from viscy_data.errors import InputError, reading_input
 from viscy_data.yaml_reading import dump_yaml
 from viscy_utils.cli.checkpoint_options import (
     LIGHTNING_WORDS,
-    NOT_GIVEN,
     Training,
     checkpoint_to_use,
     training_of,
@@ -29,7 +28,6 @@ from viscy_utils.cli.checkpoint_options import (
 from viscy_utils.cli.closing import Interrupted, after_fit, after_predict, how_to_go_on, outputs_of, say
 from viscy_utils.cli.config_errors import condensed, first_cause
 from viscy_utils.cli.config_files import (
-    PARSER_MODE,
     config_paths,
     read_configs,
     refuse_dropped_keys,
@@ -37,8 +35,9 @@ from viscy_utils.cli.config_files import (
     refuse_no_config,
 )
 from viscy_utils.cli.errors import BAD_INPUT, exit_code_of
+from viscy_utils.cli.parser_mode import PARSER_MODE
 from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
-from viscy_utils.cli.subcommands import SUBCOMMANDS, name_in
+from viscy_utils.cli.subcommands import NOT_GIVEN, SEED, SUBCOMMANDS, name_in
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
@@ -94,12 +93,8 @@ class VisCyCLI(LightningCLI):
         super().setup_parser(*args)
         for name, parser in self._subcommand_parsers.items():
             kind = SUBCOMMANDS[name].checkpoint
-            if kind == "begun with":
-                text = "Name of the folder in runs that is written, or a path; date and time by default."
-            else:
-                text = "The run whose checkpoint is used: its name, its folder, or latest."
             if kind:
-                parser.add_argument("--run", type=str | None, default=None, help=text)
+                parser.add_argument("--run", type=str | None, default=None, help=SUBCOMMANDS[name].run_help)
             if kind == "used":
                 parser.set_defaults({"ckpt_path": NOT_GIVEN})
 
@@ -349,7 +344,7 @@ def run(args: list[str], prog: str = "viscy", cli_class: type[VisCyCLI] = VisCyC
             model_class=LightningModule,
             datamodule_class=LightningDataModule if subcommand.needs_data else None,
             trainer_class=VisCyTrainer,
-            seed_everything_default=42,
+            seed_everything_default=SEED,
             subclass_mode_model=subcommand.needs_model,
             subclass_mode_data=True,
             save_config_callback=None,

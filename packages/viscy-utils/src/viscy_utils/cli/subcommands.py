@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
+__all__ = ["NOT_GIVEN", "SEED", "SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
 
+NOT_GIVEN = "<a file, or null for random weights>"
+"""Default of ``ckpt_path`` where weights are needed: whoever wants random ones has to say so."""
+SEED = 42
+"""Of random numbers, where ``seed_everything`` is not given."""
 _TRAINER = "viscy_utils.runs.trainer:VisCyTrainer"
 
 
@@ -41,6 +45,13 @@ class Subcommand:
     def is_lightning(self) -> bool:
         """Whether a method of the trainer runs, with the arguments of Lightning's command line."""
         return self.runs == _TRAINER
+
+    @property
+    def run_help(self) -> str:
+        """What ``--run`` is for."""
+        if self.checkpoint == "begun with":
+            return "Name of the folder in runs that is written, or a path; date and time by default."
+        return "The run whose checkpoint is used: its name, its folder, or latest."
 
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
