@@ -257,6 +257,14 @@ def test_patches_are_made_in_the_worker_and_samples_on_the_device_are_collated(p
     assert (origins(ready["source"][:1] + number).fov == number).all()
 
 
+@pytest.mark.parametrize("kind", MODULES)
+def test_frames_that_the_limit_has_no_room_for_are_refused(plate, tmp_path, kind):
+    gb = 12 * 2 * 2 * 12 * 16 * 4 / (1 << 30)
+    with pytest.raises(InputError, match=r"(?s)max_cache_gb.*36\.0 KiB that this run.*at most"):
+        module(plate, tmp_path, kind, max_cache_gb=0.99 * gb).setup("fit")
+    module(plate, tmp_path, kind, max_cache_gb=gb).setup("fit")
+
+
 @pytest.mark.slow
 def test_workers_share_kept_frames_and_give_the_same_batches(plate, tmp_path):
     found = []
@@ -295,6 +303,7 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
         ({"channels": []}, "channels"),
         ({"train_cpu_transforms": [1]}, "train_cpu_transforms"),
         ({"batch_size": 0}, "batch_size"),
+        ({"max_cache_gb": 0}, "max_cache_gb"),
     ],
 )
 def test_impossible_settings_are_refused(plate, tmp_path, options, message):

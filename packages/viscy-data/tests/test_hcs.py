@@ -402,9 +402,11 @@ def test_fovs_are_taken_and_left_out_by_name(plate):
         module(plate, exclude_fov_names=["A/1/9"]).setup("fit")
 
 
-def test_a_cached_plate_is_read_from_its_copy(plate, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    data, plain = module(plate, caching=True), module(plate)
+@pytest.mark.parametrize("images", ["", "/A/1/[0-2]"])
+def test_a_cached_plate_is_read_from_its_copy(plate, tmp_path, images):
+    with pytest.raises(InputError, match="max_cache_gb"):
+        module(f"{plate}{images}", caching=True, scratch_dir=tmp_path, max_cache_gb=1e-6).prepare_data()
+    data, plain = module(f"{plate}{images}", caching=True, scratch_dir=tmp_path), module(f"{plate}{images}")
     data.prepare_data()
     for each in (data, plain):
         each.setup("fit")

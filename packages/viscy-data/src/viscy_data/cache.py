@@ -28,12 +28,9 @@ from filelock import FileLock, Timeout
 
 from viscy_data.errors import InputError
 from viscy_data.files import replacing
-from viscy_data.stores import canonical_store
 
 __all__ = [
     "cache_root",
-    "cached_store",
-    "cached_store_path",
     "check_space",
     "digest_of",
     "fill_once",
@@ -136,52 +133,6 @@ def readable_size(n_bytes: int) -> str:
     while size >= 1024 and len(units) > 1:
         size, units = size / 1024, units[1:]
     return f"{size:.1f} {units[0]}"
-
-
-def cached_store_path(store: str | Path, scratch_dir: str | Path | None = None) -> Path:
-    """Return where the copy of a store is, or would be: another place once the store has changed."""
-    path = canonical_store(store)
-    if "://" in path or not os.path.isdir(path):
-        expected = "a store on a disk of this machine or network"
-        raise InputError(path, field="caching", found="no folder", expected=expected, fix="set caching: false")
-    return cache_root(scratch_dir) / f"{Path(path).stem}-{digest_of(path, fingerprint(path))}{Path(path).suffix}"
-
-
-def cached_store(store: str | Path, scratch_dir: str | Path | None = None) -> Path:
-    """Copy a store to a local disk, once per machine, and return the copy.
-
-    Parameters
-    ----------
-    store : str or Path
-        A folder.
-    scratch_dir : str or Path, optional
-        See :func:`cache_root`.
-
-    Raises
-    ------
-    InputError
-        If it is no folder, or the disk has not the space.
-    """
-    place, source = cached_store_path(store, scratch_dir), canonical_store(store)
-    if not place.exists():
-        sizes = [path.stat().st_size for path in Path(source).rglob("*") if path.is_file()]
-        check_space(place.parent, sum(sizes), "set TMPDIR to a larger disk, or caching: false")
-        _logger.info("copying %s (%d files, %s) to %s", source, len(sizes), readable_size(sum(sizes)), place)
-    copied = _CopyProgress(source)
-    return fill_once(place, lambda temporary: shutil.copytree(source, temporary, copy_function=copied))
-
-
-class _CopyProgress:
-    """Copy files and say from time to time how many."""
-
-    def __init__(self, source: str) -> None:
-        self._source, self._n_copied = source, 0
-
-    def __call__(self, source: str, target: str) -> str:
-        self._n_copied += 1
-        if self._n_copied % 10_000 == 0:
-            _logger.info("copied %d files of %s", self._n_copied, self._source)
-        return shutil.copyfile(source, target)
 
 
 def _remove_left_over(place: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monai.transforms import Compose
 
+from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_count
 from viscy_data.gpu_aug import CachedOmeZarrDataset, GPUTransformDataModule
 from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
@@ -40,6 +41,9 @@ class CTMCv1DataModule(GPUTransformDataModule):
         Read from the stores each time.
     scratch_dir : str or Path, optional
         Where frames are kept, as for :class:`~viscy_data.gpu_aug.CachedOmeZarrDataModule`.
+    max_cache_gb : float, optional
+        GiB that all kept copies in that folder may take: those that no process uses are removed to keep to it, see
+        :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
     seed : int, default 0
         Of the order of training, and augmentation.
 
@@ -66,6 +70,7 @@ class CTMCv1DataModule(GPUTransformDataModule):
         prefetch_factor: int | None = None,
         skip_cache: bool = False,
         scratch_dir: str | Path | None = None,
+        max_cache_gb: float | None = None,
         seed: int = 0,
     ) -> None:
         step_holds = is_count(val_subsample_ratio, 1)
@@ -81,11 +86,14 @@ class CTMCv1DataModule(GPUTransformDataModule):
                 "train_gpu_transforms": train_gpu_transforms,
                 "val_gpu_transforms": val_gpu_transforms,
             },
-            options=[Option("val_subsample_ratio", val_subsample_ratio, step_holds, "a whole number of at least 1")],
+            options=[
+                max_cache_option(max_cache_gb),
+                Option("val_subsample_ratio", val_subsample_ratio, step_holds, "a whole number of at least 1"),
+            ],
         )
         self.train_data_path, self.val_data_path = train_data_path, val_data_path
         self.val_subsample_ratio, self.channel_name = val_subsample_ratio, channel_name
-        self.skip_cache, self.scratch_dir = skip_cache, scratch_dir
+        self.skip_cache, self.scratch_dir, self.max_cache_gb = skip_cache, scratch_dir, max_cache_gb
 
     def fit_datasets(self) -> tuple[CachedOmeZarrDataset, CachedOmeZarrDataset]:
         """Read all frames to train, and some to validate."""
@@ -100,6 +108,6 @@ class CTMCv1DataModule(GPUTransformDataModule):
         fovs, cache = read_fovs(path), None
         if not self.skip_cache:
             folder = frame_folder(path, [self.channel_name], scratch_dir=self.scratch_dir)
-            cache = frame_cache(folder, fovs, 1, frame_step)
+            cache = frame_cache(folder, fovs, 1, frame_step, max_cache_gb=self.max_cache_gb)
         options = {"load_normalization_metadata": False, "frame_step": frame_step, "seed": self.seed}
         return CachedOmeZarrDataset(fovs, [self.channel_name], cache, transform, **options)

@@ -45,6 +45,7 @@ class MmappedDataModule(CachedOmeZarrDataModule):
         include_wells: Sequence[str] | None = None,
         exclude_fovs: Sequence[str] | None = None,
         *,
+        max_cache_gb: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -64,5 +65,6 @@ class MmappedDataModule(CachedOmeZarrDataModule):
             preprocess_transforms=preprocess_transforms,
             array_key=array_key,
             scratch_dir=scratch_dir,
+            max_cache_gb=max_cache_gb,
             seed=seed,
         )

@@ -58,7 +58,7 @@ class VolumeFiles:
         there = [path.stat().st_size for path in self.folder.glob("[!.]*.npy")]
         check_space(self.folder, n_bytes - sum(there), "set scratch_dir (or TMPDIR) to a larger disk")
         _logger.info(
-            "volumes are kept in %s: %d of %d are there, %s in all",
+            "volumes are kept in %s: %d of %d are there, %s in all; rm -r it for the space",
             self.folder,
             len(there),
             n_volumes,

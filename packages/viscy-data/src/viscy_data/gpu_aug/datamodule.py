@@ -9,6 +9,7 @@ from typing import Any
 from monai.transforms import Compose
 
 from viscy_data.batches.record import described
+from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_names, is_number
 from viscy_data.gpu_aug.dataset import CachedOmeZarrDataset
 from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
@@ -51,6 +52,9 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
     scratch_dir : str or Path, optional
         Where frames are kept, in a folder of its own for each user, content and preprocessing; the system's folder for
         temporary files by default. Later runs find them there. Remove the folder to have the space back.
+    max_cache_gb : float, optional
+        GiB that all kept copies in that folder may take: those that no process uses are removed to keep to it, see
+        :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
     seed : int, default 0
         Of the split, the order of training, and augmentation.
 
@@ -80,6 +84,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
         preprocess_transforms: Sequence[DictTransform] = (),
         array_key: str | None = None,
         scratch_dir: str | Path | None = None,
+        max_cache_gb: float | None = None,
         seed: int = 0,
     ) -> None:
         names = [channels] if isinstance(channels, str) else channels
@@ -100,11 +105,13 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
                 Option(
                     "channels", channels, is_names(names) and len(names) > 0, "a name, or a list of different names"
                 ),
+                max_cache_option(max_cache_gb),
                 Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
             ],
         )
         self.data_path, self.channels, self.array_key = data_path, list(names), array_key
-        self.split_ratio, self.skip_cache, self.scratch_dir = split_ratio, skip_cache, scratch_dir
+        self.split_ratio, self.skip_cache = split_ratio, skip_cache
+        self.scratch_dir, self.max_cache_gb = scratch_dir, max_cache_gb
         self._preprocessing = described(list(preprocess_transforms))
         self._include_wells, self._exclude_fovs = include_wells, exclude_fovs
 
@@ -125,7 +132,9 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
         where = str(self.data_path)
         fovs = self.fovs_to_fit(read_fovs(self.data_path, array_key=self.array_key), where)
         sides = self.split_fovs(fovs, self.split_ratio, where)
-        cache = None if self.skip_cache else frame_cache(self.cache_dir, fovs, len(self.channels))
+        cache = None
+        if not self.skip_cache:
+            cache = frame_cache(self.cache_dir, fovs, len(self.channels), max_cache_gb=self.max_cache_gb)
         train, val = (
             self._frames(side, cache, transform)
             for side, transform in zip(sides, (self.train_cpu_transforms, self.val_cpu_transforms), strict=True)

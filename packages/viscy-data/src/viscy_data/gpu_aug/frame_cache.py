@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from viscy_data.cache import cache_root, digest_of
+from viscy_data.cache_room import reserve
 from viscy_data.stores import FovInfo, Source, source_paths
 from viscy_data.volume_files import VolumeFiles
 
@@ -43,8 +44,18 @@ def frame_folder(
     return cache_root(scratch_dir) / f"{Path(paths[0]).stem}-{made_of}"
 
 
-def frame_cache(folder: Path, fovs: Sequence[FovInfo], n_channels: int, frame_step: int = 1) -> VolumeFiles:
-    """Return the kept frames of a folder, for some FOVs; what is not there is made when it is asked for."""
+def frame_cache(
+    folder: Path, fovs: Sequence[FovInfo], n_channels: int, frame_step: int = 1, *, max_cache_gb: float | None = None
+) -> VolumeFiles:
+    """Return the kept frames of a folder, for some FOVs; what is not there is made when it is asked for.
+
+    Raises
+    ------
+    InputError
+        If the disk, or ``max_cache_gb``, has not the space for them, see :func:`viscy_data.cache_room.reserve`.
+    """
     n_frames = [len(range(0, fov.shape[0], frame_step)) for fov in fovs]
     n_pixels = sum(n * prod(fov.shape[2:]) for n, fov in zip(n_frames, fovs, strict=True))
-    return VolumeFiles(folder, sum(n_frames), n_pixels * n_channels * _FLOAT_BYTES)
+    n_bytes = n_pixels * n_channels * _FLOAT_BYTES
+    reserve(folder, n_bytes, max_cache_gb)
+    return VolumeFiles(folder, sum(n_frames), n_bytes)

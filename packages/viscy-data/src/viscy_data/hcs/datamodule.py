@@ -10,12 +10,13 @@ from monai.transforms import Compose, MapTransform
 
 from viscy_data.batches.stages import Stage, StagedDataModule
 from viscy_data.batches.transform_checks import check_keys, check_statistics, check_transforms
-from viscy_data.cache import cached_store, cached_store_path
+from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_count, is_names, is_number, is_pair
 from viscy_data.errors import InputError, raise_all
 from viscy_data.hcs.augmentations import patches_per_window, slices_to_read, without_keys
 from viscy_data.select import fovs_named
 from viscy_data.sliding_window import MaskTestDataset, SlidingWindowDataset
+from viscy_data.store_copies import StoreCopy
 from viscy_data.stores import FovInfo, Source, read_fovs
 from viscy_data.typing import ChannelMap
 
@@ -56,7 +57,8 @@ class HCSDataModule(StagedDataModule):
     val_augmentations : sequence of dictionary transforms, optional
         What validation sees after the normalizations: the same for a window in every epoch.
     caching : bool, default False
-        Copy the plate to a local disk first and read it from there, see :func:`viscy_data.cache.cached_store`.
+        Copy the plate, or the images, to a local disk first and read them from there, see
+        :class:`viscy_data.store_copies.StoreCopy`.
     ground_truth_masks : str or Path, optional
         See :class:`MaskTestDataset`.
     persistent_workers, prefetch_factor, pin_memory
@@ -65,6 +67,11 @@ class HCSDataModule(StagedDataModule):
         Array of each FOV; by default the first that its metadata list, the full resolution.
     include_fov_names, exclude_fov_names : iterable of str, optional
         Use only these wells and FOVs, and leave those out, in all stages.
+    scratch_dir : str or Path, optional
+        Where the copy is, in a folder of the user's own; the system's folder for temporary files by default.
+    max_cache_gb : float, optional
+        GiB that all kept copies in that folder may take: those that no process uses are removed to keep to it, see
+        :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
     seed : int, default 0
         Of the split, the order of training, and augmentation.
 
@@ -97,6 +104,8 @@ class HCSDataModule(StagedDataModule):
         val_augmentations: Sequence[MapTransform] | None = None,
         include_fov_names: Iterable[str] | None = None,
         exclude_fov_names: Iterable[str] | None = None,
+        scratch_dir: str | Path | None = None,
+        max_cache_gb: float | None = None,
         seed: int = 0,
     ) -> None:
         source, target = ([name] if isinstance(name, str) else name for name in (source_channel, target_channel))
@@ -116,12 +125,14 @@ class HCSDataModule(StagedDataModule):
                 ),
                 Option("source_channel", source_channel, is_names(source) and len(source) > 0, _NAMES),
                 Option("target_channel", target_channel, is_names(target), _NAMES),
+                max_cache_option(max_cache_gb),
                 Option("z_window_size", z_window_size, is_count(z_window_size, 1), "a whole number of at least 1"),
                 Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
                 Option("yx_patch_size", yx_patch_size, patch_holds, "[height, width] in pixels, more than 0"),
             ],
         )
         self.data_path, self.array_key, self.caching = data_path, array_key, caching
+        self.scratch_dir, self.max_cache_gb = scratch_dir, max_cache_gb
         self.source_channel, self.target_channel = list(source), list(target)
         self.z_window_size, self.target_2d = z_window_size, target_2d
         self.yx_patch_size, self.split_ratio = tuple(yx_patch_size), split_ratio
@@ -138,17 +149,17 @@ class HCSDataModule(StagedDataModule):
     @property
     def cache_path(self) -> Path:
         """Where the copy of the plate is, with ``caching``."""
-        return cached_store_path(self.data_path)
+        return self._copy().folder
 
     @property
     def maybe_cached_data_path(self) -> Source:
         """What is read: the plate, or its copy."""
-        return self.cache_path if self.caching else self.data_path
+        return self._copy().source if self.caching else self.data_path
 
     def prepare_data(self) -> None:
         """Copy the plate, with ``caching``: once per machine."""
         if self.caching:
-            cached_store(self.data_path)
+            self._copy().make(self.max_cache_gb)
 
     def fit_datasets(self) -> tuple[SlidingWindowDataset, SlidingWindowDataset]:
         """Split the FOVs."""
@@ -195,6 +206,9 @@ class HCSDataModule(StagedDataModule):
             return batch
         middle = self.z_window_size // 2
         return batch | {"target": batch["target"][:, :, middle : middle + 1]}
+
+    def _copy(self) -> StoreCopy:
+        return StoreCopy(self.data_path, self.scratch_dir)
 
     def _fovs(self) -> list[FovInfo]:
         """List the FOVs that are used."""

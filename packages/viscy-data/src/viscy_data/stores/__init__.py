@@ -20,7 +20,7 @@ from viscy_data.stores.attributes import read_attributes, update_attributes, upd
 from viscy_data.stores.growing import GrowingPlate
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store, well_of
 from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate
-from viscy_data.stores.sources import Source, read_fovs, refuse_missing, source_paths
+from viscy_data.stores.sources import Source, fov_keys, read_fovs, refuse_missing, source_paths
 from viscy_data.stores.writing import PlateWriter
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "canonical_store",
     "describe_plate",
     "describe_position",
+    "fov_keys",
     "open_array",
     "read_attributes",
     "read_fov",

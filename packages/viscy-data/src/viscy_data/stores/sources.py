@@ -26,7 +26,7 @@ from viscy_data.stores.attributes import Group, read_group
 from viscy_data.stores.names import FovInfo, FovKey, canonical_store
 from viscy_data.stores.reading import describe_fovs, no_store, plate_keys
 
-__all__ = ["Source", "read_fovs", "refuse_missing", "source_paths"]
+__all__ = ["Source", "fov_keys", "read_fovs", "refuse_missing", "source_paths"]
 
 Source = str | Path | Sequence[str | Path]
 """Path or URL of a store, a pattern of paths, or a list of these."""
@@ -59,6 +59,11 @@ def read_fovs(source: Source, *, array_key: str | None = None, workers: int | No
     InputError
         If it is something else, or if FOVs cannot be used; all problems are named.
     """
+    return describe_fovs(fov_keys(source, workers=workers), array_key=array_key, workers=workers)
+
+
+def fov_keys(source: Source, *, workers: int | None = None) -> list[FovKey]:
+    """Name the FOVs of a store, or of several, as :func:`read_fovs` does, without a look at their arrays."""
     keys, errors = [], []
     for path in source_paths(source):
         try:
@@ -66,7 +71,7 @@ def read_fovs(source: Source, *, array_key: str | None = None, workers: int | No
         except InputError as err:
             errors.append(err)
     raise_all(errors)
-    return describe_fovs(_of_one_store(keys), array_key=array_key, workers=workers)
+    return _of_one_store(keys)
 
 
 def source_paths(source: Source) -> list[str]:
