@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Map
     Returns
     -------
     dict
-        Plain values: ``schema``, ``date``, ``command``, ``config`` (YAML; empty outside of the command line),
+        Plain values: ``schema``, ``date`` (``SOURCE_DATE_EPOCH`` of the environment where it is set), ``command``,
+        ``config`` (YAML; empty outside of the command line),
         ``checkpoint`` (``path``, ``blake2b``, ``epoch``, ``step``; or ``weights``, a digest, where no file was used),
         ``model`` (class), ``versions``, ``data`` (``data_record()`` of the data module; None if it has none),
         ``options``, ``world_size``.
@@ -54,7 +56,7 @@ def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Map
     describe = getattr(getattr(trainer, "datamodule", None), "data_record", None)
     return {
         "schema": _SCHEMA,
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "date": _now().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "config": getattr(trainer, "resolved_config", ""),
         "checkpoint": _checkpoint_of(trainer, pl_module),
@@ -111,6 +113,12 @@ def read_origin(path: str | Path) -> dict[str, Any] | None:
         return None
     stored = import_anndata().io.read_elem(uns[ORIGIN])
     return {key: json.loads(value) if key in _AS_JSON else value for key, value in stored.items()}
+
+
+def _now() -> datetime:
+    """Return the time; with ``SOURCE_DATE_EPOCH`` it stands still, so that equal runs write equal bytes."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(fixed), UTC) if fixed else datetime.now().astimezone()
 
 
 def _checkpoint_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""The main job in one piece, on real files: training, checkpoint, prediction, embeddings; exact and repeatable."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from dynaclr.datamodule import MultiExperimentDataModule
+from dynaclr.engine import ContrastiveModule
+from dynaclr.experiment import ExperimentConfig
+from dynaclr.loss import NTXentHCL
+from viscy_data.stores import PlateWriter
+from viscy_data.tracks import write_tracks
+from viscy_models import ContrastiveEncoder
+from viscy_transforms import BatchedScaleIntensityRangePercentilesd
+from viscy_utils.callbacks import EmbeddingWriter
+
+REFERENCE = Path(__file__).parent / "golden" / "integration" / "embeddings.npz"
+EVERY = 16  # of the features one is in the reference
+SIDE = 16
+N_FRAMES, FOVS, IMAGE = 5, ("A/1/0", "B/1/0"), (64, 96)
+EXPERIMENTS = ("first", "second")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),  # advice for real runs
+    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval"),
+]
+
+
+def waves(plate, fov):
+    """Make a movie (T, C, 1, Y, X) by a formula: fringes whose width tells where they are, and that move in time."""
+    t, c, y, x = np.ogrid[:N_FRAMES, :2, : IMAGE[0], : IMAGE[1]]
+    phase = 0.1 * (c + 1) * y + 0.003 * (plate + 1) * x**2 + 0.004 * fov * y * x + 0.4 * t
+    return np.rint(2000 + 900 * np.sin(phase)).astype(np.uint16)[:, :, None]
+
+
+def tracks():
+    """Put six cells into the FOV, two of them at its edge."""
+    place, t = np.divmod(np.arange(6 * N_FRAMES), N_FRAMES)
+    y, x = 5.0 + 25 * (place % 2), 16.25 + 28 * (place // 2) + 0.5 * t
+    return pd.DataFrame({"track_id": place, "t": t, "y": y, "x": x, "parent_track_id": -1})
+
+
+@pytest.fixture
+def experiments(tmp_path):
+    """The file that lists two experiments of two FOVs."""
+    entries = []
+    for plate, name in enumerate(EXPERIMENTS):
+        store, tables = tmp_path / name / "plate.zarr", tmp_path / name / "tracks"
+        with PlateWriter(store, ["Phase", "GFP"]) as writer:
+            for number, fov in enumerate(FOVS):
+                writer.write(fov, waves(plate, number))
+                write_tracks(tracks(), tables / fov / "tracks.csv")
+        wells = {"uninfected": ["A/1"], "infected": ["B/1"]}
+        channels = ["Phase", "GFP"]
+        config = ExperimentConfig(name, str(store), str(tables), channels, channels, wells, interval_minutes=30.0)
+        entries.append(dataclasses.asdict(config))
+    path = tmp_path / "experiments.yml"
+    path.write_text(yaml.safe_dump({"experiments": entries}))
+    return path
+
+
+def make_data(experiments, **options):
+    keys = ["ch_0", "ch_1"]
+    return MultiExperimentDataModule(
+        str(experiments),
+        z_range=(0, 1),
+        yx_patch_size=(SIDE, SIDE),
+        final_yx_patch_size=(SIDE, SIDE),
+        val_experiments=["second"],
+        tau_range=(0.5, 1.0),
+        batch_size=8,
+        num_workers=0,
+        normalizations=[BatchedScaleIntensityRangePercentilesd(keys, lower=0, upper=100, b_min=-2.0, b_max=2.0)],
+        **options,
+    )
+
+
+def make_model(loss=None, **options):
+    encoder = ContrastiveEncoder(
+        "resnet18", in_channels=2, in_stack_depth=1, stem_kernel_size=(1, 3, 3), stem_stride=(1, 2, 2), width=8,
+        zero_init_last=False, embedding_dim=16, projection_dim=4,
+    )  # fmt: skip
+    return ContrastiveModule(encoder, loss or NTXentHCL(), example_input_array_shape=(1, 2, 1, SIDE, SIDE), **options)
+
+
+def make_trainer(*callbacks, **options):
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**quiet, enable_checkpointing=False, callbacks=list(callbacks), **options)
+
+
+def fill_with_waves(model):
+    """Set every weight by a formula, so that no generator of random numbers has a say."""
+    with torch.no_grad():
+        for number, (name, value) in enumerate(sorted(model.model.named_parameters())):
+            if value.ndim > 1:
+                wave = torch.sin(0.7 * torch.arange(value.numel(), dtype=torch.float64) + number)
+                value.copy_(wave.reshape(value.shape) / value[0].numel() ** 0.5)
+            else:  # the scales and shifts of normalisation, and biases
+                value.fill_(float(name.endswith("weight")))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of known weights."""
+    model, trainer = make_model(), make_trainer()
+    fill_with_waves(model)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "waves.ckpt")
+    return tmp_path / "waves.ckpt"
+
+
+def predict(experiments, checkpoint, path):
+    seed_everything(len(str(path)))  # the weights that the checkpoint replaces
+    trainer = make_trainer(EmbeddingWriter(path))
+    trainer.predict(make_model(), make_data(experiments), ckpt_path=checkpoint, return_predictions=False)
+    return anndata.read_zarr(path)
+
+
+class EpochLosses(Callback):
+    def __init__(self):
+        self.train, self.val = [], []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.train.append(trainer.callback_metrics["loss/train_epoch"].item())
+        self.val.append(trainer.callback_metrics["loss/val"].item())
+
+
+@pytest.mark.parametrize("loss", ["triplet margin", "NT-Xent"])
+def test_training_lowers_the_loss_and_its_checkpoint_predicts(experiments, tmp_path, loss):
+    recorder = EpochLosses()
+    function = torch.nn.TripletMarginLoss(margin=0.5) if loss == "triplet margin" else NTXentHCL(temperature=0.3)
+    seed_everything(0)
+    model = make_model(function, lr=3e-3)
+    before = {name: value.clone() for name, value in model.model.named_parameters()}
+    trainer = make_trainer(recorder, max_epochs=8)
+    trainer.fit(model, make_data(experiments, return_negative=loss == "triplet margin"))
+    assert np.isfinite([*recorder.train, *recorder.val]).all()
+    assert np.mean(recorder.train[-2:]) < 0.8 * recorder.train[0]
+    assert all(not torch.equal(value, before[name]) for name, value in model.model.named_parameters())
+
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    embedded = predict(experiments, tmp_path / "trained.ckpt", tmp_path / "embeddings.zarr")
+    batch = torch.from_numpy(patches(embedded.obs))
+    with torch.inference_mode():
+        features, _ = model.eval()(batch)
+    np.testing.assert_allclose(embedded.X, features, rtol=1e-4, atol=1e-4)
+
+
+def patches(obs):
+    """Cut and scale the patch of each cell from the formula of its movie, by a loop."""
+    cut = []
+    for cell in obs.itertuples():
+        image = waves(EXPERIMENTS.index(cell.experiment), FOVS.index(cell.fov_name))[cell.t]
+        top, left = (
+            int(np.clip(np.floor(place + 0.5) - SIDE // 2, 0, extent - SIDE))
+            for place, extent in zip((cell.y, cell.x), IMAGE, strict=True)
+        )
+        own = image[..., top : top + SIDE, left : left + SIDE].astype(np.float64)
+        low, high = (function(own, axis=(1, 2, 3), keepdims=True) for function in (np.min, np.max))
+        cut.append(4 * (own - low) / (high - low) - 2)
+    return np.array(cut, np.float32)
+
+
+def test_embeddings_are_those_of_the_stored_reference(experiments, checkpoint, tmp_path):
+    embedded = predict(experiments, checkpoint, tmp_path / "embeddings.zarr")
+    with np.load(REFERENCE) as stored:
+        assert embedded.obs_names.tolist() == stored["names"].tolist()
+        scale = np.abs(stored["features"]).max()
+        np.testing.assert_allclose(embedded.X[:, ::EVERY], stored["features"], rtol=1e-4, atol=1e-5 * scale)
+        projections = embedded.obsm["X_projections"]
+        scale = np.abs(stored["projections"]).max()
+        np.testing.assert_allclose(projections, stored["projections"], rtol=1e-4, atol=1e-5 * scale)
+
+
+def files(store):
+    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def test_predicting_twice_gives_the_same_bytes(experiments, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    stores = [tmp_path / name for name in ("one.zarr", "another.zarr")]
+    for store in stores:
+        predict(experiments, checkpoint, store)
+    first, second = map(files, stores)
+    assert len(first) > 20
+    assert first == second
+
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    predict(experiments, checkpoint, tmp_path / "later.zarr")
+    later = files(tmp_path / "later.zarr")
+    assert later.keys() == first.keys()
+    assert {path.rpartition("/")[0] for path in first if later[path] != first[path]} == {"uns/origin/date"}
