@@ -402,6 +402,41 @@ def test_fovs_are_taken_and_left_out_by_name(plate):
         module(plate, exclude_fov_names=["A/1/9"]).setup("fit")
 
 
+class Together(Shift):
+    """Shift a whole batch; what it sees is a batch of windows."""
+
+    def __call__(self, data):
+        assert all(data[key].ndim == 5 for key in self.keys)
+        return super().__call__(data)
+
+
+def test_batches_are_augmented_on_the_device_in_training_and_validation_alone(plate):
+    def record(run, **options):
+        model = Recorder()
+        getattr(quiet_trainer(max_epochs=1, limit_val_batches=1), run)(model, module(plate, **options))
+        return model
+
+    shifts = {"gpu_augmentations": [Together(["source"])], "val_gpu_augmentations": [Together(["target"])]}
+    plain, shifted, again = record("fit"), record("fit", **shifts), record("fit", **shifts)
+    offsets = []
+    for one, other, same in zip(plain.seen, shifted.seen, again.seen, strict=True):
+        offset = other["source"] - one["source"]
+        assert offset.min() > 0
+        torch.testing.assert_close(offset, offset.mean().expand_as(offset), rtol=1e-6, atol=0.1)
+        assert torch.equal(other["target"], one["target"])
+        assert torch.equal(other["source"], same["source"])
+        assert list(other) == list(one)
+        offsets.append(float(offset.mean()))
+    assert len(set(offsets)) == len(offsets) > 1
+    assert torch.equal(shifted.validated["source"], plain.validated["source"])
+    assert (shifted.validated["target"] > plain.validated["target"]).all()
+    for run in ("test", "predict"):
+        for one, other in zip(record(run).seen, record(run, **shifts).seen, strict=True):
+            assert torch.equal(one["source"], other["source"])
+    with pytest.raises(InputError, match=r"(?s)keys of Together.*'Phase'.*source, target"):
+        module(plate, gpu_augmentations=[Together(["Phase"])])
+
+
 @pytest.mark.parametrize("images", ["", "/A/1/[0-2]"])
 def test_a_cached_plate_is_read_from_its_copy(plate, tmp_path, images):
     with pytest.raises(InputError, match="max_cache_gb"):

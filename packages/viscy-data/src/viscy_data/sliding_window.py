@@ -46,6 +46,8 @@ class SlidingWindowDataset(SampleDataset):
         Read normalisation statistics.
     crop_size : tuple of int, optional
         (Z, Y, X) of the central part that is kept in the end.
+    seeds_batches : bool, default False
+        Give batches ``rng_seed``: int, for what happens to them on the device.
     seed : int, default 0
         With epoch and position, determines everything random.
 
@@ -65,12 +67,13 @@ class SlidingWindowDataset(SampleDataset):
         load_normalization_metadata: bool = True,
         *,
         crop_size: tuple[int, int, int] | None = None,
+        seeds_batches: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(transform, seed)
         listed = {role: _as_list(names) for role, names in channels.items()}
         self.channels = {role: names for role, names in listed.items() if names}
-        self.z_window_size, self.crop_size = z_window_size, crop_size
+        self.z_window_size, self.crop_size, self.seeds_batches = z_window_size, crop_size, seeds_batches
         names = [name for role in self.channels.values() for name in role]
         self.stacks = FovStacks(
             positions, dict.fromkeys(names), array_key=array_key, with_statistics=load_normalization_metadata

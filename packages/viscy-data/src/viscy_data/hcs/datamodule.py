@@ -8,11 +8,12 @@ from typing import Any
 
 from monai.transforms import Compose, MapTransform
 
-from viscy_data.batches.stages import Stage, StagedDataModule
+from viscy_data.batches.stages import Pipeline, Stage, StagedDataModule
 from viscy_data.batches.transform_checks import check_keys, check_statistics, check_transforms
 from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_count, is_names, is_number, is_pair
 from viscy_data.errors import InputError, raise_all
+from viscy_data.gpu_aug.transforms import DeviceTransforms
 from viscy_data.hcs.augmentations import patches_per_window, slices_to_read, without_keys
 from viscy_data.select import fovs_named
 from viscy_data.sliding_window import MaskTestDataset, SlidingWindowDataset
@@ -56,6 +57,8 @@ class HCSDataModule(StagedDataModule):
         other, otherwise the normalizations alone. Those that make several patches are allowed in training.
     val_augmentations : sequence of dictionary transforms, optional
         What validation sees after the normalizations: the same for a window in every epoch.
+    gpu_augmentations, val_gpu_augmentations : sequence of dictionary transforms, optional
+        What training and validation batches see last, on the device: ``{"source": (B, C, Z, Y, X), "target": ...}``.
     caching : bool, default False
         Copy the plate, or the images, to a local disk first and read them from there, see
         :class:`viscy_data.store_copies.StoreCopy`.
@@ -102,6 +105,8 @@ class HCSDataModule(StagedDataModule):
         pin_memory: bool = False,
         *,
         val_augmentations: Sequence[MapTransform] | None = None,
+        gpu_augmentations: Sequence[MapTransform] | None = None,
+        val_gpu_augmentations: Sequence[MapTransform] | None = None,
         include_fov_names: Iterable[str] | None = None,
         exclude_fov_names: Iterable[str] | None = None,
         scratch_dir: str | Path | None = None,
@@ -121,7 +126,11 @@ class HCSDataModule(StagedDataModule):
             },
             options=[
                 *check_transforms(
-                    normalizations=normalizations, augmentations=augmentations, val_augmentations=val_augmentations
+                    normalizations=normalizations,
+                    augmentations=augmentations,
+                    val_augmentations=val_augmentations,
+                    gpu_augmentations=gpu_augmentations,
+                    val_gpu_augmentations=val_gpu_augmentations,
                 ),
                 Option("source_channel", source_channel, is_names(source) and len(source) > 0, _NAMES),
                 Option("target_channel", target_channel, is_names(target), _NAMES),
@@ -138,13 +147,21 @@ class HCSDataModule(StagedDataModule):
         self.yx_patch_size, self.split_ratio = tuple(yx_patch_size), split_ratio
         self.normalizations, self.augmentations = list(normalizations or ()), list(augmentations or ())
         self.val_augmentations = list(val_augmentations or ())
+        self.gpu_augmentations = list(gpu_augmentations or ())
+        self.val_gpu_augmentations = list(val_gpu_augmentations or ())
         self.ground_truth_masks = ground_truth_masks
         self.include_fov_names, self.exclude_fov_names = include_fov_names, exclude_fov_names
         where = type(self).__name__
         self.train_patches_per_stack = patches_per_window(self.augmentations, batch_size, where)
         self.train_z_window_size = slices_to_read(self.augmentations, z_window_size, where)
         transforms = [*self.normalizations, *self.augmentations, *self.val_augmentations]
-        raise_all(check_keys(where, transforms, [*source, *target, "weight"]))
+        on_device = [*self.gpu_augmentations, *self.val_gpu_augmentations]
+        raise_all(
+            [
+                *check_keys(where, transforms, [*source, *target, "weight"]),
+                *check_keys(where, on_device, ["source", "target"] if target else ["source"]),
+            ]
+        )
 
     @property
     def cache_path(self) -> Path:
@@ -165,6 +182,7 @@ class HCSDataModule(StagedDataModule):
         """Split the FOVs."""
         train, val = self.split_fovs(self._fovs(), self.split_ratio, str(self.data_path))
         crop = {"crop_size": (self.z_window_size, *self.yx_patch_size)}
+        crop["seeds_batches"] = bool(self.gpu_augmentations or self.val_gpu_augmentations)
         augmented = Compose([*self.normalizations, *self.augmentations])
         return (
             self._windows(train, augmented, z_window_size=self.train_z_window_size, **crop),
@@ -206,6 +224,15 @@ class HCSDataModule(StagedDataModule):
             return batch
         middle = self.z_window_size // 2
         return batch | {"target": batch["target"][:, :, middle : middle + 1]}
+
+    def make_pipeline(self) -> Pipeline:
+        """Return the augmentations on the device."""
+        return DeviceTransforms(Compose(self.gpu_augmentations), Compose(self.val_gpu_augmentations))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment on the device, in training and validation."""
+        is_to_be = self.has_images(batch) and "rng_seed" in batch
+        return super().on_after_batch_transfer(batch, dataloader_idx) if is_to_be else batch
 
     def _copy(self) -> StoreCopy:
         return StoreCopy(self.data_path, self.scratch_dir)
