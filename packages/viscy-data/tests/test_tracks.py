@@ -170,7 +170,7 @@ def test_written_table_is_read_back(tmp_path):
     tracks = read_tracks(path)
     assert list(tracks) == ["track_id", "t", "parent_track_id", "y", "x", "state"]
     assert tracks.iloc[0].to_dict() == {**table.iloc[0].to_dict()}
-    with pytest.raises(FileExistsError, match="overwrite=True"):
+    with pytest.raises(FileExistsError, match="pass overwrite"):
         write_tracks(table, path)
     write_tracks(table.assign(t=5), path, overwrite=True)
     assert read_tracks(path)["t"].tolist() == [5]

@@ -58,7 +58,7 @@ def test_what_is_written_is_read(tmp_path_factory, form, table, z):
     if form != "napari" or "id" in table:
         by_id = imported.table.sort_values(["track_id", "t"])["id"].tolist()
         assert by_id == table.sort_values(["track_id", "t"])["id"].tolist()
-    with pytest.raises(FileExistsError, match="overwrite=True"):
+    with pytest.raises(FileExistsError, match="pass overwrite"):
         write(table, folder / name)
     write(table.iloc[:0], folder / name, overwrite=True)
     assert len(import_tracks(folder / name).table) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from viscy_data.errors import InputError, MissingInputError
@@ -54,6 +54,7 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
+@example({"\x85": "a\u2028b"})
 def test_what_is_written_is_read_again(value):
     assert parse_yaml(dump_yaml(value)) == value
     assert yaml.safe_load(dump_yaml(value)) == value
@@ -114,7 +115,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_yaml(path)
     with pytest.raises(MissingInputError, match=r"no folder .*nowhere"):
         read_yaml(tmp_path / "nowhere" / "fit.yml")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="a folder"):
         read_yaml(tmp_path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="no text"):

@@ -131,7 +131,7 @@ def test_embedding_dim_is_the_hidden_width_of_the_projection():
         ({"in_channels": 0}, "in_channels is 0"),
         ({"stem_stride": (5, 4)}, "stem_stride is .*three positive numbers"),
         ({"stem_kernel_size": (5, 0, 4)}, "stem_kernel_size is .*three positive numbers"),
-        ({"projection_dim": 0}, "out_dims of the projection is 0"),
+        ({"projection_dim": 0}, "projection_dim is 0, expected at least 1"),
     ],
 )
 def test_wrong_arguments_fail_at_construction(changes, message):

@@ -27,7 +27,9 @@ def test_flips_of_each_axis_are_independent():
 
 def test_flip_axes_are_checked(batch):
     with pytest.raises(ValueError, match="not all axes of a batch"):
-        vt.BatchedRandFlip(3)(batch)
+        vt.BatchedRandFlip(2)(batch[:, :, 0])
+    with pytest.raises(ValueError, match="expected axes of 0"):
+        vt.BatchedRandFlip(3)
     with pytest.raises(ValueError, match="one or more different axes"):
         vt.BatchedRandFlip([1, 1])
 

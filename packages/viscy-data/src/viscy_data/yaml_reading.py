@@ -82,6 +82,13 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 class _Dumper(yaml.SafeDumper):
     """Puts in quotes whatever either dialect would take for something else than text."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Write the line ends of Unicode as escapes, which PyYAML folds away in any other style."""
+        style = '"' if any(sign in data for sign in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 _Dumper.yaml_implicit_resolvers = {
     first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]

@@ -26,7 +26,7 @@ class BatchedRandFlip(BatchedRandom):
     Raises
     ------
     ValueError
-        If no axis is given, or at call when the data has no such axis.
+        If no axis is given, or one that images (Z, Y, X) do not have; at call, one that the data does not have.
     """
 
     computes = False
