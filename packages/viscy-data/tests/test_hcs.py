@@ -450,6 +450,27 @@ def test_a_cached_plate_is_read_from_its_copy(plate, tmp_path, images):
     assert data.split.train == plain.split.train
 
 
+def test_kept_frames_give_the_same_windows_and_are_decoded_once(plate, tmp_path):
+    def fitted(**options):
+        data = module(plate, normalizations=[Normalize(CHANNELS)], augmentations=[Shift(["Phase"])], **options)
+        data.setup("fit")
+        return data
+
+    plain, times = fitted(), []
+    for _ in range(2):
+        kept = fitted(mmap_preload=True, scratch_dir=tmp_path)
+        for ours, theirs in ((kept.train_dataset, plain.train_dataset), (kept.val_dataset, plain.val_dataset)):
+            everything = list(range(len(theirs)))
+            for role in ("source", "target"):
+                assert torch.equal(ours[everything][role], theirs[everything][role])
+        times.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")})
+    assert len(times[0]) == len(NAMES) * SHAPE[0]
+    assert times[0] == times[1]
+    gb = len(NAMES) * np.prod(SHAPE) * 4 / (1 << 30)
+    with pytest.raises(InputError, match="max_cache_gb"):
+        fitted(mmap_preload=True, scratch_dir=tmp_path, max_cache_gb=0.9 * gb)
+
+
 def test_the_record_tells_settings_and_windows_apart(plate):
     def record(**options):
         data = module(plate, **options)

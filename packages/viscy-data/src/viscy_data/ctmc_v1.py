@@ -12,8 +12,8 @@ from monai.transforms import Compose
 
 from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_count
+from viscy_data.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug import CachedOmeZarrDataset, GPUTransformDataModule
-from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
 from viscy_data.stores import Source, read_fovs
 from viscy_data.typing import DictTransform
 

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from viscy_data.batches.samples import SampleDataset
 from viscy_data.batches.stacks import FovStacks
 from viscy_data.channels import center_crop
 from viscy_data.errors import InputError, raise_all
+from viscy_data.frame_cache import FrameNames
 from viscy_data.mask_files import find_masks, read_mask
 from viscy_data.stores import FovInfo
 from viscy_data.typing import ChannelMap, HCSStackIndex, Sample
+from viscy_data.volume_files import VolumeFiles
 from viscy_data.windows import check_fovs_hold
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ class SlidingWindowDataset(SampleDataset):
         Read normalisation statistics.
     crop_size : tuple of int, optional
         (Z, Y, X) of the central part that is kept in the end.
+    kept_frames : VolumeFiles, optional
+        Where frames of these channels are kept decoded, in memory-mapped files. By default nothing is kept.
     seeds_batches : bool, default False
         Give batches ``rng_seed``: int, for what happens to them on the device.
     seed : int, default 0
@@ -68,6 +73,7 @@ class SlidingWindowDataset(SampleDataset):
         *,
         crop_size: tuple[int, int, int] | None = None,
         seeds_batches: bool = False,
+        kept_frames: VolumeFiles | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(transform, seed)
@@ -79,6 +85,8 @@ class SlidingWindowDataset(SampleDataset):
             positions, dict.fromkeys(names), array_key=array_key, with_statistics=load_normalization_metadata
         )
         fovs = self.fovs = self.stacks.fovs
+        self._kept = kept_frames
+        self._names = FrameNames(fovs) if kept_frames is not None else None
         needed = slice(0, z_window_size), (crop_size or (0, 0, 0))[1:]
         for store in dict.fromkeys(fov.store for fov in fovs):
             own = [fov for fov in fovs if fov.store == store]
@@ -98,7 +106,7 @@ class SlidingWindowDataset(SampleDataset):
     def read(self, position: int) -> dict[str, Any]:
         """Read a window: (1, Z, Y, X) under the name of each channel."""
         fov, t, z = self.place(position)
-        pixels = self.stacks.read(fov, t, z, self.z_window_size)
+        pixels = self._pixels(fov, t, z)
         sample: dict[str, Any] = dict(zip(self.stacks.channels, pixels.split(1), strict=True))
         sample["index"] = HCSStackIndex(f"/{self.fovs[fov].name}/{self.fovs[fov].array_key}", t, z)
         if statistics := self.stacks.statistics(fov, t):
@@ -106,6 +114,12 @@ class SlidingWindowDataset(SampleDataset):
         if "target" in self.channels and self.transform is not None:
             sample["weight"] = sample[self.channels["target"][0]]
         return sample
+
+    def _pixels(self, fov: int, t: int, z: int) -> Tensor:
+        if self._kept is None:
+            return self.stacks.read(fov, t, z, self.z_window_size)
+        frame = self._kept.fetch(self._names.name(fov, t), lambda: self.stacks.read(fov, t))
+        return frame[:, z : z + self.z_window_size]
 
     def finish(self, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Stack the channels of each role and cut the central part out."""

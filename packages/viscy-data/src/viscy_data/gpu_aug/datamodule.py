@@ -11,8 +11,8 @@ from monai.transforms import Compose
 from viscy_data.batches.record import described
 from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_names, is_number
+from viscy_data.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug.dataset import CachedOmeZarrDataset
-from viscy_data.gpu_aug.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug.transforms import GPUTransformDataModule
 from viscy_data.select import SelectWell
 from viscy_data.stores import FovInfo, Source, read_fovs

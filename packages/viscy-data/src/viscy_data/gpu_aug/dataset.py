@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from viscy_data.batches.samples import SampleDataset, draw_seed
 from viscy_data.batches.stacks import FovStacks
-from viscy_data.cache import fingerprint
+from viscy_data.frame_cache import FrameNames
 from viscy_data.stores import FovInfo
 from viscy_data.volume_files import VolumeFiles
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from monai.transforms import Compose
 
 __all__ = ["CachedOmeZarrDataset"]
-
-_STAT_THREADS = 16
 
 
 class CachedOmeZarrDataset(SampleDataset):
@@ -81,8 +78,7 @@ class CachedOmeZarrDataset(SampleDataset):
         self._ends = np.cumsum(self._n_frames)
         self.cache = None if skip_cache else cache_map
         if self.cache is not None:
-            with ThreadPoolExecutor(_STAT_THREADS) as pool:
-                self._content = list(pool.map(lambda fov: fingerprint(f"{fov.store}/{fov.name}"), fovs))
+            self._names = FrameNames(fovs)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -98,9 +94,7 @@ class CachedOmeZarrDataset(SampleDataset):
         if self.cache is None:
             volume = self._make(fov, t)
         else:
-            # By FOV, not by position: so training and validation never get each other's volumes.
-            name = f"{self.fovs[fov].name}-{self._content[fov]}-t{t}"
-            volume = self.cache.fetch(name, lambda: self._make(fov, t))
+            volume = self.cache.fetch(self._names.name(fov, t), lambda: self._make(fov, t))
         statistics = self.stacks.statistics(fov, t) if self._preprocess is None else None
         return self._by_channel(volume) | ({"norm_meta": statistics} if statistics else {})
 

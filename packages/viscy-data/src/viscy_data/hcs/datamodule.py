@@ -13,6 +13,7 @@ from viscy_data.batches.transform_checks import check_keys, check_statistics, ch
 from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_count, is_names, is_number, is_pair
 from viscy_data.errors import InputError, raise_all
+from viscy_data.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug.transforms import DeviceTransforms
 from viscy_data.hcs.augmentations import patches_per_window, slices_to_read, without_keys
 from viscy_data.select import fovs_named
@@ -20,6 +21,7 @@ from viscy_data.sliding_window import MaskTestDataset, SlidingWindowDataset
 from viscy_data.store_copies import StoreCopy
 from viscy_data.stores import FovInfo, Source, read_fovs
 from viscy_data.typing import ChannelMap
+from viscy_data.volume_files import VolumeFiles
 
 __all__ = ["HCSDataModule"]
 
@@ -70,8 +72,11 @@ class HCSDataModule(StagedDataModule):
         Array of each FOV; by default the first that its metadata list, the full resolution.
     include_fov_names, exclude_fov_names : iterable of str, optional
         Use only these wells and FOVs, and leave those out, in all stages.
+    mmap_preload : bool, default False
+        Keep the frames to fit decoded on a local disk, float32, where each is read for the first time; windows are
+        taken from memory-mapped files then, also by later runs.
     scratch_dir : str or Path, optional
-        Where the copy is, in a folder of the user's own; the system's folder for temporary files by default.
+        Where copies and frames are, in a folder of the user's own; the system's folder for temporary files by default.
     max_cache_gb : float, optional
         GiB that all kept copies in that folder may take: those that no process uses are removed to keep to it, see
         :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
@@ -109,6 +114,7 @@ class HCSDataModule(StagedDataModule):
         val_gpu_augmentations: Sequence[MapTransform] | None = None,
         include_fov_names: Iterable[str] | None = None,
         exclude_fov_names: Iterable[str] | None = None,
+        mmap_preload: bool = False,
         scratch_dir: str | Path | None = None,
         max_cache_gb: float | None = None,
         seed: int = 0,
@@ -141,7 +147,7 @@ class HCSDataModule(StagedDataModule):
             ],
         )
         self.data_path, self.array_key, self.caching = data_path, array_key, caching
-        self.scratch_dir, self.max_cache_gb = scratch_dir, max_cache_gb
+        self.mmap_preload, self.scratch_dir, self.max_cache_gb = mmap_preload, scratch_dir, max_cache_gb
         self.source_channel, self.target_channel = list(source), list(target)
         self.z_window_size, self.target_2d = z_window_size, target_2d
         self.yx_patch_size, self.split_ratio = tuple(yx_patch_size), split_ratio
@@ -180,13 +186,17 @@ class HCSDataModule(StagedDataModule):
 
     def fit_datasets(self) -> tuple[SlidingWindowDataset, SlidingWindowDataset]:
         """Split the FOVs."""
-        train, val = self.split_fovs(self._fovs(), self.split_ratio, str(self.data_path))
-        crop = {"crop_size": (self.z_window_size, *self.yx_patch_size)}
-        crop["seeds_batches"] = bool(self.gpu_augmentations or self.val_gpu_augmentations)
+        fovs = self._fovs()
+        train, val = self.split_fovs(fovs, self.split_ratio, str(self.data_path))
+        both = {
+            "crop_size": (self.z_window_size, *self.yx_patch_size),
+            "seeds_batches": bool(self.gpu_augmentations or self.val_gpu_augmentations),
+            "kept_frames": self._kept_frames(fovs) if self.mmap_preload else None,
+        }
         augmented = Compose([*self.normalizations, *self.augmentations])
         return (
-            self._windows(train, augmented, z_window_size=self.train_z_window_size, **crop),
-            self._windows(val, Compose([*self.normalizations, *self.val_augmentations]), **crop),
+            self._windows(train, augmented, z_window_size=self.train_z_window_size, **both),
+            self._windows(val, Compose([*self.normalizations, *self.val_augmentations]), **both),
         )
 
     def testing_dataset(self) -> SlidingWindowDataset:
@@ -233,6 +243,11 @@ class HCSDataModule(StagedDataModule):
         """Augment on the device, in training and validation."""
         is_to_be = self.has_images(batch) and "rng_seed" in batch
         return super().on_after_batch_transfer(batch, dataloader_idx) if is_to_be else batch
+
+    def _kept_frames(self, fovs: Sequence[FovInfo]) -> VolumeFiles:
+        channels = list(dict.fromkeys([*self.source_channel, *self.target_channel]))
+        folder = frame_folder(self.data_path, channels, self.array_key, scratch_dir=self.scratch_dir)
+        return frame_cache(folder, fovs, len(channels), max_cache_gb=self.max_cache_gb)
 
     def _copy(self) -> StoreCopy:
         return StoreCopy(self.data_path, self.scratch_dir)

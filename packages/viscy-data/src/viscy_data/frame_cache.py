@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from viscy_data.cache import cache_root, digest_of
+from viscy_data.cache import cache_root, digest_of, fingerprint
 from viscy_data.cache_room import reserve
 from viscy_data.stores import FovInfo, Source, source_paths
 from viscy_data.volume_files import VolumeFiles
 
-__all__ = ["frame_cache", "frame_folder"]
+__all__ = ["FrameNames", "frame_cache", "frame_folder"]
 
+_STAT_THREADS = 16
 _FLOAT_BYTES = 4
 
 
@@ -59,3 +61,22 @@ def frame_cache(
     n_bytes = n_pixels * n_channels * _FLOAT_BYTES
     reserve(folder, n_bytes, max_cache_gb)
     return VolumeFiles(folder, sum(n_frames), n_bytes)
+
+
+class FrameNames:
+    """Names of kept frames: by FOV and its content, not by position, so that no dataset gets a frame of another.
+
+    >>> import tempfile
+    >>> from viscy_data.stores import FovKey
+    >>> FrameNames([FovInfo(FovKey(tempfile.mkdtemp(), "A/1/0"), (1, 1, 1, 8, 8), "uint8", ("a",))]).name(0, 7)[-3:]
+    '-t7'
+    """
+
+    def __init__(self, fovs: Sequence[FovInfo]) -> None:
+        with ThreadPoolExecutor(_STAT_THREADS) as pool:
+            content = pool.map(lambda fov: fingerprint(f"{fov.store}/{fov.name}"), fovs)
+            self._of_fovs = [f"{fov.name}-{digest}" for fov, digest in zip(fovs, content, strict=True)]
+
+    def name(self, fov: int, t: int) -> str:
+        """Return the name of a frame, for :meth:`viscy_data.volume_files.VolumeFiles.fetch`."""
+        return f"{self._of_fovs[fov]}-t{t}"
