@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import viscy_data
-from viscy_data.worker_processes import seed_transforms
+from viscy_data.worker_processes import seed_transforms, worker_context
 
 HEAVY = {"monai", "lightning", "iohub", "matplotlib"}
 OTHERS = ["distributed", "norm_meta", "patches", "sampler", "worker_processes"]
@@ -39,18 +40,27 @@ for name in {sorted(names)}:
 
 
 _DATASET = """
+import os
 import sys
+
+import numpy as np
+import torch
 
 class Imports:
     def __len__(self):
-        return 1
+        return 2
 
     def __getitem__(self, positions):
-        return sorted({name.split(".")[0] for name in sys.modules})
+        modules = sorted({name.split(".")[0] for name in sys.modules})
+        a = np.ones((500, 500))
+        b = torch.from_numpy(a)
+        sums = [float((a @ a).sum()), float((b @ b).sum())]  # with threads
+        return {"modules": modules, "parent": os.getppid(), "process": os.getpid(), "sums": sums}
 """
 
 _LOADING = """
 import json
+import os
 
 if __name__ == "__main__":
     from imports_dataset import Imports
@@ -58,19 +68,34 @@ if __name__ == "__main__":
     from viscy_data.distributed import SequentialBatchSampler
     from viscy_data.loaders import BatchLoader
 
-    [found] = BatchLoader(Imports(), SequentialBatchSampler(1, 1), num_workers=1)
-    print(json.dumps(found))
+    found = list(BatchLoader(Imports(), SequentialBatchSampler(2, 1), num_workers=2))
+    print(json.dumps([os.getpid(), found]))
 """
 
 
 @pytest.mark.slow
-def test_a_worker_of_a_loader_imports_nothing_heavy(tmp_path: Path):
+def test_workers_of_a_loader_import_nothing_heavy_and_share_what_they_import(tmp_path: Path):
     (tmp_path / "imports_dataset.py").write_text(_DATASET)
     (tmp_path / "loading.py").write_text(_LOADING)
     done = subprocess.run([sys.executable, "loading.py"], capture_output=True, check=True, text=True, cwd=tmp_path)
-    found = set(json.loads(done.stdout.splitlines()[-1]))
-    assert {"torch", "imports_dataset"} <= found
-    assert not HEAVY & found
+    process, [first, second] = json.loads(done.stdout.splitlines()[-1])
+    assert first["process"] != second["process"]
+    for worker in (first, second):
+        assert {"torch", "imports_dataset"} <= set(worker["modules"])
+        assert not HEAVY & set(worker["modules"])
+        assert worker["sums"] == [500.0**3] * 2
+    assert first["parent"] == second["parent"]
+    if worker_context().get_start_method() == "forkserver":
+        assert first["parent"] != process
+        assert {"pandas", "tensorstore"} <= set(first["modules"])  # the dataset needs neither
+
+
+def test_workers_are_spawned_where_forks_are_not_safe(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert worker_context().get_start_method() == "spawn"
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert worker_context().get_start_method() == "spawn"
 
 
 def test_random_transforms_are_seeded_where_a_dataset_has_brought_them(monkeypatch):

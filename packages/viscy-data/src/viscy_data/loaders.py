@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from monai.data import ThreadDataLoader
 from monai.data.thread_buffer import buffer_iterator
-from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
-from viscy_data.worker_processes import identity, seed_transforms
+from viscy_data.worker_processes import identity, seed_transforms, worker_context
 
 __all__ = ["BatchLoader", "identity"]
 
@@ -50,8 +49,8 @@ class BatchLoader(ThreadDataLoader):
         Such as :class:`~viscy_data.sampler.FlexibleBatchSampler` or
         :class:`~viscy_data.distributed.SequentialBatchSampler`.
     num_workers : int, default 0
-        Worker processes. They are spawned, never forked: open stores and threads do not survive a fork. They stay
-        alive between epochs.
+        Worker processes, which begin as :func:`~viscy_data.worker_processes.worker_context` says, never as forks of
+        this one: open stores and threads do not survive that. They stay alive between epochs.
     pin_memory : bool, default False
         Copy tensors into page-locked memory.
     buffer_size : int, default 1
@@ -91,7 +90,7 @@ class BatchLoader(ThreadDataLoader):
         if refused:
             raise ValueError(f"BatchLoader: {', '.join(refused)} cannot be set, its dataset returns whole batches.")
         if num_workers > 0:
-            kwargs.setdefault("multiprocessing_context", get_context("spawn"))
+            kwargs.setdefault("multiprocessing_context", worker_context())
             kwargs.setdefault("persistent_workers", True)
             kwargs.setdefault("worker_init_fn", seed_transforms)  # MONAI's own would have every worker import MONAI
         if kwargs.get("generator") is None:
