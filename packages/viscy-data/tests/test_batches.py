@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import BatchSizeFinder
 from monai.transforms import MapTransform, Randomizable
 
@@ -18,7 +17,7 @@ from viscy_data.batches.record import described
 from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
 from viscy_data.stores import PlateWriter, read_plate
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
-from viscy_data.testing.training import StopAfter, quiet_trainer
+from viscy_data.testing.training import Recorder, StopAfter, quiet_trainer
 from viscy_data.tracks import write_tracks
 from viscy_data.triplet import TripletDataModule
 from viscy_data.windows import PatchWindow
@@ -88,32 +87,6 @@ class Shift(MapTransform, Randomizable):
         return {**data, **{key: data[key] + offset for key in self.keys}}
 
 
-class Recorder(LightningModule):
-    """Keep the batches that come; perhaps ask for the number of steps before a checkpoint is read."""
-
-    def __init__(self, asks_for_steps: bool = False) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[torch.Tensor] = []
-        self.asks_for_steps = asks_for_steps
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch["positive"].clone())
-        return self.weight * batch["anchor"].mean()
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def predict_step(self, batch, batch_idx):
-        self.seen.append(batch["anchor"])
-        return batch["anchor"].mean()
-
-    def configure_optimizers(self):
-        if self.asks_for_steps:
-            assert self.trainer.estimated_stepping_batches > 0
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cells")
@@ -162,14 +135,14 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
 
     whole, killed, resumed = (Recorder(asks_for_steps) for _ in range(3))
     quiet_trainer().fit(whole, data(num_workers=0))  # batches are the same for any number of workers
-    assert len(whole.seen) > killed_after
+    assert len(whole.seen["train"]) > killed_after
     path = tmp_path / "killed.ckpt"
     with pytest.raises(SystemExit):
         quiet_trainer(callbacks=[StopAfter(path, killed_after)]).fit(killed, data())
     quiet_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
-    expected = whole.seen[killed_after:]
-    assert len(resumed.seen) == len(expected)
-    assert all(torch.equal(*pair) for pair in zip(resumed.seen, expected, strict=True))
+    expected = whole.seen["train"][killed_after:]
+    assert len(resumed.seen["train"]) == len(expected)
+    assert all(torch.equal(*pair) for pair in zip(resumed.seen["train"], expected, strict=True))
 
 
 # Stages, ranks, batch size
@@ -178,11 +151,11 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
 def test_a_trivial_data_module_trains_validates_and_predicts(plate):
     model, data = Recorder(), CellsDataModule(str(plate), augmentations=[Shift(["ch_0"])])
     quiet_trainer().fit(model, data)
-    assert len(model.seen) == 2 * N_CELLS // 4
-    assert model.seen[0].shape == (4, 1, 1, 8, 8)
+    assert len(model.seen["train"]) == 2 * N_CELLS // 4
+    assert model.seen["train"][0].shape == (4, 1, 1, 8, 8)
     predicted = Recorder()
     quiet_trainer().predict(predicted, data, return_predictions=False)
-    origin = CODE.decode(torch.cat(predicted.seen).numpy())
+    origin = CODE.decode(torch.cat(predicted.seen["predict"]).numpy())
     table = data.predict_dataset.cells
     assert origin.t[:, 0, 0, 0, 0].tolist() == table["t"].tolist()
 
@@ -221,7 +194,7 @@ def test_lightnings_batch_size_finder_trains_with_the_size_that_it_reports(plate
     model, data = Recorder(), CellsDataModule(str(plate), batch_size=2)
     quiet_trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[finder]).fit(model, data)
     assert finder.optimal_batch_size == data.batch_size == 4
-    assert [len(batch) for batch in model.seen[-6:]] == [4] * 6  # the epoch after the trials
+    assert [len(batch) for batch in model.seen["train"][-6:]] == [4] * 6  # the epoch after the trials
 
 
 def test_a_data_module_that_says_nothing_is_told_what_to_say(plate):

@@ -8,7 +8,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from monai.transforms import Compose, Decollated, MapTransform, Randomizable, RandSpatialCropSamplesd
 from torch.utils.data import Dataset
 
@@ -16,7 +15,7 @@ from viscy_data import CachedOmeZarrDataModule, CachedOmeZarrDataset, GPUTransfo
 from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter, read_plate, update_attributes
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
-from viscy_data.testing.training import StopAfter, quiet_trainer
+from viscy_data.testing.training import Recorder, StopAfter, quiet_trainer
 from viscy_data.volume_files import VolumeFiles
 
 pytestmark = [
@@ -65,24 +64,6 @@ class Stack(MapTransform):
 
     def __call__(self, data):
         return {"source": torch.cat([data[key] for key in self.keys], dim=-4)}
-
-
-class Recorder(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[torch.Tensor] = []
-        self.validated: list[torch.Tensor] = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch["source"])
-        return self.weight * batch["source"].mean()
-
-    def validation_step(self, batch, batch_idx):
-        self.validated.append(batch["source"])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +174,8 @@ def test_a_changed_store_is_read_anew(tmp_path):
 def test_a_plate_trains_and_validates_on_fovs_of_its_own(plate, tmp_path, kind):
     data, model = module(plate, tmp_path, kind, batch_size=4), Recorder()
     quiet_trainer(max_epochs=1).fit(model, data)
-    assert [len(batch) for batch in model.seen] == [4, 2]
-    train, val = (torch.cat(seen) for seen in (model.seen, model.validated))
+    assert [len(batch) for batch in model.seen["train"]] == [4, 2]
+    train, val = (torch.cat(seen) for seen in (model.seen["train"], model.seen["val"]))
     assert train.shape == (6, 2, *SHAPE[2:])
     found = [{NAMES[fov] for fov in np.unique(origins(images).fov)} for images in (train, val)]
     assert found == [set(data.split.train), set(data.split.val)]
@@ -203,7 +184,7 @@ def test_a_plate_trains_and_validates_on_fovs_of_its_own(plate, tmp_path, kind):
     assert len(list(data.cache_dir.glob("*.npy"))) == 12
     again = Recorder()
     quiet_trainer(max_epochs=1).validate(again, data, verbose=False)
-    assert torch.equal(torch.cat(again.validated), val)
+    assert torch.equal(torch.cat(again.seen["val"]), val)
 
 
 def test_excluded_fovs_and_other_wells_do_not_take_part(plate, tmp_path):
@@ -291,9 +272,9 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
     with pytest.raises(SystemExit):
         quiet_trainer(callbacks=[StopAfter(path, killed_after)]).fit(killed, data())
     quiet_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
-    expected = whole.seen[killed_after:]
-    assert len(resumed.seen) == len(expected)
-    assert all(torch.equal(*pair) for pair in zip(resumed.seen, expected, strict=True))
+    expected = whole.seen["train"][killed_after:]
+    assert len(resumed.seen["train"]) == len(expected)
+    assert all(torch.equal(*pair) for pair in zip(resumed.seen["train"], expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -354,8 +335,8 @@ class OwnModule(GPUTransformDataModule):
 def test_a_subclass_brings_any_dataset_of_samples_and_its_own_transforms():
     model = Recorder()
     quiet_trainer(max_epochs=1).fit(model, OwnModule())
-    assert sorted(torch.cat(model.seen)[:, 0, 0, 0, 0].tolist()) == [1000.0, 1001, 1002, 1003, 1004]
-    assert torch.cat(model.validated)[:, 0, 0, 0, 0].tolist() == [1000.0, 1001, 1002, 1003, 1004]
+    assert sorted(torch.cat(model.seen["train"])[:, 0, 0, 0, 0].tolist()) == [1000.0, 1001, 1002, 1003, 1004]
+    assert torch.cat(model.seen["val"])[:, 0, 0, 0, 0].tolist() == [1000.0, 1001, 1002, 1003, 1004]
 
 
 def test_a_subclass_without_transforms_is_told_so(plate):

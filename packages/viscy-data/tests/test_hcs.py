@@ -8,7 +8,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from monai.transforms import (
     Compose,
     MapTransform,
@@ -23,7 +22,7 @@ from viscy_data.distributed import World
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import PlateWriter, read_plate, update_attributes
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
-from viscy_data.testing.training import StopAfter, quiet_trainer
+from viscy_data.testing.training import Recorder, StopAfter, quiet_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -56,30 +55,6 @@ class Shift(MapTransform, Randomizable):
     def __call__(self, data):
         offset = self.R.uniform(1, 1e6)
         return {**data, **{key: data[key] + offset for key in self.keys}}
-
-
-class Recorder(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[dict] = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch)
-        return self.weight * batch["source"].mean()
-
-    def validation_step(self, batch, batch_idx):
-        self.validated = batch
-
-    def test_step(self, batch, batch_idx):
-        self.seen.append(batch)
-
-    def predict_step(self, batch, batch_idx):
-        self.seen.append(batch)
-        return batch["source"].mean()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -256,24 +231,24 @@ def test_batches_are_the_same_for_any_number_of_workers(plate):
 
 
 def test_a_plate_trains_validates_is_tested_and_predicted(plate, masks):
-    model = Recorder()
+    model = Recorder(keep=dict)
     options = {"normalizations": [Normalize(CHANNELS)], "augmentations": [crops()], "ground_truth_masks": masks}
     data = module(plate, **options)
     trainer = quiet_trainer()
     trainer.fit(model, data)
     n_train = 2 * 2 * 4  # FOVs, frames, windows
-    assert len(model.seen) == 2 * n_train // 2  # two patches of each of two windows are a batch
-    assert model.seen[0]["source"].shape == (4, 1, WINDOW, 8, 10)
-    assert model.validated["target"].shape == (4, 2, WINDOW, 8, 10)
-    assert set(model.seen[0]["index"].image) <= {f"/{name}/0" for name in data.split.train}
-    assert set(model.validated["index"].image) <= {f"/{name}/0" for name in data.split.val}
-    tested, predicted = Recorder(), Recorder()
+    assert len(model.seen["train"]) == 2 * n_train // 2  # two patches of each of two windows are a batch
+    assert model.seen["train"][0]["source"].shape == (4, 1, WINDOW, 8, 10)
+    assert model.seen["val"][-1]["target"].shape == (4, 2, WINDOW, 8, 10)
+    assert set(model.seen["train"][0]["index"].image) <= {f"/{name}/0" for name in data.split.train}
+    assert set(model.seen["val"][-1]["index"].image) <= {f"/{name}/0" for name in data.split.val}
+    tested, predicted = Recorder(keep=dict), Recorder(keep=dict)
     trainer.test(tested, data, verbose=False)
-    assert [batch["source"].shape for batch in tested.seen] == [(1, 1, WINDOW, *SHAPE[3:])] * 32
-    assert sum("labels" in batch for batch in tested.seen) == 2
+    assert [batch["source"].shape for batch in tested.seen["test"]] == [(1, 1, WINDOW, *SHAPE[3:])] * 32
+    assert sum("labels" in batch for batch in tested.seen["test"]) == 2
     trainer.predict(predicted, data, return_predictions=False)
-    assert set(predicted.seen[0]) == {"source", "index", "norm_meta"}
-    source = torch.cat([batch["source"] for batch in predicted.seen])
+    assert set(predicted.seen["predict"][0]) == {"source", "index", "norm_meta"}
+    source = torch.cat([batch["source"] for batch in predicted.seen["predict"]])
     means = torch.tensor([0.0, 1, 2, 3]).repeat_interleave(8)[:, None, None, None, None]
     origin = CODE.decode((source + means).numpy())
     assert origin.fov[:, 0, 0, 0, 0].tolist() == np.repeat(range(4), 8).tolist()
@@ -308,15 +283,15 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
     def data():
         return module(plate, augmentations=[Shift(["Phase"]), crops()], batch_size=4)
 
-    whole, killed, resumed = Recorder(), Recorder(), Recorder()
+    whole, killed, resumed = Recorder(keep=dict), Recorder(keep=dict), Recorder(keep=dict)
     quiet_trainer().fit(whole, data())
     path = tmp_path / "killed.ckpt"
     with pytest.raises(SystemExit):
         quiet_trainer(callbacks=[StopAfter(path, killed_after)]).fit(killed, data())
     quiet_trainer().fit(resumed, data(), ckpt_path=path, weights_only=True)
-    expected = whole.seen[killed_after:]
-    assert len(resumed.seen) == len(expected)
-    for batch, other in zip(resumed.seen, expected, strict=True):
+    expected = whole.seen["train"][killed_after:]
+    assert len(resumed.seen["train"]) == len(expected)
+    for batch, other in zip(resumed.seen["train"], expected, strict=True):
         assert torch.equal(batch["source"], other["source"])
         assert torch.equal(batch["target"], other["target"])
 
@@ -356,7 +331,7 @@ def test_training_reads_more_slices_where_z_is_stretched(plate, scale_range, n_s
 
 def test_without_a_target_batches_hold_the_source_alone(plate):
     data = module(plate, target_channel=[], augmentations=[Shift(["Phase"])])
-    model = Recorder()
+    model = Recorder(keep=dict)
     quiet_trainer(max_epochs=1).fit(model, data)
     assert {frozenset(batch) & {"source", "target", "weight"} for batch in data.train_dataloader()} == {
         frozenset({"source"})
@@ -412,14 +387,14 @@ class Together(Shift):
 
 def test_batches_are_augmented_on_the_device_in_training_and_validation_alone(plate):
     def record(run, **options):
-        model = Recorder()
+        model = Recorder(keep=dict)
         getattr(quiet_trainer(max_epochs=1, limit_val_batches=1), run)(model, module(plate, **options))
         return model
 
     shifts = {"gpu_augmentations": [Together(["source"])], "val_gpu_augmentations": [Together(["target"])]}
     plain, shifted, again = record("fit"), record("fit", **shifts), record("fit", **shifts)
     offsets = []
-    for one, other, same in zip(plain.seen, shifted.seen, again.seen, strict=True):
+    for one, other, same in zip(plain.seen["train"], shifted.seen["train"], again.seen["train"], strict=True):
         offset = other["source"] - one["source"]
         assert offset.min() > 0
         torch.testing.assert_close(offset, offset.mean().expand_as(offset), rtol=1e-6, atol=0.1)
@@ -428,10 +403,10 @@ def test_batches_are_augmented_on_the_device_in_training_and_validation_alone(pl
         assert list(other) == list(one)
         offsets.append(float(offset.mean()))
     assert len(set(offsets)) == len(offsets) > 1
-    assert torch.equal(shifted.validated["source"], plain.validated["source"])
-    assert (shifted.validated["target"] > plain.validated["target"]).all()
+    assert torch.equal(shifted.seen["val"][-1]["source"], plain.seen["val"][-1]["source"])
+    assert (shifted.seen["val"][-1]["target"] > plain.seen["val"][-1]["target"]).all()
     for run in ("test", "predict"):
-        for one, other in zip(record(run).seen, record(run, **shifts).seen, strict=True):
+        for one, other in zip(record(run).seen[run], record(run, **shifts).seen[run], strict=True):
             assert torch.equal(one["source"], other["source"])
     with pytest.raises(InputError, match=r"(?s)keys of Together.*'Phase'.*source, target"):
         module(plate, gpu_augmentations=[Together(["Phase"])])

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from monai.transforms import MapTransform, RandSpatialCropSamplesd
 
 from viscy_data import CTMCv1DataModule, LiveCellDataModule, LiveCellDataset, LiveCellTestDataset
@@ -15,6 +14,7 @@ from viscy_data.errors import InputError, MissingInputError
 from viscy_data.livecell.annotations import detections, read_annotations
 from viscy_data.stores import read_plate, read_stack
 from viscy_data.synthetic import write_ctmc, write_livecell
+from viscy_data.testing.training import Recorder, quiet_trainer
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pycocotools")
@@ -39,32 +39,6 @@ class Stack(MapTransform):
 class Double(MapTransform):
     def __call__(self, data):
         return {**data, **{key: data[key] * 2 for key in self.keys}}
-
-
-class Recorder(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[dict] = []
-        self.validated: list[dict] = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch)
-        return self.weight * batch["source"].mean()
-
-    def validation_step(self, batch, batch_idx):
-        self.validated.append(batch)
-
-    def test_step(self, batch, batch_idx):
-        self.seen.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def make_trainer(**options):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return Trainer(**quiet | {"max_epochs": 1, "num_sanity_val_steps": 0, "enable_checkpointing": False} | options)
 
 
 def images(batches):
@@ -103,14 +77,14 @@ def frames(path, step=1):
 
 @pytest.mark.parametrize("skip_cache", [False, True])
 def test_ctmc_trains_on_all_frames_and_validates_on_some_of_the_other_plate(plates, tmp_path, skip_cache):
-    model, data = Recorder(), ctmc(plates, tmp_path, skip_cache=skip_cache)
-    make_trainer(max_epochs=2).fit(model, data)
+    model, data = Recorder(keep=dict), ctmc(plates, tmp_path, skip_cache=skip_cache)
+    quiet_trainer().fit(model, data)
     for epoch in (0, 1):
-        seen = images(model.seen[4 * epoch : 4 * epoch + 4]).numpy()
+        seen = images(model.seen["train"][4 * epoch : 4 * epoch + 4]).numpy()
         order = np.lexsort(seen.reshape(12, -1).T)
         expected = frames(plates[0])
         np.testing.assert_array_equal(seen[order], expected[np.lexsort(expected.reshape(12, -1).T)])
-        validated = images(model.validated[2 * epoch : 2 * epoch + 2])
+        validated = images(model.seen["val"][2 * epoch : 2 * epoch + 2])
         np.testing.assert_array_equal(validated, frames(plates[1], 3))
     assert bool(list(tmp_path.rglob("*.npy"))) is not skip_cache
     assert data.train_dataset.cache is None or data.train_dataset.cache.folder != data.val_dataset.cache.folder
@@ -151,17 +125,17 @@ def test_workers_give_the_same_batches(livecell):
 def test_livecell_trains_validates_and_is_tested(livecell):
     crops = RandSpatialCropSamplesd(["source"], (1, 32, 32), num_samples=2, random_size=False)
     doubled = {"val_gpu_transforms": [Double(["source"])], "test_transforms": [Double(["source"])]}
-    model, data = Recorder(), module(livecell, train_cpu_transforms=[crops], **doubled)
-    trainer = make_trainer()
+    model, data = Recorder(keep=dict), module(livecell, train_cpu_transforms=[crops], **doubled)
+    trainer = quiet_trainer(max_epochs=1)
     trainer.fit(model, data)
-    assert [batch["source"].shape for batch in model.seen] == [(4, 1, 1, 32, 32)] * 2
-    (val,) = model.validated
+    assert [batch["source"].shape for batch in model.seen["train"]] == [(4, 1, 1, 32, 32)] * 2
+    (val,) = model.seen["val"]
     for image, number in zip(val["source"], range(2), strict=True):
         path = livecell.train_val_images / f"val_{number:03d}.tif"
         np.testing.assert_array_equal(image[0, 0], 2.0 * tifffile.imread(path))
-    tested = Recorder()
+    tested = Recorder(keep=dict)
     trainer.test(tested, data, verbose=False)
-    (batch,) = tested.seen
+    (batch,) = tested.seen["test"]
     assert torch.equal(batch["source"], batch["target"] * 2)
     assert batch["file_name"] == ["test_000.tif", "test_001.tif"]
     assert [len(found["boxes"]) for found in batch["detections"]] == [5, 0]
@@ -200,9 +174,9 @@ def test_training_is_reproducible_and_another_one_in_each_epoch(livecell):
     crops = RandSpatialCropSamplesd(["source"], (1, 16, 16), num_samples=1, random_size=False)
 
     def epochs():
-        model = Recorder()
-        make_trainer(max_epochs=2).fit(model, module(livecell, train_cpu_transforms=[crops], batch_size=4))
-        return images(model.seen[:1]), images(model.seen[1:])
+        model = Recorder(keep=dict)
+        quiet_trainer().fit(model, module(livecell, train_cpu_transforms=[crops], batch_size=4))
+        return images(model.seen["train"][:1]), images(model.seen["train"][1:])
 
     first, second = epochs(), epochs()
     assert torch.equal(first[0], second[0])

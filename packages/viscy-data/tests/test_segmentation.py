@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from iohub.ngff import open_ome_zarr
-from lightning.pytorch import LightningModule, Trainer
 
 from viscy_data import InputError, SegmentationDataModule, SegmentationDataset
 from viscy_data.stores import PlateWriter, read_plate
+from viscy_data.testing.training import Recorder, quiet_trainer
 
 pytest.importorskip("tensorstore")
 
@@ -102,25 +102,15 @@ def test_what_is_no_label_is_not_wrapped_or_cut_off(plates, tmp_path, offset, dt
         data[0]
 
 
-class Recorder(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.batches = []
-
-    def test_step(self, batch, batch_idx):
-        self.batches.append(batch)
-
-
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_frames_reach_the_test_step_in_order(plates, num_workers):
     data = SegmentationDataModule(*plates, "labels", "labels", 0, 2, batch_size=2, num_workers=num_workers)
-    model = Recorder()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    Trainer(**quiet, enable_checkpointing=False).test(model, data, verbose=False)
-    assert [batch["pred"].shape for batch in model.batches] == [(2, 8, 10), (2, 8, 10), (1, 8, 10)]
-    assert [t for batch in model.batches for t in batch["time_idx"].tolist()] == [0, 1, 0, 1, 2]
-    assert torch.equal(model.batches[1]["target"][1], dataset(plates)[3]["target"])
+    model = Recorder(keep=dict)
+    quiet_trainer().test(model, data, verbose=False)
+    assert [batch["pred"].shape for batch in model.seen["test"]] == [(2, 8, 10), (2, 8, 10), (1, 8, 10)]
+    assert [t for batch in model.seen["test"] for t in batch["time_idx"].tolist()] == [0, 1, 0, 1, 2]
+    assert torch.equal(model.seen["test"][1]["target"][1], dataset(plates)[3]["target"])
     with pytest.raises(NotImplementedError, match="no stage 'fit', only test"):
         data.setup("fit")
 

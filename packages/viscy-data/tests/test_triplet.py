@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from iohub.ngff import open_ome_zarr
-from lightning.pytorch import LightningModule, Trainer
 from monai.transforms import MapTransform, Randomizable
 
 from viscy_data.errors import InputError, InputErrors, MissingInputError
 from viscy_data.stores import PlateWriter, read_plate, update_attributes
 from viscy_data.testing import write_foreign_plate
+from viscy_data.testing.training import Recorder, quiet_trainer
 from viscy_data.tracks import read_tracks, write_tracks
 from viscy_data.triplet import TripletDataModule, TripletDataset
 from viscy_data.triplet.pairs import TrackPairs
@@ -293,47 +293,19 @@ def module(plate, **options) -> TripletDataModule:
     return TripletDataModule(plate / "images.zarr", plate / "tracks", **settings)
 
 
-class Recorder(LightningModule):
-    """Keep the batches of all stages."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.seen = {"train": [], "val": [], "predict": []}
-
-    def training_step(self, batch, batch_idx):
-        self.seen["train"].append(batch)
-        return self.layer(torch.ones(1, 1)).sum()
-
-    def validation_step(self, batch, batch_idx):
-        self.seen["val"].append(batch)
-
-    def predict_step(self, batch, batch_idx):
-        self.seen["predict"].append(batch)
-        return batch["anchor"]
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 1e-3)
-
-
-def trainer(**options) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "barebones": False}
-    return Trainer(accelerator="cpu", max_epochs=1, enable_model_summary=False, **quiet, **options)
-
-
 @pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")  # tiny data, read in this process
 @pytest.mark.filterwarnings("ignore:.*log_every_n_steps:UserWarning")  # an epoch of few steps
 def test_trainer_fits_validates_and_predicts(plate):
     data = module(plate, time_interval=1, normalizations=[Normalize(CHANNELS)], augmentations=[Shift(CHANNELS)])
-    model = Recorder()
-    trainer(num_sanity_val_steps=0).fit(model, datamodule=data)
+    model = Recorder(keep=dict)
+    quiet_trainer(max_epochs=1).fit(model, datamodule=data)
     assert len(model.seen["train"]) == len(data.train_dataset) // 4
     batch = model.seen["train"][0]
     assert set(batch) == {"anchor", "positive", "negative"}
     assert all(batch[role].shape == (4, 2, 2, 6, 5) for role in batch)
     assert all((batch[role] > 5e5).all() for role in batch)
     assert sum(len(batch["anchor"]) for batch in model.seen["val"]) == len(data.val_dataset)
-    trainer().predict(model, datamodule=data, return_predictions=False)
+    quiet_trainer().predict(model, datamodule=data, return_predictions=False)
     index = [record for batch in model.seen["predict"] for record in batch["index"]]
     assert len(index) == len({(r["fov_name"], r["track_id"], r["t"]) for r in index}) == 70
     first = model.seen["predict"][0]["anchor"][0]

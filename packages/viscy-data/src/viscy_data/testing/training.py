@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +25,49 @@ def last_image(batch: Any) -> Tensor:
     return batch if isinstance(batch, Tensor) else last_image(batch[0])
 
 
+def _copy_of_last(batch: Any) -> Tensor:
+    return last_image(batch).clone()
+
+
 class Recorder(LightningModule):
-    """Keep the last image of every batch, by stage, and train one weight that has nothing to learn.
+    """Keep something of every batch, by stage, and train one weight that has nothing to learn.
 
     Parameters
     ----------
+    keep : callable, optional
+        What is kept of a batch: a copy of its :func:`last_image` by default; ``dict`` keeps all of it.
     asks_for_steps : bool, default False
         Ask for the number of steps before a checkpoint is read, as schedules of learning rates do.
 
     Attributes
     ----------
-    seen : dict of str to list of Tensor
+    seen : dict of str to list
         For ``train``, ``val``, ``test`` and ``predict``.
     """
 
-    def __init__(self, asks_for_steps: bool = False) -> None:
+    def __init__(self, asks_for_steps: bool = False, keep: Callable[[Any], Any] | None = None) -> None:
         super().__init__()
+        self.keep = _copy_of_last if keep is None else keep
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[str, list[Tensor]] = {"train": [], "val": [], "test": [], "predict": []}
+        self.seen: dict[str, list[Any]] = {"train": [], "val": [], "test": [], "predict": []}
         self.asks_for_steps = asks_for_steps
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Keep the batch."""
-        self.seen["train"].append(last_image(batch).clone())
+        self.seen["train"].append(self.keep(batch))
         return self.weight * last_image(batch).double().mean().float()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the batch."""
-        self.seen["val"].append(last_image(batch).clone())
+        self.seen["val"].append(self.keep(batch))
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the batch."""
-        self.seen["test"].append(last_image(batch).clone())
+        self.seen["test"].append(self.keep(batch))
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> int:
         """Keep the batch."""
-        self.seen["predict"].append(last_image(batch).clone())
+        self.seen["predict"].append(self.keep(batch))
         return 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
