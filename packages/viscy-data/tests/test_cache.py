@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
@@ -9,7 +10,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from viscy_data.cache import cache_root, check_space, fill_once, readable_size
+from viscy_data.cache import cache_root, check_space, fill_once, folder_size, readable_size
 from viscy_data.errors import InputError
 from viscy_data.store_copies import StoreCopy
 from viscy_data.stores import PlateWriter, read_fovs, read_stack
@@ -103,11 +104,13 @@ def images_at(folder, *names):
     return folder
 
 
-def test_stores_of_one_name_and_changed_stores_have_copies_of_their_own(tmp_path):
+def test_stores_of_one_name_and_changed_stores_have_copies_of_their_own(tmp_path, caplog):
     paths = [plate_at(tmp_path / name / "plate.zarr", value) for name, value in (("a", 1), ("b", 2))]
     first, second = copies = [StoreCopy(path, tmp_path) for path in paths]
     for copy, value in zip(copies, (1, 2), strict=True):
-        copy.make()
+        with caplog.at_level(logging.INFO, logger="viscy_data"):
+            copy.make()
+        assert f"({readable_size(folder_size(copy.folder))}) is read from its copy {copy.folder}; rm -r" in caplog.text
         [fov] = read_fovs(copy.source)
         assert (fov.store, fov.name) == (str(copy.folder), "A/1/0")
         assert (read_stack(fov, 0, 0) == value).all()

@@ -35,6 +35,7 @@ __all__ = [
     "digest_of",
     "fill_once",
     "fingerprint",
+    "folder_size",
     "readable_size",
 ]
 
@@ -121,6 +122,11 @@ def check_space(folder: Path, n_bytes: int, fix: str) -> None:
     if n_bytes > free:
         found, expected = f"{readable_size(free)} free", f"{readable_size(n_bytes)} for the copy"
         raise InputError(str(folder), found=found, expected=expected, fix=fix)
+
+
+def folder_size(folder: str | Path) -> int:
+    """Return the bytes of all files of a folder."""
+    return sum(os.stat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
 
 
 def readable_size(n_bytes: int) -> str:

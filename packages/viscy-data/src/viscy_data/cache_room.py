@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from viscy_data.cache import readable_size
+from viscy_data.cache import folder_size, readable_size
 from viscy_data.checks import Option, is_number
 from viscy_data.errors import InputError
 
@@ -80,7 +80,7 @@ def _make_room(root: Path, limit: int) -> None:
     """Remove the entries that must go. The caller holds the lock of the root, so none is taken into use meanwhile."""
     entries = [path for path in root.glob("[!.]*") if path.is_dir()]
     used = {path.with_name(path.name[1 : -len(_ENDING)]) for path in root.glob(f".*{_ENDING}") if _is_locked(path)}
-    sizes = {entry: _size(entry) for entry in entries}
+    sizes = {entry: folder_size(entry) for entry in entries}
     sizes |= {entry: max(sizes.get(entry, 0), int(_use_file(entry).read_text() or 0)) for entry in used}
     needed, excess = sum(sizes[entry] for entry in used), sum(sizes.values()) - limit
     if needed > limit:
@@ -116,10 +116,6 @@ def _is_locked(use: Path) -> bool:
 def _last_use(entry: Path) -> float:
     use = _use_file(entry)
     return (use if use.exists() else entry).stat().st_mtime
-
-
-def _size(folder: Path) -> int:
-    return sum(os.stat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
 
 
 def _remove(entry: Path) -> None:

@@ -18,7 +18,7 @@ import os
 import shutil
 from pathlib import Path
 
-from viscy_data.cache import cache_root, check_space, digest_of, fill_once, fingerprint, readable_size
+from viscy_data.cache import cache_root, check_space, digest_of, fill_once, fingerprint, folder_size, readable_size
 from viscy_data.cache_room import reserve
 from viscy_data.errors import InputError
 from viscy_data.stores import Source, fov_keys, source_paths
@@ -74,12 +74,12 @@ class StoreCopy:
         InputError
             If the disk has not the space, or the limit does not leave it.
         """
-        sizes = [path.stat().st_size for part in self._parts for path in Path(part).rglob("*") if path.is_file()]
-        reserve(self.folder, sum(sizes), max_cache_gb)
-        if not self.folder.exists():
-            check_space(self.folder.parent, sum(sizes), "set TMPDIR to a larger disk, or caching: false")
-        size, place = readable_size(sum(sizes)), self.folder
-        _logger.info("%s (%d files, %s) are read from %s; rm -r it for the space", self._store, len(sizes), size, place)
+        n_bytes, place = sum(map(folder_size, self._parts)), self.folder
+        reserve(place, n_bytes, max_cache_gb)
+        if not place.exists():
+            check_space(place.parent, n_bytes, "set scratch_dir to a larger disk, or caching: false")
+        size = readable_size(n_bytes)
+        _logger.info("%s (%s) is read from its copy %s; rm -r that for the space", self._store, size, place)
         fill_once(self.folder, self._fill)
 
     def _fill(self, temporary: Path) -> None:
