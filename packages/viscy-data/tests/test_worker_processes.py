@@ -90,6 +90,38 @@ def test_workers_of_a_loader_import_nothing_heavy_and_share_what_they_import(tmp
         assert {"pandas", "tensorstore"} <= set(first["modules"])  # the dataset needs neither
 
 
+_WAITING = """
+import os
+import time
+
+class Waits:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, positions):
+        print(os.getpid(), os.getppid(), flush=True)
+        time.sleep(600)
+
+if __name__ == "__main__":
+    from viscy_data.distributed import SequentialBatchSampler
+    from viscy_data.loaders import BatchLoader
+
+    list(BatchLoader(Waits(), SequentialBatchSampler(1, 1), num_workers=1))
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_reads_even_if_it_is_killed(tmp_path: Path):
+    (tmp_path / "waiting.py").write_text(_WAITING)
+    running = subprocess.Popen([sys.executable, "waiting.py"], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    with running:
+        processes = [int(each) for each in running.stdout.readline().split() if int(each) != running.pid]
+        assert processes
+        running.kill()
+        # Whoever is left holds the other end of the pipe open.
+        assert running.communicate(timeout=120)[0] == ""
+
+
 def test_workers_are_spawned_where_forks_are_not_safe(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert worker_context().get_start_method() == "spawn"

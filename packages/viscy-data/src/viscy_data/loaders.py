@@ -19,7 +19,7 @@ from monai.data import ThreadDataLoader
 from monai.data.thread_buffer import buffer_iterator
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
-from viscy_data.worker_processes import identity, seed_transforms, worker_context
+from viscy_data.worker_processes import begin_worker, identity, worker_context
 
 __all__ = ["BatchLoader", "identity"]
 
@@ -92,7 +92,7 @@ class BatchLoader(ThreadDataLoader):
         if num_workers > 0:
             kwargs.setdefault("multiprocessing_context", worker_context())
             kwargs.setdefault("persistent_workers", True)
-            kwargs.setdefault("worker_init_fn", seed_transforms)  # MONAI's own would have every worker import MONAI
+            kwargs.setdefault("worker_init_fn", begin_worker)  # MONAI's own would have every worker import MONAI
         if kwargs.get("generator") is None:
             kwargs["generator"] = torch.Generator()
         super().__init__(

@@ -147,7 +147,7 @@ class PatchReader:
             If there is no such store or array.
         """
         if os.getpid() != self._process:
-            raise RuntimeError("PatchReader cannot be used after a fork; start loader workers with spawn")
+            raise RuntimeError("PatchReader cannot be used after a fork; start loader workers with spawn or forkserver")
         channels = np.asarray(channels, dtype=np.int64)
         rows = np.stack([np.asarray(column, dtype=np.int64) for column in (fov, t, z, y, x)])
         if channels.ndim != 2 or len(channels) != rows.shape[1]:

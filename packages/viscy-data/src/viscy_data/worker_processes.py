@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import threading
 from multiprocessing.context import BaseContext
 from typing import Any
 
-__all__ = ["PRELOADED", "identity", "seed_transforms", "worker_context"]
+__all__ = ["PRELOADED", "begin_worker", "identity", "seed_transforms", "worker_context"]
 
 PRELOADED = ("torch.utils.data", "pandas", "tensorstore", "viscy_data.batches.dataset")
 """What the server of worker processes imports, once for all of them.
@@ -27,6 +29,22 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     return context
+
+
+def begin_worker(worker_id: int) -> None:
+    """Seed the worker, and have it end with the process that reads from it, however that one ends.
+
+    torch looks whether the parent is alive, which for forks of a server is the server; and the server waits for them.
+    """
+    seed_transforms(worker_id)
+    threading.Thread(target=_end_with_reader, daemon=True).start()
+
+
+def _end_with_reader() -> None:
+    reader = multiprocessing.parent_process()
+    if reader is not None:
+        reader.join()
+        os._exit(1)
 
 
 def identity(batch: Any) -> Any:
