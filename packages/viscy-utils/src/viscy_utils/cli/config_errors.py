@@ -122,7 +122,9 @@ def _value_error(message: str, where: str) -> InputError:
         found = found[:_MAX_FOUND] + " ..."
     expected = list(dict.fromkeys(_readable(kind) for kind, _ in accepted))
     base = re.search(r"(?:Not a valid|to a) subclass of (\w+)", innermost)
-    if re.search(r"is not accepted(.|\n)*Given value: {'init_args'", innermost):
+    # Without a class_path the parser takes Lightning's own base class; one of a config before is named.
+    is_base = all(name.startswith("lightning.") for name in classes)
+    if is_base and re.search(r"is not accepted(.|\n)*Given value: {'init_args'", innermost):
         found, expected = "init_args without class_path", ["both"]
     elif base and not expected:
         expected = [f"class_path and init_args of a {base[1]}"]
