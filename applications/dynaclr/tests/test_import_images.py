@@ -76,13 +76,19 @@ def test_bad_input_is_one_paragraph(folder, tmp_path, arguments, words):
     assert not list(tmp_path.glob("plate.zarr*"))
 
 
+def _heed_ctrl_c():
+    """Undo that a shell has its background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_what_was_killed_or_interrupted_is_continued_by_the_same_command(tmp_path):
     array = np.random.default_rng(0).integers(0, 60000, (40, 4, 256, 256)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "movie.ome.tif", array, metadata={"axes": "TCYX"})
     command = [Path(sys.executable).with_name("dynaclr"), "import-images", "movie.ome.tif", "-o", "plate.zarr"]
     n_done, done = 0, tmp_path / "plate.zarr.parts" / "done-0.txt"
     for number in (signal.SIGKILL, signal.SIGINT):
-        running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running = subprocess.Popen(command, cwd=tmp_path, preexec_fn=_heed_ctrl_c, **pipes)
         while running.poll() is None and (not done.exists() or int(done.read_text()) <= n_done):
             time.sleep(0.01)
         running.send_signal(number)

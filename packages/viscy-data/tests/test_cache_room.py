@@ -133,3 +133,11 @@ def test_what_leaves_is_said_with_its_size(three, caplog):
 
 def test_the_limit_is_a_size():
     assert [max_cache_option(value).holds for value in (None, 0.5, 3, 0, -1, "3")] == [True] * 3 + [False] * 3
+
+
+def test_without_locks_of_unix_nothing_is_removed_and_a_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("viscy_data.cache_room.fcntl", None)
+    reserve(tmp_path / "frames", 10)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="Windows"):
+        reserve(tmp_path / "frames", 10, max_gb=1)

@@ -11,7 +11,6 @@ beside it until it ends, however it ends; the file says how large the entry will
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -23,6 +22,11 @@ from filelock import FileLock
 from viscy_data.cache import folder_size, readable_size
 from viscy_data.checks import Option, is_number
 from viscy_data.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, whose locks do not tell who only reads
+    fcntl = None
 
 __all__ = ["max_cache_option", "reserve"]
 
@@ -54,8 +58,12 @@ def reserve(entry: Path, n_bytes: int, max_gb: float | None = None) -> None:
     Raises
     ------
     InputError
-        If there is not enough to remove. Nothing is removed then, and the entry is not held.
+        If there is not enough to remove. Nothing is removed then, and the entry is not held. On Windows for any limit.
     """
+    if fcntl is None:
+        if max_gb is not None:
+            raise InputError("max_cache_gb", found=f"{max_gb} on Windows", expected="nothing", fix="leave it out")
+        return
     with FileLock(entry.parent / ".room.lock"):
         held = entry in _held
         _hold(entry, n_bytes)

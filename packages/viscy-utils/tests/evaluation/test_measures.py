@@ -68,7 +68,7 @@ def test_the_record_holds_each_measure_with_interval_and_chance():
 
 def test_the_same_cells_give_the_same_numbers():
     first, second = (compare([_embedded()], "state", max_cells=300) for _ in range(2))
-    assert first == second
+    assert repr(first) == repr(second)  # NaN is no equal of itself
 
 
 @pytest.mark.parametrize("data", [None, json.dumps({"settings": {"final_yx_patch_size": [64, 96]}})])

@@ -20,9 +20,13 @@ class LeicaImages(ImageFile):
 
     def __init__(self, path: Path) -> None:
         self._file = require("liffile", extra="images").LifFile(path)
-        self._images = list(self._file.images)
-        self._places = [(image, tile) for image in self._images for tile in range(image.sizes.get("M", 1))]
-        self.positions = tuple(_position(image, tile, str(path)) for image, tile in self._places)
+        try:
+            images = list(self._file.images)
+            self._places = [(image, tile) for image in images for tile in range(image.sizes.get("M", 1))]
+            self.positions = tuple(_position(image, tile, str(path)) for image, tile in self._places)
+        except BaseException:
+            self.close()
+            raise
 
     def read(self, position: int, t: int, c: int, z: int) -> np.ndarray:
         """Read one plane, (Y, X)."""
@@ -38,7 +42,8 @@ class LeicaImages(ImageFile):
 
 def _position(image: Any, tile: int, path: str) -> ImagePosition:
     where = f"{path}, image {image.path}"
-    step = {axis: measured(np.diff(at[:2])[0]) for axis, at in image.coords.items() if len(at) > 1}  # metres, seconds
+    along = {axis: at for axis, at in image.coords.items() if axis in "TZYX" and len(at) > 1}  # metres, seconds
+    step = {axis: measured(np.diff(at[:2])[0]) for axis, at in along.items()}
     step |= {axis: step[axis] * 1e6 for axis in "ZYX" if step.get(axis)}
     shape = shape_of_axes({axis: size for axis, size in image.sizes.items() if axis != "M"}, where)
     names = [_channel_name(channel) for channel in image.xml_element.iterfind(_CHANNELS)]
