@@ -42,7 +42,7 @@ def append_annotations(path: Path) -> None:
         adata.obs[column] = _column(values, adata.obs.index)
         n_others = len(tables) - int(annotated.sum())
         say(f"{column}: {annotated.sum()} of {len(cells)} cells annotated; {n_others} rows name no cell")
-    place = write_store(adata, config.embeddings_path, config.output_path)
+    place = write_store(adata, config.embeddings_path, config.output_path, config.overwrite)
     say(f"wrote obs {', '.join(map(repr, config.columns))} to {place}.")
     say(f"next: dynaclr evaluate --embeddings {place} --label {config.columns[0]} --output-dir report")
 
@@ -95,6 +95,6 @@ def append_predictions(path: Path) -> None:
             predict_with_classifier(adata, pipeline, pipeline.task, metadata)
         except ValueError as err:
             raise InputError(str(file), found=str(err)) from err
-    place = write_store(adata, config.embeddings_path, config.output_path)
+    place = write_store(adata, config.embeddings_path, config.output_path, config.overwrite)
     say(f"wrote obs {', '.join(repr(f'predicted_{task}') for task in tasks)} to {place}.")
     say(f"next: dynaclr plot-embeddings, with color_by: [{', '.join(f'predicted_{task}' for task in tasks)}]")

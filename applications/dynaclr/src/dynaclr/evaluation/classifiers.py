@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from dynaclr.evaluation.stores import write_store
 from viscy_data.errors import InputError
-from viscy_data.files import refuse_existing, replacing
+from viscy_data.files import refuse_existing
 from viscy_utils.cli.yaml_models import read_yaml_model
 from viscy_utils.embeddings.reading import read_embeddings
-from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.linear_classifier import (
     LinearClassifierPipeline,
     load_and_combine_datasets,
@@ -113,7 +113,7 @@ def apply_from_config(path: Path) -> None:
     config = read_yaml_model(path, LinearClassifierInferenceConfig)
     pipeline, metadata = _load(config)
     adata = read_embeddings(config.embeddings_path)
-    key, output = f"predicted_{pipeline.task}", config.output_path or config.embeddings_path
+    key = f"predicted_{pipeline.task}"
     if key in adata.obs and not config.overwrite:
         fix = "set overwrite: true to replace them"
         raise InputError(config.embeddings_path, field=f"obs.{key}", found="earlier predictions", fix=fix)
@@ -121,9 +121,7 @@ def apply_from_config(path: Path) -> None:
         predict_with_classifier(adata, pipeline, pipeline.task, metadata, config.include_wells)
     except ValueError as err:
         raise InputError(config.embeddings_path, found=str(err)) from err
-    in_place = config.output_path is None
-    with replacing(output, overwrite=config.overwrite or in_place) as temporary:
-        write_anndata(adata, temporary)
+    output = write_store(adata, config.embeddings_path, config.output_path, config.overwrite)
     console = Console(soft_wrap=True)
     console.print(_counts_table(adata.obs[key], pipeline.task).terminal())
     console.print(f"wrote {output}: obs {key!r}, obsm '{key}_proba', uns '{key}_classes'", markup=False)

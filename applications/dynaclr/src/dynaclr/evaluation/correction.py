@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
+from dynaclr.evaluation.stores import say, write_store
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
-from viscy_data.files import refuse_existing, replacing
+from viscy_data.files import refuse_existing
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.row_filter import matching_rows
-from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.corrected_folds import FoldCorrection, in_folds
 from viscy_utils.evaluation.correction import Correction, Method, fit_correction, load_correction, save_correction
 from viscy_utils.evaluation.embedded import Embedded, canonical_cells
@@ -125,9 +125,8 @@ def _judge(
 ) -> None:
     """Print how well the groups and the label are told before and after, and warn where it is worse."""
     missing = [name for name in ("fov_name", "track_id", "t") if name not in adata.obs]
-    console = Console(soft_wrap=True)
     if missing:
-        console.print(f"Not judged: the embeddings have no column {', '.join(missing)}.", markup=False)
+        say(f"Not judged: the embeddings have no column {', '.join(missing)}.")
         return
     obs = adata.obs.reset_index(drop=True)
     obs = canonical_cells(obs if "experiment" in obs else obs.assign(experiment="all"))
@@ -138,9 +137,8 @@ def _judge(
     after = _scores(cells, FoldCorrection.pack(cells.features, *own), request, seed, FoldCorrection(method))
     rows = [(name, _text(before[name]), _text(after[name])) for name in before]
     title = "Balanced accuracy, the correction fitted inside each fold (95 % intervals over lineages)"
-    console.print(ReportTable(title, ("", "before", f"after: {method}"), rows).terminal())
-    for warning in _warnings(before, after):
-        console.print(warning, markup=False)
+    Console(soft_wrap=True).print(ReportTable(title, ("", "before", f"after: {method}"), rows).terminal())
+    say(*_warnings(before, after))
 
 
 def _scores(
@@ -192,17 +190,13 @@ def _write(adata: ad.AnnData, corrected: np.ndarray, correction: Correction, req
     # Groups may have names that no zarr group may have.
     counts = source.pop("n_controls")
     adata.uns[CORRECTED] = source | {"groups": list(counts), "n_controls": np.array(list(counts.values()))}
-    output = request.output or request.embeddings
-    with replacing(output, overwrite=request.overwrite or request.output is None) as temporary:
-        write_anndata(adata, temporary)
-    console = Console(soft_wrap=True)
+    output = write_store(adata, request.embeddings, request.output, request.overwrite)
     n_missing = int(np.isnan(corrected).any(axis=1).sum())
     if n_missing:
-        console.print(f"{n_missing} cells have features that are not finite, and no corrected ones.", markup=False)
+        say(f"{n_missing} cells have features that are not finite, and no corrected ones.")
     written.append(f"obsm {CORRECTED!r} of {output}")
-    console.print(f"wrote {', '.join(written)}.", markup=False)
-    console.print(
+    say(f"wrote {', '.join(written)}.")
+    say(
         f"next: dynaclr evaluate --embeddings {output} --correct {correction.method} "
-        f'--controls "{request.controls}" --output-dir report',
-        markup=False,
+        f'--controls "{request.controls}" --output-dir report'
     )

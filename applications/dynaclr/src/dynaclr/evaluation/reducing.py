@@ -46,7 +46,10 @@ def reduce_dimensionality(path: Path) -> None:
             padded[usable] = values
             for adata, part in zip(stores, np.split(padded, ends), strict=True):
                 adata.obsm[keys[method]] = part
-    places = [write_store(adata, each, config.output_path) for each, adata in zip(paths, stores, strict=True)]
+    places = [
+        write_store(adata, each, config.output_path, config.overwrite_keys)
+        for each, adata in zip(paths, stores, strict=True)
+    ]
     if not usable.all():
         say(f"{(~usable).sum()} cells have features that are not finite, and no reduced ones.")
     say(f"wrote obsm {', '.join(keys.values())} to {', '.join(map(str, places))}.")

@@ -50,7 +50,7 @@ def split_embeddings(input_path: Path, output_dir: Path, overwrite: bool = False
         refuse_existing(path, overwrite, remedy="choose another folder, or replace it with --overwrite")
     for name, path in targets.items():
         part = adata[(experiments == name).to_numpy()].copy()
-        write_store(part, path, None)
+        write_store(part, input_path, path, overwrite)
         say(f"wrote {path}: {part.n_obs} cells.")
     say(f"next: dynaclr evaluate --embeddings {targets[names[0]]} --output-dir report")
     return list(targets.values())

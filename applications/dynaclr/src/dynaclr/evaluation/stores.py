@@ -36,10 +36,15 @@ def refuse_replacing(
             raise InputError(str(path), field=field, found=f"{', '.join(found)} of before", fix=fix)
 
 
-def write_store(adata: ad.AnnData, path: str | Path, output: str | Path | None) -> Path:
-    """Write a store whole, to its old place unless another one is named."""
+def write_store(adata: ad.AnnData, path: str | Path, output: str | Path | None, overwrite: bool = False) -> Path:
+    """Write a store whole, to its old place unless another one is named, which may be replaced only if it is said.
+
+    Raises
+    ------
+    FileExistsError
+    """
     place = Path(output or path)
-    with replacing(place, overwrite=True) as temporary:
+    with replacing(place, overwrite=overwrite or output is None) as temporary:
         write_anndata(adata, temporary)
     return place
 
