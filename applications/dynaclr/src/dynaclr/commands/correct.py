@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
 
 __all__ = ["correct"]
@@ -14,7 +15,7 @@ __all__ = ["correct"]
 
 @click.command(
     "correct",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT_SETTINGS,
     epilog="\b\n"
     + """Example:
   dynaclr correct embeddings.zarr --controls "condition == 'uninfected'" --method lot --save-transform lot.npz

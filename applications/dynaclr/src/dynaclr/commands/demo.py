@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
 
 __all__ = ["demo"]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=CONTEXT_SETTINGS)
 @click.option(
     "--output-dir",
     "-o",

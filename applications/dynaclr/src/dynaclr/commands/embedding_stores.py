@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import click
 
+from dynaclr.commands.from_config import config_command
+from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
 
 __all__ = [
@@ -19,23 +20,7 @@ __all__ = [
     "split_embeddings",
 ]
 
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
-
-
-def _from_config(name: str, runs: str, summary: str, example: str) -> click.Command:
-    """Make a command whose only option is its config; what does the work is imported when it runs."""
-
-    @click.command(name, help=summary, context_settings=_SETTINGS, epilog=f"\b\nExample:\n{example}")
-    @click.option("--config", "-c", required=True, type=click.Path(path_type=Path), help="YAML file, see below.")
-    @report_errors("dynaclr")
-    def command(config: Path) -> None:
-        module, function = runs.split(":")
-        getattr(import_module(module), function)(config)
-
-    return command
-
-
-append_annotations = _from_config(
+append_annotations = config_command(
     "append-annotations",
     "dynaclr.evaluation.appending:append_annotations",
     "Add columns of annotation tables to embeddings; cells that no table names have none.",
@@ -46,7 +31,7 @@ append_annotations = _from_config(
   output_path: annotated.zarr                  # without: added to embeddings_path""",
 )
 
-append_predictions = _from_config(
+append_predictions = config_command(
     "append-predictions",
     "dynaclr.evaluation.appending:append_predictions",
     "Add the predictions of several linear classifiers to embeddings.",
@@ -55,7 +40,7 @@ append_predictions = _from_config(
   output_path: predicted.zarr                  # without: added to embeddings_path""",
 )
 
-reduce_dimensionality = _from_config(
+reduce_dimensionality = config_command(
     "reduce-dimensionality",
     "dynaclr.evaluation.reducing:reduce_dimensionality",
     "Add reductions to embeddings: obsm X_pca, X_umap, X_phate, X_pacmap; of several stores X_pca_combined and on.",
@@ -65,7 +50,7 @@ reduce_dimensionality = _from_config(
   overwrite_keys: false""",
 )
 
-evaluate_smoothness = _from_config(
+evaluate_smoothness = config_command(
     "evaluate-smoothness",
     "dynaclr.evaluation.smoothness_runs:evaluate_smoothness",
     "Compare the steps of tracks with random pairs of cells, for several models.",
@@ -76,7 +61,7 @@ evaluate_smoothness = _from_config(
   output_dir: smoothness""",
 )
 
-compare_models = _from_config(
+compare_models = config_command(
     "compare-models",
     "dynaclr.evaluation.smoothness_runs:compare_models",
     "Lay results of evaluate-smoothness side by side.",
@@ -87,7 +72,7 @@ compare_models = _from_config(
   output_format: markdown                      # csv, json""",
 )
 
-plot_embeddings = _from_config(
+plot_embeddings = config_command(
     "plot-embeddings",
     "dynaclr.evaluation.plots:plot_embeddings",
     "Draw reductions of embeddings, coloured by columns.",
@@ -99,7 +84,7 @@ plot_embeddings = _from_config(
 )
 
 
-@click.command("split-embeddings", context_settings=_SETTINGS)
+@click.command("split-embeddings", context_settings=CONTEXT_SETTINGS)
 @click.option("--input", "-i", "input_path", required=True, type=click.Path(path_type=Path), help="Store to split.")
 @click.option("--output-dir", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the stores.")
 @click.option("--overwrite", is_flag=True, help="Replace stores that are there.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
 
 __all__ = ["export_atlas"]
@@ -13,7 +14,7 @@ __all__ = ["export_atlas"]
 
 @click.command(
     "export-atlas",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT_SETTINGS,
     epilog="\b\n"
     + """Example:
   dynaclr export-atlas embeddings.zarr -o atlas.parquet --layout umap

@@ -1,0 +1,48 @@
+"""Commands whose options are in a small YAML file, an example of which is in their help."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from viscy_utils.cli.application import CONTEXT_SETTINGS
+from viscy_utils.cli.errors import report_errors
+
+__all__ = ["config_command"]
+
+
+def config_command(name: str, runs: str, summary: str, example: str, replaces: str = "") -> click.Command:
+    """Make a command that takes its configuration; what does the work is imported when it runs.
+
+    Parameters
+    ----------
+    name : str
+        Of the command.
+    runs : str
+        ``"module:function"``: called with the path of the configuration, and ``overwrite`` if it may replace something.
+    summary : str
+        What the command does.
+    example : str
+        A configuration, indented by two.
+    replaces : str, optional
+        What the flag ``--overwrite`` lets it replace, such as "an existing classifier"; without, there is no flag.
+    """
+
+    def command(path: Path, **options: bool) -> None:
+        module, function = runs.split(":")
+        getattr(import_module(module), function)(path, **options)
+
+    file = click.Path(path_type=Path)
+    params = [click.Option(["--config", "-c", "path"], required=True, type=file, help="YAML file, see below.")]
+    if replaces:
+        params.append(click.Option(["--overwrite"], is_flag=True, help=f"Replace {replaces}."))
+    return click.Command(
+        name,
+        callback=report_errors("dynaclr")(command),
+        params=params,
+        help=summary,
+        epilog=f"\b\nExample:\n{example}",
+        context_settings=CONTEXT_SETTINGS,
+    )
