@@ -38,10 +38,10 @@ def append_annotations(path: Path) -> None:
     tables = pd.concat([_table(entry) for entry in config.annotations], ignore_index=True)
     cells, source = canonical_cells(adata.obs.reset_index(drop=True)), ", ".join(map(_path, config.annotations))
     for column in config.columns:
-        values, annotated = match_labels(cells, tables, column, source=source)
+        values, match = match_labels(cells, tables, column, source=source)
         adata.obs[column] = _column(values, adata.obs.index)
-        n_others = len(tables) - int(annotated.sum())
-        say(f"{column}: {annotated.sum()} of {len(cells)} cells annotated; {n_others} rows name no cell")
+        n_annotated, n_others = (match.rows >= 0).sum(), match.unmatched.sum()
+        say(f"{column}: {n_annotated} of {len(cells)} cells annotated; {n_others} rows name no cell")
     place = write_store(adata, config.embeddings_path, config.output_path, config.overwrite)
     say(f"wrote obs {', '.join(map(repr, config.columns))} to {place}.")
     say(f"next: dynaclr evaluate --embeddings {place} --label {config.columns[0]} --output-dir report")

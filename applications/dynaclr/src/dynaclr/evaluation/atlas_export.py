@@ -15,6 +15,7 @@ from viscy_data.files import refuse_existing
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.atlas import principal_plane
+from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.embedded import Embedded
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def export_atlas(
     rows = np.flatnonzero(usable)
     if not len(rows):
         raise InputError(str(path), field="obsm" if stored is not None else "X", found="no cell with finite values")
-    if max_cells is not None and max_cells < len(rows):
-        rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
+    if max_cells is not None:
+        rows = rows[draw_rows(len(rows), max_cells, seed)]
     points = _compute(method, embedded.features[rows], seed) if stored is None else stored[rows]
     images = None if thumbnail_size is None else find_images(embedded, rows, thumbnail_size)
     n_images, notes = write_atlas(output, embedded, rows, points, images, overwrite)

@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from dynaclr.datamodule import MultiExperimentDataModule
 from viscy_data.channels import center_crop
+from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.embedded import Embedded
 
 __all__ = ["pixel_pca"]
@@ -39,9 +40,8 @@ def pixel_pca(
     """
     data.setup("predict")
     cells = data.predict_dataset
-    n_fit = min(max_fit, len(cells))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(cells), n_fit, replace=False))
-    chunks = np.array_split(chosen, -(-n_fit // data.batch_size))
+    chosen = draw_rows(len(cells), max_fit, seed)
+    chunks = np.array_split(chosen, -(-len(chosen) // data.batch_size))
     sample = np.concatenate([_pixels(data, cells[rows.tolist()], raw) for rows in track(chunks, "Pixels for PCA")])
     pca = PCA(min(n_components, *sample.shape), random_state=seed).fit(sample)
 

@@ -120,7 +120,7 @@ def _groups(sources: Sequence[Mapping[str, Any]], obs: pd.DataFrame, chosen: np.
         for images in source["images"]:
             rows = chosen
             if images["experiment"] is not None:
-                rows = chosen[obs["experiment"].to_numpy()[chosen] == images["experiment"]]
+                rows = chosen[obs["experiment"].iloc[chosen].to_numpy() == images["experiment"]]
             z = sum(images["z_range"]) // 2
             if len(rows):
                 own = (tuple(images["channels"]), z, tuple(images["yx_size"]))
@@ -135,7 +135,7 @@ def _read_group(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return the rows that could be read, their pixels and what could not be; note the limits of a new experiment."""
     empty = np.zeros((0, len(group.channels), *group.size), np.uint8)
-    names = obs["fov_name"].to_numpy().astype(str)[group.rows]
+    names = obs["fov_name"].iloc[group.rows].to_numpy().astype(str)
     try:
         fovs = [read_fov(FovKey(group.store, name)) for name in np.unique(names)]
         pixels = _pixels(fovs, obs.iloc[group.rows], group, advance)

@@ -14,6 +14,7 @@ from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
+from viscy_utils.evaluation.draws import draw_rows
 
 __all__ = ["CELL", "Embedded", "LeftOut", "Refit", "canonical_cells", "canonical_fovs", "read_embedded"]
 
@@ -138,7 +139,7 @@ class Embedded:
         """Return at most ``n_cells`` rows, drawn evenly at random and kept in order."""
         if len(self.obs) <= n_cells:
             return self
-        rows = np.sort(np.random.default_rng(seed).choice(len(self.obs), n_cells, replace=False))
+        rows = draw_rows(len(self.obs), n_cells, seed)
         return self._with(rows, self.obs.iloc[rows])
 
     def without(self, rows: np.ndarray, reason: str) -> Embedded:

@@ -11,6 +11,7 @@ import pandas as pd
 from viscy_data.stores import well_of
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.comparison import Comparison
+from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.probe import Score
 from viscy_utils.reports.panels import draw_classes, draw_numbers
@@ -140,9 +141,7 @@ def draw_embeddings(
 
 
 def _layout(embedded: Embedded, max_cells: int, seed: int) -> Layout:
-    rows = np.arange(len(embedded.obs))
-    if len(rows) > max_cells:
-        rows = np.sort(np.random.default_rng(seed).choice(len(rows), max_cells, replace=False))
+    rows = draw_rows(len(embedded.obs), max_cells, seed)
     return Layout(rows, project(embedded.features[rows], seed))
 
 

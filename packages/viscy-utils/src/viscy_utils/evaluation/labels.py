@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viscy_data.cell_matching import match_cells
+from viscy_data.cell_matching import CellMatch, match_cells
 from viscy_data.errors import InputError, MissingInputError
 from viscy_utils.evaluation.embedded import CELL, Embedded
 
@@ -153,17 +153,17 @@ def add_labels(embedded: Embedded, labels: pd.DataFrame, column: str, *, source:
     InputError
         If columns are missing, a cell is annotated twice, or no cell is annotated.
     """
-    values, annotated = match_labels(embedded.obs, labels, column, source=source)
+    values, match = match_labels(embedded.obs, labels, column, source=source)
+    annotated = match.rows >= 0
     found = embedded.without(~annotated, f"not in {source}")
     found = replace(found, obs=found.obs.assign(**{column: values[annotated]}))
-    unmatched = len(labels) - int(annotated.sum())
-    if unmatched:
-        note = f"{unmatched} of {len(labels)} rows of {source} name no embedded cell"
+    if match.unmatched.any():
+        note = f"{match.unmatched.sum()} of {len(labels)} rows of {source} name no embedded cell"
         found = replace(found, notes=(*found.notes, note))
     return found
 
 
-def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source: str) -> tuple[np.ndarray, np.ndarray]:
+def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source: str) -> tuple[np.ndarray, CellMatch]:
     """Look the label of each cell up in a table of annotations.
 
     Parameters
@@ -177,8 +177,8 @@ def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source
     -------
     values : ndarray, shape (N,)
         What the table says, and NaN for cells that it does not name.
-    annotated : ndarray of bool, shape (N,)
-        Which cells it names.
+    match : CellMatch
+        Which cells it names, and which of its rows name none.
 
     Raises
     ------
@@ -188,16 +188,15 @@ def match_labels(obs: pd.DataFrame, labels: pd.DataFrame, column: str, *, source
     missing = [name for name in [*CELL, column] if name not in labels]
     if missing:
         raise InputError(source, field=", ".join(missing), found=f"columns {', '.join(labels)}", fix="add the columns")
-    rows = match_cells(obs, labels, source=source, keys=[CELL]).rows
-    annotated = rows >= 0
-    if not annotated.any():
+    match = match_cells(obs, labels, source=source, keys=[CELL])
+    if not (match.rows >= 0).any():
         raise InputError(
             source,
             found=f"{_first_cell(labels)} and others, no annotation of any embedded cell",
             expected=f"cells such as {_first_cell(obs)} (experiment, FOV, track, t)",
             fix="compare the names",
         )
-    return labels[column].reset_index(drop=True).reindex(np.where(annotated, rows, -1)).to_numpy(), annotated
+    return labels[column].reset_index(drop=True).reindex(match.rows).to_numpy(), match
 
 
 def _first_cell(table: pd.DataFrame) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.stats import chi2
 from sklearn.metrics import silhouette_samples
 
+from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.intervals import mean_by_unit
-from viscy_utils.evaluation.neighborhoods import draw_rows, nearest_rows
+from viscy_utils.evaluation.neighborhoods import nearest_rows
 from viscy_utils.evaluation.scores import Score
 
 __all__ = ["batch_silhouette", "kbet", "kbet_p_values", "label_silhouette", "lisi", "lisi_of_neighbors"]

@@ -6,23 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-__all__ = ["blocks_of_distances", "draw_rows", "nearest_rows"]
+__all__ = ["blocks_of_distances", "nearest_rows"]
 
 _BLOCK_ENTRIES = 20_000_000  # of float32 distances: 80 MB
 
 Exclusion = Callable[[np.ndarray], np.ndarray]
-
-
-def draw_rows(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
-    """Draw rows without replacement, in order; all of them where there are not more.
-
-    Returns
-    -------
-    ndarray of int64, shape (min(n_rows, n_wanted),)
-    """
-    if n_rows <= n_wanted:
-        return np.arange(n_rows)
-    return np.sort(np.random.default_rng(seed).choice(n_rows, n_wanted, replace=False))
 
 
 def blocks_of_distances(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.intervals import mean_by_unit
-from viscy_utils.evaluation.neighborhoods import draw_rows, nearest_rows
+from viscy_utils.evaluation.neighborhoods import nearest_rows
 from viscy_utils.evaluation.scores import Score
 
 __all__ = ["knn_purity"]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
+from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.intervals import mean_by_unit
-from viscy_utils.evaluation.neighborhoods import blocks_of_distances, draw_rows
+from viscy_utils.evaluation.neighborhoods import blocks_of_distances
 from viscy_utils.evaluation.scores import Score
 
 __all__ = ["CellPlaces", "Retrieval", "lineage_retrieval"]
