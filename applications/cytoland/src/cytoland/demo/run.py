@@ -7,14 +7,13 @@ from contextlib import chdir
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from cytoland.demo.baseline import LinearFilter
 from cytoland.demo.report import Score, compare, write_report
 from viscy_data.synthetic import ExperimentSpec, Nuisance, write_experiment
 from viscy_utils.cli import main as lightning_main
 from viscy_utils.cli.data_module import load_data_module
-from viscy_utils.cli.demo import demo_configs, quiet_demo, refuse_filled
+from viscy_utils.cli.demo import demo_configs, fov_bar, quiet_demo, refuse_filled
 
 __all__ = ["run_demo"]
 
@@ -86,14 +85,8 @@ def _simulate(output_dir: Path, seed: int, wells: Mapping[str, Sequence[str]], c
         cell_diameter_px=28.0,
         nuisance=Nuisance(blur_px=0.8, noise=0.05),
     )
-    with Progress(console=console) as bar:
-        task = bar.add_task("Fields of view")
-        write_experiment(
-            spec,
-            output_dir / STORE.parts[0],
-            seed=seed,
-            progress=lambda fov, done, total: bar.update(task, completed=done, total=total),
-        )
+    with fov_bar(console) as progress:
+        write_experiment(spec, output_dir / STORE.parts[0], seed=seed, progress=progress)
 
 
 def _report(seed: int, console: Console) -> list[Score]:

@@ -143,10 +143,11 @@ def _write_experiments(store: str, output: Path, interval_minutes: float | None,
 def _mapped(sources: Sequence[Path], fovs: Sequence[str], mapping: Path | None) -> dict[Path, str]:
     """Find the FOV of each source."""
     from viscy_data.errors import InputError, raise_all
+    from viscy_data.source_map import read_source_map
     from viscy_data.stores import canonical_fov_name
 
     if mapping is not None:
-        fov_of = _read_mapping(mapping)
+        fov_of = {row["source"]: row["fov"] for row in read_source_map(mapping)}
     elif len(sources) == len(fovs) == 1:
         fov_of = {str(sources[0]): fovs[0]}
     else:
@@ -172,16 +173,3 @@ def _named_in(source: Path, fovs: Sequence[str]) -> str:
     words = "/".join(word for word in re.split(r"[/\\_\-. ]+", str(source)) if word)
     found = [name for name in fovs if f"/{'/'.join(re.split(r'[/_. -]+', name))}/" in f"/{words}/"]
     return found[0] if len(found) == 1 else ""
-
-
-def _read_mapping(path: Path) -> dict[str, str]:
-    import csv
-
-    from viscy_data.errors import InputError
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"source", "fov"} <= set(reader.fieldnames or ()):
-            found = ", ".join(reader.fieldnames or ()) or "nothing"
-            raise InputError(str(path), found=f"columns {found}", expected="columns source and fov")
-        return {row["source"]: row["fov"] for row in reader}

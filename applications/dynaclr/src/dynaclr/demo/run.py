@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import Progress
 
 from dynaclr.config import load_data_module
 from dynaclr.evaluation.report import Comparison, evaluate_embeddings
@@ -16,7 +15,7 @@ from dynaclr.inspection import inspect_data, report_tables
 from dynaclr.pair_page import PairImages, example_pairs
 from viscy_data.synthetic import ExperimentSpec, demo_experiments, write_experiments
 from viscy_utils.cli import main as lightning_main
-from viscy_utils.cli.demo import demo_configs, quiet_demo, refuse_filled
+from viscy_utils.cli.demo import demo_configs, fov_bar, quiet_demo, refuse_filled
 
 __all__ = ["run_demo"]
 
@@ -85,11 +84,8 @@ def _simulate(specs: Sequence[ExperimentSpec], output_dir: Path, seed: int, cons
     """Write the experiments, and the state of every cell that is not between the states."""
     console.rule(f"Simulating {len(specs)} experiments")
     data_dir = output_dir / "data"
-    with Progress(console=console) as bar:
-        task = bar.add_task("Fields of view")
-        write_experiments(
-            specs, data_dir, seed=seed, progress=lambda fov, done, total: bar.update(task, completed=done, total=total)
-        )
+    with fov_bar(console) as progress:
+        write_experiments(specs, data_dir, seed=seed, progress=progress)
     truth = pd.concat([pd.read_csv(data_dir / spec.name / "truth.csv") for spec in specs], ignore_index=True)
     settled = truth[truth["infection_progress"].isin([0, 1])]
     state = settled["infection_progress"].map({0: "healthy", 1: "infected"})

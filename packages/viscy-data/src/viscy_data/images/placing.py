@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from viscy_data.errors import InputError
 from viscy_data.images.files import ImagePosition
 from viscy_data.images.patterns import CLOCK, NamePattern, propose_pattern, sketch_pattern
+from viscy_data.source_map import read_source_map
 from viscy_data.stores import canonical_fov_name
 
 __all__ = ["Placed", "by_order", "by_pattern", "by_table", "proposed_pattern", "well_of"]
@@ -158,12 +158,8 @@ def by_table(described: Described, table: Path) -> tuple[list[Placed], list[str]
     InputError
         If columns are missing, or a position is in no row.
     """
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"source", "fov"} <= set(reader.fieldnames or ()):
-            found = ", ".join(reader.fieldnames or ()) or "nothing"
-            raise InputError(str(table), found=f"columns {found}", expected="columns source, fov and maybe position")
-        fov_of = {(row["source"], row.get("position") or ""): canonical_fov_name(row["fov"]) for row in reader}
+    rows = read_source_map(table, "columns source, fov and maybe position")
+    fov_of = {(row["source"], row.get("position") or ""): canonical_fov_name(row["fov"]) for row in rows}
     placed = []
     for path, positions in described.items():
         for number, facts in enumerate(positions):

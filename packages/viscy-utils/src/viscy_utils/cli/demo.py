@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-__all__ = ["demo_configs", "quiet_demo", "refuse_filled"]
+from rich.console import Console
+from rich.progress import Progress
+
+__all__ = ["demo_configs", "fov_bar", "quiet_demo", "refuse_filled"]
 
 # What Lightning and friends say to somebody who chose the settings; here the settings are the demo's.
 _EXPECTED_WARNINGS = (
@@ -53,6 +56,14 @@ def demo_configs(package: str, names: Iterable[str], folder: Path, **values: obj
     for name in names:
         text = files(package).joinpath("configs", name).read_text(encoding="utf8")
         (folder / name).write_text(Template(text).substitute(values), encoding="utf8")
+
+
+@contextmanager
+def fov_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar of simulated fields of view; yields the ``progress`` that `viscy_data.synthetic` reports to."""
+    with Progress(console=console) as bar:
+        task = bar.add_task("Fields of view")
+        yield lambda fov, done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
