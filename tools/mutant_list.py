@@ -12,12 +12,12 @@ __all__ = ["MUTANTS", "Mutant"]
 _DATA, _SAMPLER = "packages/viscy-data/src/viscy_data", "packages/viscy-data/src/viscy_data/sampler"
 _DYNACLR, _INDEX = "applications/dynaclr/src/dynaclr", "applications/dynaclr/src/dynaclr/index"
 _LOSSES = "packages/viscy-losses/src/viscy_losses/functional"
-_PROBE = "packages/viscy-utils/src/viscy_utils/evaluation/probe.py"
+_EVALUATION = "packages/viscy-utils/src/viscy_utils/evaluation"
 _LOOKUP_TESTS = ("packages/viscy-data/tests/test_lookup.py",)
 _SAMPLER_TESTS = ("packages/viscy-data/tests/test_sampler_parts.py", "packages/viscy-data/tests/test_sampler.py")
 _PATCH_TESTS = ("packages/viscy-data/tests/test_placement.py", "packages/viscy-data/tests/test_patches.py")
 _LOSS_TESTS = ("packages/viscy-losses/tests/test_functional.py", "packages/viscy-losses/tests/test_losses.py")
-_PROBE_TESTS = ("packages/viscy-utils/tests/evaluation/test_probe.py",)
+_PROBE_TESTS = tuple(f"packages/viscy-utils/tests/evaluation/test_{name}.py" for name in ("probe", "scores"))
 
 
 class Mutant(NamedTuple):
@@ -289,23 +289,33 @@ MUTANTS = [
     # Probe
     *_of(
         "probe",
-        _PROBE,
+        f"{_EVALUATION}/probe.py",
         _PROBE_TESTS,
         (
-            "classifier = make_pipeline(StandardScaler(), LogisticRegression(",
-            "features = StandardScaler().fit_transform(features)\n    classifier = make_pipeline(LogisticRegression(",
+            "    own = [StandardScaler(), LogisticRegression(",
+            "    features = StandardScaler().fit_transform(features)\n    own = [LogisticRegression(",
         ),
         ('class_weight="balanced"', "class_weight=None"),
         ("    _check_apart(units, test)\n", ""),
         ("kept = np.flatnonzero(~missing)", "kept = np.arange(len(missing))"),
-        ("units = np.unique(units, return_inverse=True)[1]", "units = np.arange(len(units))"),
-        ("1 / len(classes), ", "0.5, "),
-        ("cv=splits, groups=groups", "cv=n_folds"),
-        (
-            "np.mean([np.mean(predicted[labels == label] == label) for label in classes])",
-            "np.mean(predicted == labels)",
-        ),
+        ("splits.split(features, labels, groups)", "splits.split(features, labels, np.arange(len(labels)))"),
         ("classifier.fit(features[~test], labels[~test])", "classifier.fit(features, labels)"),
-        ("make_pipeline(StandardScaler(with_std=False), ", "make_pipeline("),
+        ("fit(features[train], labels[train])", "fit(features, labels)"),
+        ("StandardScaler(with_std=False), KNeighborsClassifier", "KNeighborsClassifier"),
+    ),
+    *_of(
+        "probe",
+        f"{_EVALUATION}/scores.py",
+        _PROBE_TESTS,
+        ("*low_high, 1 / recalls.shape[1], note", "*low_high, 0.5, note"),
+        ("recalls.mean()), *low_high", "counts[0].sum() / counts[1].sum()), *low_high"),
+        ("below + others / 2", "below + others"),
+        ("frequencies * guess / (frequencies + guess)", "guess * guess / (frequencies + guess)"),
+    ),
+    *_of(
+        "probe",
+        f"{_EVALUATION}/intervals.py",
+        _PROBE_TESTS,
+        ("codes = np.unique(units, return_inverse=True)[1]", "codes = np.arange(len(units))"),
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,11 @@ for path in root.rglob("__init__.py"):
         assert getattr(room, public) is not None, (name, public)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_mutants_are_changes_of_texts_that_stand_once():
+    """A list that no longer follows the code tries nothing."""
+    listed = runpy.run_path(str(ROOT / "tools/mutant_list.py"))["MUTANTS"]
+    assert {"index", "lineage", "losses", "patches", "positives", "probe", "sampler"} == {each.group for each in listed}
+    counts = {(each.file, each.old): (ROOT / each.file).read_text().count(each.old) for each in listed}
+    assert {place: count for place, count in counts.items() if count != 1} == {}

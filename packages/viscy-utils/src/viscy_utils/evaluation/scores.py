@@ -86,9 +86,7 @@ def score_predictions(labels: np.ndarray, predicted: np.ndarray, units: np.ndarr
         Joined in the note of the score; empty ones are left out.
     """
     counts, drawn = _class_counts(labels, predicted, units, seed)
-    recalls, low_high = _recalls(counts[None]), percentile_interval(np.nanmean(_recalls(drawn), axis=1))
-    chance = 1 / recalls.shape[1]
-    return Score(float(recalls.mean()), *low_high, chance, ", ".join(filter(None, notes)), len(labels))
+    return _balanced_accuracy(counts, drawn, ", ".join(filter(None, notes)))
 
 
 def score_shares(
@@ -108,8 +106,8 @@ def score_shares(
         As in :func:`score_predictions`.
     """
     predicted, note = classes[shares.argmax(axis=1)], ", ".join(filter(None, notes))
-    accuracy = score_predictions(labels, predicted, units, seed, *notes)
     counts, drawn = _class_counts(labels, predicted, units, seed)
+    accuracy = _balanced_accuracy(counts, drawn, note)
     f1 = _f1(counts[None])
     frequencies, guess = counts[1] / len(labels), 1 / f1.shape[1]
     f1_chance = float(np.mean(2 * frequencies * guess / (frequencies + guess)))
@@ -130,6 +128,11 @@ def _class_counts(
     known = np.isin(predicted, classes)
     np.add.at(by_unit[2], (codes[known], np.searchsorted(classes, predicted[known])), 1)
     return by_unit.sum(axis=1), np.stack([weights @ each for each in by_unit], axis=1)
+
+
+def _balanced_accuracy(counts: np.ndarray, drawn: np.ndarray, note: str) -> Score:
+    recalls, low_high = _recalls(counts[None]), percentile_interval(np.nanmean(_recalls(drawn), axis=1))
+    return Score(float(recalls.mean()), *low_high, 1 / recalls.shape[1], note, int(counts[1].sum()))
 
 
 def _recalls(counts: np.ndarray) -> np.ndarray:
