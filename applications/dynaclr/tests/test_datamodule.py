@@ -125,6 +125,7 @@ def plates(experiments, images):
         ({"yx_patch_size": (0, 8)}, "yx_patch_size"),
         ({"z_range": (3, 3)}, "z_range"),
         ({"cache_pool_bytes": -1}, "cache_pool_bytes"),
+        ({"prefetch_factor": 0}, "prefetch_factor"),
         ({"seed": -1}, "seed"),
         ({"hcl_beta": -1.0}, "hcl_beta"),
         ({"max_per_lineage": 0}, "max_per_lineage"),
@@ -155,6 +156,16 @@ def test_the_cache_is_sized_by_default(experiments):
     data = module(experiments)
     data.setup("fit")
     assert data.train_dataset.reader.cache_pool_bytes == DEFAULT_CACHE_POOL_BYTES > 0
+
+
+@pytest.mark.parametrize(("num_workers", "attribute"), [(0, "buffer_size"), (2, "prefetch_factor")])
+def test_batches_are_read_ahead_as_asked(experiments, num_workers, attribute):
+    depths = []
+    for asked in (None, 5):
+        data = module(experiments, num_workers=num_workers, prefetch_factor=asked)
+        data.setup("fit")
+        depths.append(getattr(data.train_dataloader(), attribute))
+    assert depths == [2 if num_workers else 1, 5]
 
 
 # Split

@@ -108,6 +108,8 @@ class MultiExperimentDataModule(BatchDataModule):
         counted. 0 leaves out every cell whose patch would leave the image; all cells are taken by default.
     val_split : SplitWithin, optional
         Validate on some FOVs or lineages of every experiment, instead of on ``val_experiments``.
+    prefetch_factor : int, optional
+        Batches that each reading process has ready, or the background thread without any; by default 2, or 1.
 
     Raises
     ------
@@ -161,6 +163,7 @@ class MultiExperimentDataModule(BatchDataModule):
         dask_address: str | None = None,
         max_border_shift: int | None = None,
         val_split: SplitWithin | None = None,
+        prefetch_factor: int | None = None,
     ) -> None:
         val_experiments = [] if val_experiments is None else val_experiments
         fraction = None if val_split is None else val_split.fraction
@@ -179,6 +182,7 @@ class MultiExperimentDataModule(BatchDataModule):
             seed=seed,
             normalizations=normalizations,
             augmentations=augmentations,
+            loader_options={"prefetch_factor": prefetch_factor},
             options=[
                 Option("val_experiments", val_experiments, is_names(val_experiments), _NAMES),
                 Option(
@@ -213,6 +217,12 @@ class MultiExperimentDataModule(BatchDataModule):
                 Option("hcl_beta", hcl_beta, is_number(hcl_beta, 0), "a number of at least 0"),
                 Option("channel_dropout_prob", channel_dropout_prob, is_number(channel_dropout_prob, 0, 1), "0 to 1"),
                 Option("cache_pool_bytes", cache_pool_bytes, is_count(cache_pool_bytes), "bytes, at least 0"),
+                Option(
+                    "prefetch_factor",
+                    prefetch_factor,
+                    prefetch_factor is None or is_count(prefetch_factor, 1),
+                    "a whole number of at least 1, or null",
+                ),
             ],
         )
         self.plan = BatchPlan(

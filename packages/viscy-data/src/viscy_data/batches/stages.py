@@ -74,7 +74,8 @@ class StagedDataModule(LightningDataModule):
         Augment in validation as well.
     loader_options : mapping, optional
         Further arguments of :class:`~viscy_data.loaders.BatchLoader`; those that are None are left out. Memory is
-        pinned by default when training on a GPU. What speaks of workers has no effect without any.
+        pinned by default when training on a GPU. ``prefetch_factor`` is how many batches each worker, or without any
+        the reading thread, has ready.
     options : sequence of Option, default ()
         Checks of further arguments, so that all problems are told together.
     problems : sequence of InputError, default ()
@@ -303,8 +304,11 @@ class StagedDataModule(LightningDataModule):
         from viscy_data.loaders import BatchLoader  # MONAI comes with it
 
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        of_workers = () if self.num_workers else ("persistent_workers", "prefetch_factor")
-        given = {k: v for k, v in self.loader_options().items() if v is not None and k not in of_workers}
+        given = {name: value for name, value in self.loader_options().items() if value is not None}
+        if not self.num_workers:
+            given.pop("persistent_workers", None)
+            if "prefetch_factor" in given:  # the one reading thread holds as many
+                given["buffer_size"] = given.pop("prefetch_factor")
         options = {"num_workers": self.num_workers, "pin_memory": on_gpu} | given
         return BatchLoader(dataset, sampler=batches, **options)
 

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checkpoint_visualization": ["CheckpointVisualization"],
         "embedding_writer": ["EmbeddingWriter"],
+        "fast_network": ["FastNetwork"],
         "online_evaluation": ["OnlineEvaluation"],
         "prediction_writer": ["HCSPredictionWriter"],
     },
