@@ -28,7 +28,8 @@ def test_a_plate_is_continued_by_its_like_and_gets_its_name_when_whole(tmp_path)
     assert not later.folder.exists()
     [fov] = read_plate(later.path)
     assert np.unique(read_stack(fov, 0, 0)).tolist() == [7]
-    assert not read_stack(fov, 1, 0).any()
+    with pytest.warns(UserWarning, match="frame 1, channel 'GFP': .*fill value"):
+        assert not read_stack(fov, 1, 0).any()
     with pytest.raises(FileExistsError):
         later.begin({"of": "this"}, make)
 
@@ -51,7 +52,8 @@ def test_overwrite_starts_over_and_keeps_the_old_plate_until_the_new_one_is_whol
     plate.begin({}, make, overwrite=True)
     plate.array("A/1/0")[:] = 1
     plate.set_done(2)
-    assert not read_stack(read_plate(plate.path)[0], 0, 0).any()
+    with pytest.warns(UserWarning, match="fill value"):
+        assert not read_stack(read_plate(plate.path)[0], 0, 0).any()
     plate.begin({}, make, overwrite=True)
     assert plate.n_done() == 0
     plate.array("A/1/0")[:] = 2

@@ -329,16 +329,6 @@ def test_missing_array_is_named(keys, tmp_path):
             reader.read(zero, zero, [[0]], zero, zero, zero, (1, 4, 4))
 
 
-def test_corrupt_chunk_is_an_error_with_its_place(tmp_path):
-    [key, _] = write_plate(tmp_path / "p.zarr", 0, "0.4")
-    for chunk in (tmp_path / "p.zarr/A/1/0/0/1/0").rglob("*"):
-        if chunk.is_file():
-            chunk.write_bytes(b"not a chunk")
-    zero = np.zeros(1, int)
-    with pytest.raises(InputError, match=r"p\.zarr, FOV A/1/0, frame 1\n(?s:.*)chunks that can be decoded"):
-        PatchReader([key]).read(zero, zero + 1, [[0]], zero, zero, zero, (1, 4, 4))
-
-
 def test_impossible_limits_are_refused(keys):
     with pytest.raises(ValueError, match="cache_pool_bytes=-1"):
         PatchReader(keys, cache_pool_bytes=-1)

@@ -21,7 +21,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from math import isfinite
 from threading import Lock
@@ -34,7 +35,8 @@ from viscy_data.errors import InputError
 from viscy_data.optional import require
 from viscy_data.placement import clamp_centers, patch_start
 from viscy_data.stores import FovInfo, FovKey, read_fov
-from viscy_data.stores.arrays import begin_open, end_open, undecodable
+from viscy_data.stores.arrays import begin_open, end_open
+from viscy_data.stores.faults import PIXEL_RETRIES, SERVER_PATIENCE_SECONDS, SPARSE, Faulty, read_channel, wait_for
 
 if TYPE_CHECKING:
     import tensorstore as ts
@@ -69,6 +71,9 @@ class PatchReader:
         Decoded chunks kept in memory; 0 keeps none. Stores must not change while a reader is in use.
     max_open : int, default 1024
         FOVs kept open.
+    server_patience : float, default 120
+        Seconds that a server may send nothing of what was asked for. One that is busy, fails or hangs up is asked again
+        for about ten seconds.
 
     Attributes
     ----------
@@ -77,6 +82,8 @@ class PatchReader:
         How many FOVs were opened, and boxes asked of tensorstore, so far.
     nonfinite : dict of FovKey to int
         NaN and infinite pixels met so far, per FOV.
+    missing : dict of FovKey to int
+        Channels of boxes met so far with chunks that are not stored and read as the fill value, per FOV.
 
     Raises
     ------
@@ -91,12 +98,14 @@ class PatchReader:
         array_key: str | None = None,
         cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
         max_open: int = 1024,
+        server_patience: float = SERVER_PATIENCE_SECONDS,
     ) -> None:
         require("tensorstore", extra="triplet")
         if cache_pool_bytes < 0 or max_open < 1:
             raise ValueError(f"cache_pool_bytes={cache_pool_bytes} must be >= 0 and max_open={max_open} >= 1")
         self._given = tuple(fov if isinstance(fov, FovInfo) else FovKey(*fov) for fov in fovs)
         self.array_key, self.cache_pool_bytes, self.max_open = array_key, cache_pool_bytes, max_open
+        self.server_patience = server_patience
         self._start()
 
     def _start(self) -> None:
@@ -105,9 +114,11 @@ class PatchReader:
         self._open: OrderedDict[FovKey, ts.TensorStore] = OrderedDict()
         self.opens = self.reads_issued = 0
         self.nonfinite: Counter[FovKey] = Counter()
+        self.missing: Counter[FovKey] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_given", "array_key", "cache_pool_bytes", "max_open")}
+        names = ("_given", "array_key", "cache_pool_bytes", "max_open", "server_patience")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -137,14 +148,16 @@ class PatchReader:
         Returns
         -------
         ndarray of float32, shape (B, C, Z, Y, X)
-            NaN and infinite pixels are kept, counted in ``nonfinite``, and warned of once per FOV.
+            NaN and infinite pixels are kept, counted in ``nonfinite``, and warned of once per FOV; so are, in
+            ``missing``, chunks that are not stored, whose pixels are the fill value.
 
         Raises
         ------
         InputError
-            A ValueError that names store, FOV and axis of a box that is not inside the image.
+            A ValueError that names store, FOV and axis of a box that is not inside the image; or store, FOV, frame,
+            channel and chunk of pixels that cannot be had.
         MissingInputError
-            If there is no such store or array.
+            If there is no such store or array, or no longer.
         """
         if os.getpid() != self._process:
             raise RuntimeError("PatchReader cannot be used after a fork; start loader workers with spawn or forkserver")
@@ -161,16 +174,25 @@ class PatchReader:
         reads = _issue(arrays, rows, channels, batch)
         with self._lock:
             self.reads_issued += len(reads)
-        self._collect(reads, rows, batch, may_be_nonfinite=any(array.may_be_nonfinite for array in arrays.values()))
+        self._collect(reads, arrays, rows, channels, batch)
         return batch
 
-    def _collect(self, reads: Sequence[_Read], rows: np.ndarray, batch: np.ndarray, *, may_be_nonfinite: bool) -> None:
+    def _collect(
+        self,
+        reads: Sequence[_Read],
+        arrays: Mapping[int, _Array],
+        rows: np.ndarray,
+        channels: np.ndarray,
+        batch: np.ndarray,
+    ) -> None:
         """Wait for every box, bring it to its place and look for NaN and infinite pixels."""
+        may_be_nonfinite = any(array.may_be_nonfinite for array in arrays.values())
         n_reads = max(1, _CHECKED_BYTES // max(1, batch[:1].nbytes))
         with np.errstate(over="ignore", invalid="ignore"):
             for first in range(0, len(reads), n_reads):
                 block = reads[first : first + n_reads]
-                self._fill(block, rows)
+                for read in block:
+                    self._fill(read, arrays[int(rows[0, read[0]])], rows, channels)
                 if may_be_nonfinite:
                     # A sum of squares is quick. Large numbers, and channels of the last row that are still to come,
                     # may make it infinite too; what counts is the exact look.
@@ -178,27 +200,40 @@ class PatchReader:
                     if not isfinite(np.dot(flat, flat)):
                         self._count_nonfinite(block, rows)
 
-    def _fill(self, reads: Sequence[_Read], rows: np.ndarray) -> None:
-        for row, place, future in reads:
-            try:
-                found = future.result()
-            except ValueError as err:
-                key = self.fovs[rows[0, row]]
-                where = f"{key.store}, FOV {key.name}, frame {rows[1, row]}"
-                raise undecodable(where, err) from err
-            if found is not None:
-                place[...] = found
+    def _fill(self, read: _Read, array: _Array, rows: np.ndarray, channels: np.ndarray) -> None:
+        row, position, place, future = read
+        try:
+            found = wait_for(future, array.fov, self.server_patience)
+        except Faulty:
+            _, t, *first = rows[:, row].tolist()
+            box = tuple(slice(start, start + n) for start, n in zip(first, place.shape[1:], strict=True))
+            for channel, own in zip(channels[row, position].tolist(), place, strict=True):  # which of them it is
+                told = partial(self._report_missing, array.fov.key)
+                own[...] = read_channel(
+                    array.fov, array.store, t, channel, box, told=told, patience=self.server_patience
+                )
+            return
+        if found is not None:
+            place[...] = found
+
+    def _report_missing(self, key: FovKey, told: str) -> None:
+        if self._is_first(self.missing, key, 1):
+            further = "further ones of this FOV are only counted (PatchReader.missing)"
+            warnings.warn(f"{told}; {further}. {SPARSE}", stacklevel=7)
+
+    def _is_first(self, counts: Counter[FovKey], key: FovKey, n: int) -> bool:
+        with self._lock:
+            first = key not in counts
+            counts[key] += n
+        return first
 
     def _count_nonfinite(self, reads: Sequence[_Read], rows: np.ndarray) -> None:
-        for row, place, _ in reads:
+        for row, _, place, _ in reads:
             if count := place.size - int(np.isfinite(place).sum()):
                 self._report_nonfinite(self.fovs[rows[0, row]], rows[1, row], count)
 
     def _report_nonfinite(self, key: FovKey, frame: int, count: int) -> None:
-        with self._lock:
-            first = key not in self.nonfinite
-            self.nonfinite[key] += count
-        if first:
+        if self._is_first(self.nonfinite, key, count):
             warnings.warn(
                 f"{key.store}, FOV {key.name}, frame {frame}: {count} pixels of a patch are NaN or infinite; "
                 "further ones of this FOV are only counted (PatchReader.nonfinite). "
@@ -234,8 +269,10 @@ class PatchReader:
     def _begin_open(self, fov: FovInfo) -> Any:
         if self._context is None:
             tensorstore = require("tensorstore", extra="triplet")
-            self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": self.cache_pool_bytes}})
-        return begin_open(fov, self._context)
+            retries = {f"{driver}_request_retries": PIXEL_RETRIES for driver in ("http", "gcs", "s3")}
+            pool = {"cache_pool": {"total_bytes_limit": self.cache_pool_bytes}}
+            self._context = tensorstore.Context(pool | retries)
+        return begin_open(fov, self._context, fill_missing=False)
 
     def _check_bounds(
         self, extents: np.ndarray, rows: np.ndarray, channels: np.ndarray, size: tuple[int, int, int]
@@ -262,13 +299,14 @@ class PatchReader:
 class _Array(NamedTuple):
     """An open array that reads as float32."""
 
+    fov: FovInfo
     store: ts.TensorStore
     shape: tuple[int, ...]
     may_be_nonfinite: bool
 
 
-_Read: TypeAlias = tuple[int, np.ndarray, Any]
-"""A box on its way: its row of the batch, its place, and the future of its pixels (None: they are there already)."""
+_Read: TypeAlias = tuple[int, slice, np.ndarray, Any]
+"""A box on its way: its row of the batch and channels, its place, the future of its pixels (None: there already)."""
 
 
 class _ChannelRun(NamedTuple):
@@ -284,7 +322,7 @@ def _end_open(fov: FovInfo, future: Any) -> _Array:
     kind = store.dtype.numpy_dtype.kind
     if store.dtype != tensorstore.float32:
         store = tensorstore.cast(store, tensorstore.float32)
-    return _Array(store, tuple(store.shape), kind not in "iub")
+    return _Array(fov, store, tuple(store.shape), kind not in "iub")
 
 
 def _channel_runs(channels: tuple[int, ...], size: tuple[int, ...]) -> Iterator[_ChannelRun]:
@@ -311,10 +349,10 @@ def _issue(arrays: dict[int, _Array], rows: np.ndarray, channels: np.ndarray, ba
         for row_runs, fov, t, z, y, x in zip(runs, *rows.tolist(), strict=True)
         for _, window in row_runs
     ]
-    places = [(row, patch[position]) for row, patch in enumerate(batch) for position, _ in runs[row]]
+    places = [(row, position, patch[position]) for row, patch in enumerate(batch) for position, _ in runs[row]]
     if batch[:1].nbytes < _IN_PLACE_BYTES:
-        return [(row, place, view.read()) for (row, place), view in zip(places, views, strict=True)]
+        return [(*place, view.read()) for place, view in zip(places, views, strict=True)]
     return [
-        (row, place, tensorstore.array(place[None], copy=False, write=True).write(view).commit)
-        for (row, place), view in zip(places, views, strict=True)
+        (*place, tensorstore.array(place[-1][None], copy=False, write=True).write(view).commit)
+        for place, view in zip(places, views, strict=True)
     ]

@@ -15,8 +15,9 @@ same to the caller.
 
 from __future__ import annotations
 
-from viscy_data.stores.arrays import open_array, read_stack
+from viscy_data.stores.arrays import open_array
 from viscy_data.stores.attributes import read_attributes, update_attributes, update_attributes_of
+from viscy_data.stores.faults import read_stack
 from viscy_data.stores.growing import GrowingPlate
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store, well_of
 from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from viscy_data._documents import is_server_problem, kvstore_of, open_documents, server_problem
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.optional import require
@@ -15,10 +13,10 @@ from viscy_data.stores.names import FovInfo
 if TYPE_CHECKING:
     import tensorstore as ts
 
-__all__ = ["begin_open", "end_open", "open_array", "read_stack", "reason", "undecodable"]
+__all__ = ["begin_open", "end_open", "open_array", "reason", "undecodable"]
 
 
-def open_array(fov: FovInfo, context: ts.Context | None = None) -> ts.TensorStore:
+def open_array(fov: FovInfo, context: ts.Context | None = None, *, fill_missing: bool = True) -> ts.TensorStore:
     """Open the pixels of a FOV.
 
     Parameters
@@ -27,6 +25,9 @@ def open_array(fov: FovInfo, context: ts.Context | None = None) -> ts.TensorStor
         As :func:`viscy_data.read_plate` gives it.
     context : tensorstore.Context, optional
         Cache pool and concurrency.
+    fill_missing : bool, default True
+        Read chunks that are not stored as the fill value, as Zarr has it. Otherwise reading one raises a ValueError;
+        :func:`viscy_data.stores.read_stack` reads such an array and tells what was missing.
 
     Returns
     -------
@@ -40,10 +41,10 @@ def open_array(fov: FovInfo, context: ts.Context | None = None) -> ts.TensorStor
     InputError
         If tensorstore cannot read it: an unknown codec, broken metadata.
     """
-    return end_open(fov, begin_open(fov, context))
+    return end_open(fov, begin_open(fov, context, fill_missing=fill_missing))
 
 
-def begin_open(fov: FovInfo, context: ts.Context | None = None) -> Any:
+def begin_open(fov: FovInfo, context: ts.Context | None = None, *, fill_missing: bool = True) -> Any:
     """Start to open a FOV and return the future for :func:`end_open`, so that many can be opened together."""
     tensorstore = require("tensorstore", extra="triplet")
     zarr_format = fov.zarr_format
@@ -53,6 +54,7 @@ def begin_open(fov: FovInfo, context: ts.Context | None = None) -> Any:
         "driver": "zarr3" if zarr_format == 3 else "zarr",
         "kvstore": kvstore_of(f"{fov.path}/{fov.array_key}/"),
         "recheck_cached_data": "open",  # else every cached chunk costs a look at its file
+        "fill_missing_data_reads": fill_missing,
     }
     return tensorstore.open(spec, open=True, read=True, context=context)
 
@@ -73,37 +75,11 @@ def end_open(fov: FovInfo, future: Any) -> ts.TensorStore:
     if len(store.shape) != len(fov.axes):
         found = f"an array of shape {tuple(store.shape)}"
         raise InputError(fov.where, found=found, expected=f"axes {fov.axes.upper()}")
-    return store if fov.axes == AXES else _as_tczyx(store, fov.axes)
-
-
-def read_stack(fov: FovInfo, t: int, channel: int, array: ts.TensorStore | None = None) -> np.ndarray:
-    """Read one channel of one frame.
-
-    Parameters
-    ----------
-    fov : FovInfo
-    t, channel : int
-        Frame, and position of the channel.
-    array : tensorstore.TensorStore, optional
-        What :func:`open_array` gives, to read several stacks of one FOV.
-
-    Returns
-    -------
-    ndarray, shape (Z, Y, X)
-        In the stored dtype.
-
-    Raises
-    ------
-    InputError
-        Naming store, FOV, frame and channel if the pixels cannot be decoded, a truncated chunk for instance.
-    """
-    array = open_array(fov) if array is None else array
-    try:
-        return np.asarray(array[t, channel].read().result())
-    except ValueError as err:
-        if is_server_problem(err):
-            raise server_problem(fov.path, err) from err
-        raise undecodable(f"{fov.where}, frame {t}, channel {fov.channel_names[channel]!r}", err) from err
+    store = store if fov.axes == AXES else _as_tczyx(store, fov.axes)
+    if tuple(store.shape) != fov.shape:
+        found, expected = f"an array of shape {tuple(store.shape)}", f"{fov.shape}, which it had before"
+        raise InputError(fov.where, found=found, expected=expected, fix="let nothing change a store that is in use")
+    return store
 
 
 def undecodable(where: str, err: ValueError, field: str = "") -> InputError:

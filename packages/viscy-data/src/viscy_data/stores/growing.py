@@ -83,7 +83,8 @@ class GrowingPlate:
         """Open the zarr array of a FOV, to be written to."""
         import zarr
 
-        return zarr.open_array(self.folder / "plate.zarr" / fov_name / "0", mode="r+")
+        array = self.folder / "plate.zarr" / fov_name / "0"
+        return zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
 
     def n_done(self, rank: int = 0) -> int:
         """Count the steps that a rank has done, its first ones."""

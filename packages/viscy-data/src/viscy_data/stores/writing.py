@@ -134,6 +134,7 @@ class PlateWriter:
             compressors=_compressor(self._version),
             chunk_key_encoding={"name": "default" if self._version == "0.5" else "v2", "separator": "/"},
             fill_value=0,
+            config={"write_empty_chunks": True},  # a chunk that is not there is one that was lost
             **options,
         )
         self._fovs_of.setdefault(f"{row}/{column}", []).append(fov)

@@ -143,7 +143,7 @@ def _write_image(
     version: str,
     array_options: Mapping[str, Any],
 ) -> None:
-    group.create_array(array_key, data=pixels, **array_options)
+    group.create_array(array_key, data=pixels, **{"config": {"write_empty_chunks": True}} | array_options)
     _set_ome(group, version, _image_metadata(axes, channel_names, scale, array_key))
 
 

@@ -13,7 +13,7 @@ b'234'
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,11 +27,17 @@ _GOOGLE = "/storage/v1/b/bucket/o/"
 
 
 @contextmanager
-def served(folder: str | Path) -> Iterator[str]:
+def served(folder: str | Path, fault: Callable[[str], int | None] | None = None) -> Iterator[str]:
     """Serve the files of a folder and yield the address.
 
     They are served at their paths, and as the objects of a bucket ``bucket`` of Google's storage
     (``TENSORSTORE_GCS_HTTP_URL`` tells tensorstore the address). What is below ``forbidden/`` is forbidden.
+
+    Parameters
+    ----------
+    folder : str or Path
+    fault : callable, optional
+        Called with the path of every request: it may wait, return a status to answer with, or 0 to hang up.
     """
     root = Path(folder)
 
@@ -43,7 +49,12 @@ def served(folder: str | Path) -> Iterator[str]:
 
         def do_GET(self) -> None:
             name = unquote(self.path.partition("?")[0].removeprefix(_GOOGLE)).strip("/")
-            if name.startswith("forbidden/"):
+            status = None if fault is None else fault(name)
+            if status == 0:
+                self.close_connection = True
+            elif status is not None:
+                self._answer(status)
+            elif name.startswith("forbidden/"):
                 self._answer(403)
             elif not (root / name).is_file():
                 self._answer(404)
