@@ -493,5 +493,5 @@ def test_the_workers_of_a_dask_cluster_read_the_tables(make_experiment, track_ro
 
 def test_dask_that_is_not_installed_is_named_with_its_extra(make_experiment, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    with pytest.raises(ImportError, match=r"pip install 'dynaclr\[dask\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'viscy-data\[dask\]'"):
         build(make_experiment(), dask_address="tcp://host:8786")

@@ -8,12 +8,13 @@ import os
 
 import numpy as np
 import pytest
+import tensorstore
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viscy_data.errors import InputError
-from viscy_data.stores import PlateWriter, read_attributes
+from viscy_data.stores import PlateWriter, open_array, read_attributes, read_plate
 from viscy_data.testing import write_foreign_plate
 from viscy_utils.runs.trainer import VisCyTrainer
 from viscy_utils.statistics import metadata
@@ -234,3 +235,38 @@ def test_a_truncated_chunk_is_named_by_store_fov_frame_and_channel(tmp_path):
     with pytest.raises(InputError, match=r"p\.zarr, FOV A/1/0, frame 2, channel 'b'"):
         generate_normalization_metadata(path, grid_spacing=1)
     assert "normalization" not in read_attributes(path, "A/1/0")
+
+
+def file_reads():
+    metrics = tensorstore.experimental_collect_matching_metrics("/tensorstore/kvstore/file/read")
+    return sum(entry["values"][0].get("value", 0) for entry in metrics if entry["name"].endswith("/read"))
+
+
+@pytest.mark.parametrize("channel_ids", [-1, [0, 3]])
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 8, 8), (2, 4, 2, 16, 6), (5, 3, 4, 7, 12)])
+def test_every_chunk_is_read_once(tmp_path, chunks, channel_ids):
+    shape, names = (5, 4, 4, 16, 12), ["a", "b", "c", "d"]
+    images = {f"A/1/{fov}": noise(shape, fov) for fov in range(2)}
+    with PlateWriter(tmp_path / "p.zarr", names, version="0.4", chunks=chunks) as plate:
+        for name, image in images.items():
+            plate.write(name, image)
+    before = file_reads()
+    for fov in (fovs := read_plate(tmp_path / "p.zarr")):
+        open_array(fov)
+    listing = file_reads() - before
+    before = file_reads()
+    generate_normalization_metadata(tmp_path / "p.zarr", 2, channel_ids, grid_spacing=1)
+    found = file_reads() - before
+
+    per_axis = [range(0, extent, chunk) for extent, chunk in zip(shape, chunks, strict=True)]
+    wanted = range(4) if channel_ids == -1 else channel_ids
+    of_channels = [first for first in per_axis[1] if any(first <= c < first + chunks[1] for c in wanted)]
+    n_chunks = len(fovs) * len(of_channels) * int(np.prod([len(per_axis[axis]) for axis in (0, 2, 3, 4)]))
+    # Beside them, the plate is listed, and each FOV opened twice: to divide the work and to do it.
+    assert n_chunks <= found - listing <= n_chunks + 2 * len(fovs)
+    for channel, name in enumerate(names):
+        if channel in wanted:
+            pixels = np.concatenate([image[:, channel].ravel() for image in images.values()])
+            stored = normalization(tmp_path / "p.zarr")[name]["dataset_statistics"]
+            assert stored["mean"] == pytest.approx(pixels.mean(dtype=float))
+            assert stored["p99"] == pytest.approx(np.percentile(pixels, 99))

@@ -12,6 +12,7 @@ from dynaclr.index import MultiExperimentIndex
 from dynaclr.positives import PositiveScope
 from viscy_data.errors import InputError
 from viscy_utils.cli.errors import report_errors
+from viscy_utils.cli.work_options import work_options
 
 __all__ = ["build_index"]
 
@@ -36,8 +37,7 @@ __all__ = ["build_index"]
 )
 @click.option("--include-wells", multiple=True, metavar="WELL", help="Take only this well (may be repeated).")
 @click.option("--exclude-fovs", multiple=True, metavar="FOV", help="Leave out this FOV (may be repeated).")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that read tables; by default one per CPU.")
-@click.option("--dask-address", metavar="URL", help="Scheduler of a running Dask cluster that reads the tables.")
+@work_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def build_index(
     experiments: Path,
@@ -47,7 +47,7 @@ def build_index(
     include_wells: tuple[str, ...],
     exclude_fovs: tuple[str, ...],
     workers: int | None,
-    dask_address: str | None,
+    dask: str | None,
     overwrite: bool,
 ) -> None:
     """Save the table of cells of EXPERIMENTS (a YAML file) as INDEX (a parquet file).
@@ -68,7 +68,7 @@ def build_index(
             include_wells=include_wells or None,
             exclude_fovs=exclude_fovs or None,
             positive_scope=positive_scope,
-            dask_address=dask_address,
+            dask_address=dask,
             workers=workers,
         )
         built.save(index, overwrite=overwrite)

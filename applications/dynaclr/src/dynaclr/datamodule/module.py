@@ -102,7 +102,7 @@ class MultiExperimentDataModule(BatchDataModule):
     return_negative : bool, default False
         Add negatives to batches, for triplet losses.
     dask_address : str, optional
-        Scheduler of a Dask cluster that reads the tracking tables.
+        Scheduler of a Dask cluster that reads the tracking tables, or ``local`` for processes of this machine.
     max_border_shift : int, optional
         Most pixels that the edge of the image may move a patch away from its cell; cells beyond are left out and
         counted. 0 leaves out every cell whose patch would leave the image; all cells are taken by default.
@@ -217,12 +217,6 @@ class MultiExperimentDataModule(BatchDataModule):
                 Option("hcl_beta", hcl_beta, is_number(hcl_beta, 0), "a number of at least 0"),
                 Option("channel_dropout_prob", channel_dropout_prob, is_number(channel_dropout_prob, 0, 1), "0 to 1"),
                 Option("cache_pool_bytes", cache_pool_bytes, is_count(cache_pool_bytes), "bytes, at least 0"),
-                Option(
-                    "prefetch_factor",
-                    prefetch_factor,
-                    prefetch_factor is None or is_count(prefetch_factor, 1),
-                    "a whole number of at least 1, or null",
-                ),
             ],
         )
         self.plan = BatchPlan(

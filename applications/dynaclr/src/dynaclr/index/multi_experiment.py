@@ -59,9 +59,9 @@ class MultiExperimentIndex:
     positive_scope : {"descendants", "lineage", "track"}, default "descendants"
         Whose observations are positives: the anchor's track and its descendants, all tracks of its root, its track.
     dask_address : str, optional
-        Scheduler of a running Dask cluster that reads the tracking tables.
+        Scheduler of a running Dask cluster that reads the tracking tables, or ``local`` for processes of this machine.
     workers : int, optional
-        Threads that read the tracking tables; by default one per CPU.
+        Threads, or such processes, that read the tracking tables; by default one per CPU.
     max_border_shift : int, optional
         Leave out, and count, observations whose patch the edge moves by more pixels than this along an axis.
 

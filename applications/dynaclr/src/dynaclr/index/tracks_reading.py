@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from dynaclr.index.sources import TrackSources, listed
 from dynaclr.index.tracks_table import FovTracks, TracksTable
 from dynaclr.lineage import LineageCycleError
 from viscy_data.errors import InputError, raise_all
-from viscy_data.optional import require
+from viscy_data.pieces import map_pieces
 from viscy_data.stores import FovInfo
 from viscy_data.tracks import count_outside, describe_outside, read_tracks
 
@@ -38,10 +36,8 @@ def read_table(
         Experiments that the sources belong to.
     sources : TrackSources
         Tables to read.
-    workers : int, optional
-        Threads that read tables; by default one per CPU.
-    dask_address : str, optional
-        Scheduler of a running Dask cluster that reads the tables instead.
+    workers, dask_address
+        Who reads the tables, see `workers` and `dask` of :func:`viscy_data.pieces.map_pieces`.
 
     Raises
     ------
@@ -53,7 +49,7 @@ def read_table(
     from dynaclr.index.joined_columns import join_columns  # pandas comes with it
 
     tasks = [(str(source.path), source.fov) for source in sources.found]
-    results = _map_on_dask(tasks, dask_address) if dask_address else _map(tasks, workers)
+    results = list(map_pieces(_read_or_error, tasks, workers=workers, dask=dask_address))
     failed = [result for result in results if isinstance(result, InputError)]
     errors = [err for failure in failed for err in getattr(failure, "errors", (failure,))]
     if len(errors) > _SHOWN:
@@ -174,23 +170,6 @@ def _read_or_error(task: _Task) -> FovTracks | InputError:
         return read_fov(*task)
     except InputError as err:
         return err
-
-
-def _map(tasks: Sequence[_Task], workers: int | None) -> list[FovTracks | InputError]:
-    with ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="read_tracks") as pool:
-        return list(pool.map(_read_or_error, tasks))
-
-
-def _map_on_dask(tasks: Sequence[_Task], address: str) -> list[FovTracks | InputError]:
-    distributed = require("dask.distributed", extra="dask", package="dynaclr")
-    try:
-        client = distributed.Client(address)
-    except (OSError, ValueError) as err:
-        expected = "the address of a running scheduler, such as tcp://host:8786"
-        fix = "start one, or leave dask_address out: threads read the tables then"
-        raise InputError("dask_address", found=f"{address}: {err}", expected=expected, fix=fix) from err
-    with client:
-        return client.gather(client.map(_read_or_error, tasks, pure=False))
 
 
 def _left_out(names: Sequence[str], parts: Sequence[FovTracks], sources: TrackSources) -> LeftOut:

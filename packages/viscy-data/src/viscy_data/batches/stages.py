@@ -113,10 +113,12 @@ class StagedDataModule(LightningDataModule):
         problems: Sequence[InputError] = (),
     ) -> None:
         super().__init__()
+        ahead = (loader_options or {}).get("prefetch_factor")
         shared = [
             Option("batch_size", batch_size, is_count(batch_size, 1), "a whole number of at least 1"),
             Option("num_workers", num_workers, is_count(num_workers), "a whole number of at least 0"),
             Option("seed", seed, is_count(seed), "a whole number of at least 0"),
+            Option("prefetch_factor", ahead, ahead is None or is_count(ahead, 1), "a whole number of at least 1"),
         ]
         raise_all([*problems, *check_options(type(self).__name__, [*shared, *options])])
         constructor = constructor_of(self, inspect.currentframe())

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from viscy_data.stores.arrays import open_array
 from viscy_data.stores.attributes import read_attributes, update_attributes, update_attributes_of
-from viscy_data.stores.faults import read_stack
+from viscy_data.stores.faults import read_block, read_stack
 from viscy_data.stores.growing import GrowingPlate
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store, well_of
 from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate
@@ -37,6 +37,7 @@ __all__ = [
     "fov_keys",
     "open_array",
     "read_attributes",
+    "read_block",
     "read_fov",
     "read_fovs",
     "read_plate",

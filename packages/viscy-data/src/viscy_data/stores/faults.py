@@ -8,7 +8,7 @@ per FOV. Everything else is an error that names store, FOV, frame, channel and c
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from viscy_data.stores.names import FovInfo
 if TYPE_CHECKING:
     import tensorstore as ts
 
-__all__ = ["PIXEL_RETRIES", "SERVER_PATIENCE_SECONDS", "Faulty", "read_channel", "read_stack", "wait_for"]
+__all__ = ["PIXEL_RETRIES", "SERVER_PATIENCE_SECONDS", "Faulty", "read_block", "read_channel", "read_stack", "wait_for"]
 
 T = TypeVar("T")
 
@@ -125,6 +125,41 @@ def read_stack(fov: FovInfo, t: int, channel: int, array: ts.TensorStore | None 
         warnings.warn(f"{told}. {SPARSE}", stacklevel=4)
 
     return read_channel(fov, array, t, channel, (slice(None), slice(None), slice(None)), told=warn)
+
+
+def read_block(
+    fov: FovInfo, array: ts.TensorStore, frames: range, channels: Sequence[int], slices: slice = slice(None)
+) -> np.ndarray:
+    """Read whole planes of several channels of consecutive frames, each chunk once.
+
+    Parameters
+    ----------
+    fov : FovInfo
+    array : tensorstore.TensorStore
+        What :func:`open_array` gives; chunks that are not stored are filled.
+    frames : range
+        In steps of 1.
+    channels : sequence of int
+    slices : slice, default all
+        Along Z.
+
+    Returns
+    -------
+    ndarray, shape (len(frames), len(channels), Z, Y, X)
+        In the stored dtype.
+
+    Raises
+    ------
+    InputError
+        Naming store, FOV, frames and channels if the pixels cannot be had.
+    """
+    try:
+        return np.asarray(wait_for(array[frames.start : frames.stop, list(channels), slices].read(), fov))
+    except Faulty as err:
+        times = f"frame {frames[0]}" if len(frames) == 1 else f"frames {frames[0]} to {frames[-1]}"
+        names = ", ".join(repr(fov.channel_names[channel]) for channel in channels)
+        where = f"{fov.where}, {times}, channel{'s' * (len(channels) > 1)} {names}"
+        raise _fault(where, fov, err, SERVER_PATIENCE_SECONDS) from err
 
 
 SPARSE = "Right in a sparse store, whose writer leaves empty chunks out; otherwise copy the FOV anew or leave it out"

@@ -40,6 +40,7 @@ class VisCyTrainer(Trainer):
         sampling: Sampling = "grid",
         dataset_fovs: list[str] | None = None,
         sidecar_path: Path | None = None,
+        dask: str | None = None,
     ) -> Preprocessed:
         """Compute the normalisation statistics of a store.
 
@@ -50,7 +51,7 @@ class VisCyTrainer(Trainer):
         channel_names : list of str, default -1
             Channels to do; -1 takes all. Others keep the statistics they have.
         num_workers : int, default 1
-            Threads.
+            Threads, or processes of ``--dask local``, that read.
         block_size : int, default 32
             One pixel in ``block_size ** 2`` counts.
         model : LightningModule, optional
@@ -61,6 +62,9 @@ class VisCyTrainer(Trainer):
             FOVs or wells that make the dataset statistics, such as those used for training; all by default.
         sidecar_path : Path, optional
             Write to this JSON file instead of the store; by default only if the store cannot be written.
+        dask : str, optional
+            Scheduler of a running Dask cluster that reads, such as ``tcp://host:8786``, or ``local`` for processes of
+            this machine; threads by default.
 
         Returns
         -------
@@ -78,6 +82,7 @@ class VisCyTrainer(Trainer):
             sampling=sampling,
             dataset_fovs=dataset_fovs,
             sidecar_path=sidecar_path,
+            dask=dask,
         )
 
     def export(

@@ -6,20 +6,26 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from rich.progress import Progress
+from rich.progress import track
 
 from viscy_data.checks import Option, check_options, is_count
 from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.files import replacing
+from viscy_data.pieces import map_pieces
 from viscy_data.select import fovs_named
 from viscy_data.stores import FovInfo, Source, read_attributes, read_fovs, update_attributes_of
-from viscy_utils.statistics.pixel_samples import FovSample, Sampling, sample_fov
+from viscy_utils.statistics.pixel_samples import (
+    FovSample,
+    FramesToSample,
+    Sampling,
+    frames_to_sample,
+    sample_frames,
+)
 from viscy_utils.statistics.summaries import get_val_stats
 
 __all__ = ["Preprocessed", "generate_normalization_metadata", "sidecar_path_of", "write_meta_field"]
@@ -102,6 +108,7 @@ def generate_normalization_metadata(
     sampling: Sampling = "grid",
     dataset_fovs: Sequence[str] | None = None,
     sidecar_path: str | Path | None = None,
+    dask: str | None = None,
 ) -> Preprocessed:
     """Compute statistics per channel of dataset, FOV and time point, and write them as attributes of the store.
 
@@ -113,7 +120,7 @@ def generate_normalization_metadata(
     zarr_dir : str, Path, or sequence of these
         HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
     num_workers : int, default 4
-        Threads, one FOV each.
+        Threads, or processes of ``dask="local"``, that read.
     channel_ids : int or sequence of int, default -1
         Positions of the channels; -1 takes all.
     grid_spacing : int, default 32
@@ -126,6 +133,9 @@ def generate_normalization_metadata(
     sidecar_path : str or Path, optional
         Write to this JSON file instead of the store. A store that cannot be written gets one beside it, see
         :func:`sidecar_path_of`.
+    dask : str, optional
+        Scheduler of a Dask cluster that reads, or ``local``, see :func:`viscy_data.pieces.map_pieces`; threads by
+        default.
 
     Returns
     -------
@@ -146,20 +156,12 @@ def generate_normalization_metadata(
     raise_all(check_options("preprocess", options))
     pooled = set(fovs if dataset_fovs is None else fovs_named(fovs, dataset_fovs, where=store, field="dataset_fovs"))
     counted = [fov in pooled for fov in fovs]
-    with ThreadPoolExecutor(num_workers) as pool, Progress(transient=True) as progress:
-        task = progress.add_task("normalisation statistics", total=len(fovs) * len(channels))
-
-        def sample(fov: FovInfo, channel: str) -> FovSample:
-            result = sample_fov(fov, channel, grid_spacing, sampling)
-            progress.advance(task)
-            return result
-
-        statistics, sampled = {}, []
-        for channel in channels:
-            samples = list(pool.map(lambda fov: sample(fov, channel), fovs))  # noqa: B023 - consumed in this turn
-            _report(channel, fovs, samples)
-            statistics[channel] = _statistics(channel, store, samples, counted)
-            sampled += samples
+    pieces = list(frames_to_sample(fovs, channels, grid_spacing, sampling))
+    samples = _sample(fovs, channels, pieces, num_workers, dask)
+    for channel in channels:
+        _report(channel, fovs, samples[channel])
+    statistics = {channel: _statistics(channel, store, samples[channel], counted) for channel in channels}
+    sampled = [sample for own in samples.values() for sample in own]
     return Preprocessed(
         store=store,
         target=_write(fovs, store, statistics, sidecar_path),
@@ -169,6 +171,20 @@ def generate_normalization_metadata(
         n_empty_frames=sum(len(sample.empty) for sample in sampled),
         n_nonfinite=sum(sample.n_nonfinite for sample in sampled),
     )
+
+
+def _sample(
+    fovs: Sequence[FovInfo], channels: Sequence[str], pieces: Sequence[FramesToSample], workers: int, dask: str | None
+) -> dict[str, list[FovSample]]:
+    """Sample all FOVs, by channel."""
+    done = map_pieces(sample_frames, pieces, workers=workers, dask=dask)
+    found = {(fov.key, channel): [] for fov in fovs for channel in channels}
+    for piece, samples in zip(
+        pieces, track(done, "normalisation statistics", len(pieces), transient=True), strict=True
+    ):
+        for channel, frames in samples.items():
+            found[piece.fov.key, channel] += frames
+    return {channel: [FovSample.of(found[fov.key, channel]) for fov in fovs] for channel in channels}
 
 
 def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Sequence[int]) -> list[str]:

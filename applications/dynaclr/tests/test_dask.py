@@ -1,0 +1,95 @@
+"""Work on a Dask cluster gives what threads give, bit for bit, also when a worker is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from dynaclr.commands.build_index import build_index
+from viscy_data.pieces import map_pieces
+from viscy_data.stores import read_attributes, read_plate
+from viscy_data.synthetic import ExperimentSpec, write_experiments
+from viscy_utils.statistics.metadata import generate_normalization_metadata
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"),
+]
+distributed = pytest.importorskip("distributed")
+
+
+def kill_one(flag):
+    """Make a plugin of workers: the first to have done a piece is killed, and what it had done is lost."""
+
+    class KillOne(distributed.WorkerPlugin):
+        def transition(self, key, start, finish, **kwargs):
+            if finish == "memory":
+                try:
+                    os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    return
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return KillOne()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "host": "127.0.0.1"}
+    with distributed.LocalCluster(n_workers=2, silence_logs=50, **options) as cluster:
+        yield cluster
+
+
+def lose_a_worker_during(cluster, folder, work):
+    flag = str(folder / "killed")
+    with distributed.Client(cluster) as client:
+        client.register_plugin(kill_one(flag), name=flag)
+        done = work(cluster.scheduler_address)
+        client.unregister_worker_plugin(flag)
+        client.wait_for_workers(2)
+    assert os.path.exists(flag)
+    return done
+
+
+def test_every_kind_of_work_survives_a_killed_worker(cluster, tmp_path):
+    squares = lose_a_worker_during(
+        cluster, _made(tmp_path / "pieces"), lambda address: list(map_pieces(lambda n: n**2, range(20), dask=address))
+    )
+    assert squares == [n**2 for n in range(20)]
+
+    specs = [ExperimentSpec(f"e{n}", n_frames=4, n_cells=4, fovs_per_well=3, shape=(1, 64, 64)) for n in range(2)]
+    experiments = write_experiments(specs, tmp_path / "data", seed=0)
+
+    def index(address):
+        name = tmp_path / ("on_dask.parquet" if address else "in_threads.parquet")
+        arguments = [str(experiments), str(name), *(("--dask", address) if address else ("--workers", "2"))]
+        CliRunner().invoke(build_index, arguments, catch_exceptions=False)
+        return name.read_bytes(), pd.read_parquet(name)
+
+    on_dask, in_threads = lose_a_worker_during(cluster, _made(tmp_path / "index"), index), index(None)
+    pd.testing.assert_frame_equal(on_dask[1], in_threads[1])
+    assert on_dask[0] == in_threads[0]
+
+    [store] = (tmp_path / "data").glob("e0*/*.zarr")
+
+    def statistics(address):
+        generate_normalization_metadata(store, 2, grid_spacing=4, sampling="stratified", dask=address)
+        return [read_attributes(store, name)["normalization"] for name in (None, *(f.name for f in read_plate(store)))]
+
+    assert lose_a_worker_during(cluster, _made(tmp_path / "statistics"), statistics) == statistics(None)
+
+
+def test_a_cluster_of_this_machine_is_there_for_the_asking():
+    found = list(map_pieces(lambda n: (os.getpid(), np.arange(n).sum()), range(6), workers=1, dask="local"))
+    assert [total for _, total in found] == [0, 0, 1, 3, 6, 10]
+    assert {process for process, _ in found}.isdisjoint({os.getpid()})
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
