@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -26,10 +28,13 @@ __all__ = [
     "WholeCheckpointIO",
     "before_loaders_of_prediction",
     "prepare_batch",
+    "requeue_job",
     "save_on_one_rank",
     "validating",
     "without_advertisements",
 ]
+
+_logger = logging.getLogger(__name__)
 
 _MESSAGES = tuple(f"lightning.{name}" for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"))
 _OF_TRAINING = (*_MESSAGES, "lightning.fabric.utilities.seed")
@@ -127,6 +132,26 @@ def save_on_one_rank(trainer: Trainer, path: str | os.PathLike) -> None:
         trainer.save_checkpoint(path, weights_only=False)
     elif trainer.is_global_zero:
         trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), path)
+
+
+def requeue_job(trainer: Trainer) -> None:
+    """Queue the job of a trainer again, if SLURM runs it and may.
+
+    Lightning does so while it handles the signal, in the middle of a step, with a checkpoint of weights that are half
+    updated.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as err:
+        _logger.warning("job %s could not be queued again (%s %s)", job, err, getattr(err, "stderr", None) or "")
+    else:
+        _logger.info("job %s is queued again", job)
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_ends_as_an_unbroken_run(write, c
     main(["fit", "-c", write(), "--run", "unbroken"])
     callbacks = [{"class_path": f"{BORING}.CtrlC", "init_args": {"at_step": 5}}]
     message = fail(["fit", "-c", write("stop.yml", trainer={"callbacks": callbacks}), "--run", "broken"], capsys, 130)
-    assert "stopping after this step" in message
+    assert "SIGINT: stopping after this step" in message
     said = message.rpartition("viscy: interrupted; ")[2]
     assert "saved after step 6" in said
     record = find_run("broken").record

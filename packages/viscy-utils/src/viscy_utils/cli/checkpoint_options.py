@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from viscy_data.errors import InputError
 from viscy_utils.cli.subcommands import NOT_GIVEN
-from viscy_utils.runs.choice import checkpoint_of, refuse_older_twin
-from viscy_utils.runs.folder import Run, find_run
+from viscy_utils.runs.choice import checkpoint_of, has_checkpoints, refuse_older_twin
+from viscy_utils.runs.folder import LATEST, Run, find_run
 
 __all__ = ["LIGHTNING_WORDS", "Training", "checkpoint_to_use", "training_of"]
 
 LIGHTNING_WORDS = ("best", "last", "hpc")
 """Values of ``ckpt_path`` that Lightning looks up by itself."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def checkpoint_to_use(name: str | None, ckpt_path: Any, root: str | Path, subcom
     return path, None
 
 
-def training_of(name: str | None, ckpt_path: Any, root: str | Path) -> Training:
+def training_of(name: str | None, ckpt_path: Any, root: str | Path, resume: bool = False) -> Training:
     """Tell a new run from one that goes on.
 
     Parameters
@@ -100,13 +103,26 @@ def training_of(name: str | None, ckpt_path: Any, root: str | Path) -> Training:
         Value of ``--ckpt_path``.
     root : str or Path
         Folder of ``runs``.
+    resume : bool, default False
+        Value of ``--resume``: go on with the run of that name, or with the latest, from its last whole checkpoint.
+        Where there is none yet, a new one begins, so that a job may begin and go on with one command.
 
     Raises
     ------
     InputError
-        If it is to go on from another than its last checkpoint.
+        If it is to go on from another than its last checkpoint, or nobody knows from which.
     """
     path = None if ckpt_path is None else str(ckpt_path)
+    if resume and path not in (None, "last"):
+        raise InputError(
+            "command line and configuration",
+            field="resume, ckpt_path",
+            found=f"resume: true and the checkpoint {path}",
+            expected="one of the two: to resume is to go on from the last whole checkpoint of a run",
+            fix="leave out ckpt_path, or begin another run from it without --resume",
+        )
+    if resume or (name is None and path == "last"):
+        return _resumed(name, root, must_exist=not resume)
     if name is None or path is None:
         return Training(name, None, path)
     if path not in ("best", "last") and not Path(path).exists():
@@ -124,6 +140,15 @@ def training_of(name: str | None, ckpt_path: Any, root: str | Path) -> Training:
         expected=str(last),
         fix="a run goes on with --ckpt_path last; begin another one from elsewhere by giving it a --run of its own",
     )
+
+
+def _resumed(name: str | None, root: str | Path, must_exist: bool) -> Training:
+    """Go on with a run from its last whole checkpoint, or from its start if it was ended before there was one."""
+    run = find_run(name or LATEST, root) if must_exist else _existing(name or LATEST, root)
+    if run is None:
+        _logger.info("there is no run to go on with: a new one begins")
+        return Training(name)
+    return Training(name, run, str(checkpoint_of(run, "newest")) if has_checkpoints(run) else None)
 
 
 def _existing(name: str, root: str | Path) -> Run | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,18 @@ _CONTINUED = (EmbeddingWriter, HCSPredictionWriter)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what can be done about it."""
+    """Ctrl-C or another signal, with what can be done about it.
+
+    Parameters
+    ----------
+    advice : str
+    number : int, default SIGINT
+        Of the signal; kept in the attribute ``signal``.
+    """
+
+    def __init__(self, advice: str, number: int = signal.SIGINT) -> None:
+        super().__init__(advice)
+        self.signal = int(number)
 
 
 @rank_zero_only

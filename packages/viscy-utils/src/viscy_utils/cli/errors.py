@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from viscy_data.files import missing_path
 
 __all__ = ["BAD_INPUT", "exit_code_of", "report_errors"]
 
-BAD_INPUT, FAULT, INTERRUPTED = 2, 1, 130
-"""Exit codes."""
+BAD_INPUT, FAULT, OF_SIGNAL = 2, 1, 128
+"""Exit codes; the number of a signal is added to the last."""
 
 # Files that the user names and that are, or are not, there.
 _PATH_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -48,7 +49,8 @@ def report_errors(prog: str = "viscy") -> Iterator[None]:
     Raises
     ------
     SystemExit
-        With 2 for bad input, 1 for any other error, 130 after Ctrl-C.
+        With 2 for bad input, 1 for any other error; after a signal 128 and its number: 130 after Ctrl-C, 143 after
+        SIGTERM.
 
     Examples
     --------
@@ -59,7 +61,7 @@ def report_errors(prog: str = "viscy") -> Iterator[None]:
         yield
     except KeyboardInterrupt as err:
         sys.stderr.write(f"{prog}: interrupted{'; ' if str(err) else ''}{err}\n")
-        raise SystemExit(INTERRUPTED) from err
+        raise SystemExit(OF_SIGNAL + getattr(err, "signal", signal.SIGINT)) from err
     except Exception as err:
         if os.environ.get("VISCY_DEBUG", "0") not in ("", "0"):
             traceback.print_exception(err)

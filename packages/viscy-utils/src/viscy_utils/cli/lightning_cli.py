@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from viscy_data.errors import InputError, reading_input
-from viscy_data.yaml_reading import dump_yaml
+from viscy_data.yaml_reading import dump_yaml, parse_yaml
 from viscy_utils.cli.checkpoint_options import (
     LIGHTNING_WORDS,
     Training,
@@ -37,9 +37,10 @@ from viscy_utils.cli.config_files import (
 from viscy_utils.cli.errors import BAD_INPUT, exit_code_of
 from viscy_utils.cli.parser_mode import PARSER_MODE
 from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
-from viscy_utils.cli.subcommands import NOT_GIVEN, SEED, SUBCOMMANDS, name_in
+from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMANDS, name_in
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
+from viscy_utils.runs.checkpoints import RunCheckpoints
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
 from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
 from viscy_utils.runs.keeper import RunKeeper
@@ -95,6 +96,8 @@ class VisCyCLI(LightningCLI):
             kind = SUBCOMMANDS[name].checkpoint
             if kind:
                 parser.add_argument("--run", type=str | None, default=None, help=SUBCOMMANDS[name].run_help)
+            if kind == "begun with":
+                parser.add_argument("--resume", type=bool, nargs="?", const=True, default=False, help=RESUME_HELP)
             if kind == "used":
                 parser.set_defaults({"ckpt_path": NOT_GIVEN})
 
@@ -234,8 +237,9 @@ class VisCyCLI(LightningCLI):
             return
         root = config["trainer"].get("default_root_dir") or "."
         if kind == "begun with":
-            self.training = training_of(config["run"], config["ckpt_path"], root)
+            self.training = training_of(config["run"], config["ckpt_path"], root, config["resume"])
             path = self.training.ckpt_path
+            self._refuse_another_run(config)
         else:
             command = f"{self.prog} {subcommand}"
             path, self.used_run = checkpoint_to_use(config["run"], config["ckpt_path"], root, command)
@@ -252,12 +256,30 @@ class VisCyCLI(LightningCLI):
             weights = f"weights of {path} (epoch {epoch}, step {step})"
             say("random weights, as ckpt_path is null" if path is None else weights)
 
+    def _refuse_another_run(self, config: Namespace) -> None:
+        """Refuse to go on, unasked by name, with a run of another configuration."""
+        run = self.training.goes_on
+        if run is None or self.training.name is not None:
+            return
+        now = parse_yaml(self._subcommand_parsers[self.config["subcommand"]].dump(config, skip_validation=True))
+        before = read_configs([str(run.config)])[str(run.config)] if run.config.exists() else now
+        different = [block for block in ("model", "data") if before.get(block) != now.get(block)]
+        if different:
+            raise InputError(
+                str(run.path),
+                field=", ".join(different),
+                found="the latest run, which has other settings",
+                expected="a run of this configuration to go on with",
+                fix="name the run with --run NAME; a new one of that name begins if there is none",
+            )
+        say(f"going on with {run.path}" + (f" from {self.training.ckpt_path}" if self.training.ckpt_path else ""))
+
     def _ckpt_path(self) -> str | None:
         return self._get(self.config, "ckpt_path")
 
     def _resolved_config(self) -> str:
         """Write out the configuration, defaults included, as a command would read it again."""
-        config = {key: value for key, value in self.config_dump.items() if key != "config"}
+        config = {key: value for key, value in self.config_dump.items() if key not in ("config", "resume")}
         if self.run_folder is not None:
             config["run"] = str(self.run_folder)
         if config.get("ckpt_path") is None:  # for a prediction, null would mean random weights
@@ -270,7 +292,11 @@ class VisCyCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except BaseException as err:
             if self._was_interrupted(err):
-                raise Interrupted(how_to_go_on(self.trainer, self.run_folder, self.prog)) from err
+                stopped = [
+                    callback.signal for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)
+                ]
+                advice = how_to_go_on(self.trainer, self.run_folder, self.prog)
+                raise Interrupted(advice, *stopped[:1]) from err
             raise
         finally:
             for callback in self.trainer.callbacks:

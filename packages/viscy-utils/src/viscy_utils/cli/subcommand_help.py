@@ -18,7 +18,7 @@ from pathlib import Path
 
 from docstring_parser import parse  # comes with jsonargparse[signatures]
 
-from viscy_utils.cli.subcommands import NOT_GIVEN, SEED, SUBCOMMANDS
+from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMANDS
 
 __all__ = ["Option", "format_subcommand_help", "known_keys", "options_of"]
 
@@ -70,6 +70,8 @@ def options_of(name: str) -> dict[str, list[Option]]:
     ]
     if checkpoint:
         general.append(Option("run", SUBCOMMANDS[name].run_help, "str", "null"))
+    if checkpoint == "begun with":
+        general.append(Option("resume", RESUME_HELP, "bool", "false"))
     own = [_with_checkpoint(option, checkpoint) for option in _arguments(name)]
     trainer = [Option("trainer", "A YAML file of the options below.")]
     trainer += [Option(f"trainer.{each.key}", each.help, each.kind, each.default) for each in _arguments("__init__")]

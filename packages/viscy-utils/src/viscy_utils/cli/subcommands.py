@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["NOT_GIVEN", "SEED", "SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
+__all__ = ["NOT_GIVEN", "RESUME_HELP", "SEED", "SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
 
 NOT_GIVEN = "<a file, or null for random weights>"
 """Default of ``ckpt_path`` where weights are needed: whoever wants random ones has to say so."""
 SEED = 42
 """Of random numbers, where ``seed_everything`` is not given."""
+RESUME_HELP = "Go on with the run, by default the latest, from its last whole checkpoint; begin one if there is none."
+"""What ``--resume`` is for."""
 _TRAINER = "viscy_utils.runs.trainer:VisCyTrainer"
 
 

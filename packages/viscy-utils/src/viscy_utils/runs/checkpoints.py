@@ -1,4 +1,4 @@
-"""The checkpoints of a run: ``last.ckpt``, ``best.ckpt``, and one more when the run is interrupted."""
+"""The checkpoints of a run: ``last.ckpt``, ``best.ckpt``, and one more when the run is stopped by a signal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from viscy_utils.lightning_workarounds import save_on_one_rank
+from viscy_utils.lightning_workarounds import requeue_job, save_on_one_rank
 
 __all__ = ["MONITORED", "RunCheckpoints"]
 
@@ -22,12 +22,15 @@ MONITORED = ("loss/val", "val_loss", "val/loss", "loss/validate")
 """Metrics whose smallest value makes the best checkpoint; the first that is logged counts."""
 
 _logger = logging.getLogger(__name__)
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class RunCheckpoints(Checkpoint):
     """Save ``last.ckpt`` after every epoch, and ``best.ckpt`` when a metric is the smallest so far.
 
-    Ctrl-C lets the step in progress end and saves; a second one stops at once, and saves as well.
+    Ctrl-C, SIGTERM and SIGUSR1 let the step in progress end and save; a second Ctrl-C stops at once, and saves as well.
+    After SIGUSR1, which SLURM sends before the time of a job is over, the job is queued again. With several ranks it is
+    enough that one gets the signal: they agree after each step.
 
     Parameters
     ----------
@@ -37,6 +40,13 @@ class RunCheckpoints(Checkpoint):
         False saves at an interruption only, to ``interrupted.ckpt``, for runs with checkpoints of their own.
     monitored : sequence of str, optional
         Names of metrics, as in ``MONITORED``.
+
+    Attributes
+    ----------
+    is_stopping : bool
+        Whether a signal has come.
+    signal : int
+        The one that came first.
     """
 
     def __init__(self, dirpath: str | Path, regular: bool = True, monitored: Sequence[str] = MONITORED) -> None:
@@ -44,7 +54,8 @@ class RunCheckpoints(Checkpoint):
         self.monitor: str | None = None
         self.best_score = math.inf
         self.is_stopping = False
-        self._handler: Any = None
+        self.signal = int(signal.SIGINT)
+        self._handlers: dict[int, Any] = {}
         self._step = self._validated_step = -1
 
     @property
@@ -62,9 +73,9 @@ class RunCheckpoints(Checkpoint):
         self.dirpath = trainer.strategy.broadcast(self.dirpath)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, Ctrl-C waits for the end of a step."""
+        """From here on, signals wait for the end of a step."""
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._on_ctrl_c)
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember where the step began."""
@@ -74,13 +85,12 @@ class RunCheckpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop where no gradient is left half accumulated."""
-        if self.is_stopping and trainer.global_step != self._step:
-            raise KeyboardInterrupt
+        if trainer.global_step != self._step:
+            self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop in the middle of a validation, which a continued run begins anew."""
-        if self.is_stopping:
-            raise KeyboardInterrupt
+        self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation, which has told how good the model is."""
@@ -95,7 +105,7 @@ class RunCheckpoints(Checkpoint):
             trainer.save_checkpoint(self.last_model_path, weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -105,6 +115,8 @@ class RunCheckpoints(Checkpoint):
             self.is_stopping = True
             if _is_training(trainer) and trainer.global_step:
                 save_on_one_rank(trainer, self.last_model_path)
+            if self.signal == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
+                requeue_job(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what is the best so far for a continued run."""
@@ -123,16 +135,26 @@ class RunCheckpoints(Checkpoint):
             self.best_score = score
             trainer.save_checkpoint(self.best_model_path, weights_only=False)
 
-    def _on_ctrl_c(self, *_: Any) -> None:
-        if self.is_stopping:
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        """Stop on all ranks where one is asked to: a rank that went on would wait for the others."""
+        if trainer.strategy.reduce_boolean_decision(self.is_stopping, all=False):
+            self.is_stopping = True
             raise KeyboardInterrupt
-        self.is_stopping = True
-        sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once\n")
+
+    def _on_signal(self, number: int, *_: Any) -> None:
+        if self.is_stopping:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.is_stopping, self.signal = True, number
+        again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
+        sys.stderr.write(f"\n{signal.Signals(number).name}: stopping after this step{again}\n")
 
     def _restore(self) -> None:
-        if self._handler is not None and signal.getsignal(signal.SIGINT) == self._on_ctrl_c:
-            signal.signal(signal.SIGINT, self._handler)
-        self._handler = None
+        for number, handler in self._handlers.items():
+            if handler is not None and signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
+        self._handlers = {}
 
 
 def _is_training(trainer: Trainer) -> bool:

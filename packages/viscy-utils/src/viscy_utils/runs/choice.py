@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import zipfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from viscy_data.errors import InputError
+from viscy_utils.runs.compatibility import read_checkpoint
 from viscy_utils.runs.folder import CHECKPOINTS, Run
 
-__all__ = ["checkpoint_of", "embeddings_of", "refuse_older_twin"]
+__all__ = ["checkpoint_of", "embeddings_of", "has_checkpoints", "refuse_older_twin"]
 
 _PREFERRED = ("best", "last")
+
+_logger = logging.getLogger(__name__)
 
 
 def checkpoint_of(run: Run, which: str | None = None) -> Path:
@@ -21,7 +27,8 @@ def checkpoint_of(run: Run, which: str | None = None) -> Path:
     ----------
     run : Run
     which : {"best", "last", "newest"}, optional
-        By default the best one; the last one where nothing says which is best.
+        By default the best one; the last one where nothing says which is best. ``newest`` is the one that has been
+        trained longest among those that are whole; the others are named in a warning.
 
     Returns
     -------
@@ -34,8 +41,8 @@ def checkpoint_of(run: Run, which: str | None = None) -> Path:
     """
     files = {kind: [path for path in paths if path.exists()] for kind, paths in _files_of(run).items()}
     everything = [path for paths in files.values() for path in paths]
-    if which == "newest" and everything:
-        return max(everything, key=lambda path: path.stat().st_mtime_ns)
+    if which == "newest" and has_checkpoints(run):
+        return _newest_whole(run, _all_checkpoints(run))
     for kind in [which] if which else _PREFERRED:
         named = files.get(kind, [])
         if len(named) == 1:
@@ -48,6 +55,11 @@ def checkpoint_of(run: Run, which: str | None = None) -> Path:
         raise _ambiguous(run, everything)
     found = f"no {which} checkpoint" if which in _PREFERRED else "no checkpoint"
     raise InputError(str(run.path), field="run", found=found, fix="name another run, or a file with --ckpt_path")
+
+
+def has_checkpoints(run: Run) -> bool:
+    """Tell a run with checkpoints from one that was ended before it had any."""
+    return bool(_all_checkpoints(run))
 
 
 def embeddings_of(run: Run) -> Path:
@@ -101,12 +113,54 @@ def _files_of(run: Run) -> dict[str, list[Path]]:
     if recorded:
         files = {kind: [run.path / path for path in paths] for kind, paths in recorded.items()}
         return files | {"cluster": sorted(run.path.glob("hpc_ckpt_*.ckpt"))}  # of a job that was to end
-    found = sorted({*run.path.glob("*.ckpt"), *run.path.glob(f"{CHECKPOINTS}/*.ckpt")})
     files: dict[str, list[Path]] = {}
-    for path in found:
+    for path in _files_in(run):
         kind = next((kind for kind in _PREFERRED if re.fullmatch(rf"{kind}(-v\d+)?", path.stem)), "other")
         files.setdefault(kind, []).append(path)
     return files
+
+
+def _all_checkpoints(run: Run) -> list[Path]:
+    """List what is recorded, and what was saved just before a run was killed."""
+    recorded = [path for paths in _files_of(run).values() for path in paths]
+    return [path for path in dict.fromkeys([*recorded, *_files_in(run)]) if path.exists()]
+
+
+def _files_in(run: Run) -> list[Path]:
+    return sorted({*run.path.glob("[!.]*.ckpt"), *run.path.glob(f"{CHECKPOINTS}/[!.]*.ckpt")})
+
+
+def _newest_whole(run: Run, paths: Sequence[Path]) -> Path:
+    """Take the one that has been trained longest, whatever copying has made of the times of the files."""
+    found, broken = [], []
+    for path in paths:
+        try:
+            found.append((read_checkpoint(path).get("global_step", -1), path.stat().st_mtime_ns, path))
+        except InputError as err:
+            broken.append(f"{path} ({err.found})")
+    whole = next((path for *_, path in sorted(found, reverse=True) if not _is_damaged(path, broken)), None)
+    if broken:
+        _logger.warning("checkpoints that are not whole are passed over: %s", "; ".join(broken))
+    if whole is None:
+        found = f"no checkpoint that is whole: {'; '.join(broken)}"
+        raise InputError(
+            str(run.path), field="run", found=found, fix="name a checkpoint of another run with --ckpt_path"
+        )
+    return whole
+
+
+def _is_damaged(path: Path, broken: list[str]) -> bool:
+    """Read a file from end to end and compare its check sums, as the disk may have kept only part of it."""
+    if not zipfile.is_zipfile(path):  # a folder, or the format of torch before 1.6, which has none
+        return False
+    with zipfile.ZipFile(path) as file:
+        try:
+            bad = file.testzip()
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as err:
+            bad = str(err)
+    if bad is not None:
+        broken.append(f"{path} (damaged: {bad})")
+    return bad is not None
 
 
 def _ambiguous(run: Run, paths: list[Path]) -> InputError:

@@ -7,17 +7,26 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from viscy_data.errors import InputError
 from viscy_data.files import replacing
 from viscy_utils.lightning_workarounds import WatchedSaves
 from viscy_utils.runs.folder import CONFIG, place_in, read_run, update_record
 from viscy_utils.runs.versions import package_versions
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 __all__ = ["RunKeeper"]
 
 _LOG = "train.log"
+
+_logger = logging.getLogger(__name__)
 
 
 class RunKeeper(Callback):
@@ -40,6 +49,7 @@ class RunKeeper(Callback):
         """Begin the record, once the data are set up."""
         if stage != "fit" or not trainer.is_global_zero:
             return
+        self._open_log()
         begun = read_run(self.folder).record
         now = _now()
         name = f"{Path(CONFIG).stem}-{now.replace(':', '')}.yaml" if begun else CONFIG  # a run that goes on keeps both
@@ -59,31 +69,48 @@ class RunKeeper(Callback):
             data=describe() if describe is not None else None,
         )
         self._saves = WatchedSaves(trainer, self._on_saved)
-        self._log = logging.FileHandler(self.folder / _LOG, encoding="utf-8")
-        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(self._log)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say in the record why the run has ended."""
-        if self._log is not None:  # the checkpoint of an interruption is still to come
+        if self._saves is not None:  # the checkpoint of an interruption is still to come
             is_interrupted = isinstance(exception, KeyboardInterrupt)
             error = None if is_interrupted else f"{type(exception).__name__}: {exception}"
             status = "interrupted" if is_interrupted else "failed"
-            update_record(self.folder, ended=_now(), status=status, error=error, steps=trainer.global_step)
+            try:
+                update_record(self.folder, ended=_now(), status=status, error=error, steps=trainer.global_step)
+            except OSError as err:  # the full disk that has ended the run, which is what the user has to be told of
+                _logger.warning("the record of the run could not be written (%s)", err)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say in the record that the run has ended."""
-        if self._log is not None:
+        if self._saves is not None:
             update_record(self.folder, ended=_now(), status="finished", steps=trainer.global_step)
             self.close()
 
     def close(self) -> None:
         """Close the log."""
+        if self._saves is not None:
+            self._saves.stop()
         if self._log is not None:
             logging.getLogger().removeHandler(self._log)
             self._log.close()
-            self._saves.stop()
-            self._log = self._saves = None
+        self._log = self._saves = None
+
+    def _open_log(self) -> None:
+        """Open the log, which belongs to one process at a time: the system gives it free when the process is gone."""
+        log = logging.FileHandler(self.folder / _LOG, encoding="utf-8")
+        if not _is_ours(log.stream):
+            log.close()
+            raise InputError(
+                str(self.folder),
+                field="run",
+                found="a training that is still going on in this folder",
+                expected="one that has ended",
+                fix="wait for its end, or give the new run a name of its own with --run",
+            )
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(log)
+        self._log = log
 
     def _on_saved(self, trainer: Trainer, path: str) -> None:
         """Record what there is now: whatever is neither the best nor the last one is another one."""
@@ -98,6 +125,19 @@ class RunKeeper(Callback):
 
     def _existing(self, paths: list[str]) -> list[str]:
         return [place_in(self.folder, path) for path in paths if path and Path(path).exists()]
+
+
+def _is_ours(stream: IO[str]) -> bool:
+    """Lock a file; true as well where there are no locks, as on Windows and some file systems of clusters."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _now() -> str:
