@@ -84,6 +84,19 @@ def test_example_trains_and_predicts(folder, fit, predict, patch, embeddings, ex
         assert table.obs["experiment"].nunique() == experiments
 
 
+@pytest.mark.slow
+def test_example_embeds_by_a_pretrained_encoder(folder):
+    # Weights cannot be had in tests: the same network, smaller and at random.
+    encoder = "--model.init_args.model.init_args"
+    small = [f"{encoder}.pretrained=false", f'{encoder}.model_options={{"depth": 1}}', f"{encoder}.img_size=32"]
+    sizes = ["--data.init_args.yx_patch_size=[32,32]", "--model.init_args.example_input_array_shape=[1,2,5,32,32]"]
+    _dynaclr(folder, "predict", "--config", "pretrained.yml", *SMALL_TRAINER[:2], *SMALL_DATA, *sizes, *small)
+    table = anndata.read_zarr(folder / "embeddings_pretrained.zarr")
+    assert table.X.shape[1] == 2 * 384
+    assert table.obsm["X_projections"].shape[1] == 64
+    assert table.obs["experiment"].nunique() == 3
+
+
 @pytest.mark.parametrize("script", sorted(SLURM.glob("*.sh")), ids=lambda path: path.name)
 def test_slurm_script_is_valid_and_names_existing_files(script):
     subprocess.run(["bash", "-n", script], check=True)

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dataset": ["MultiExperimentTripletDataset"],
         "engine": ["BetaVaeModule", "ContrastiveModule", "ContrastivePrediction"],
         "experiment": ["ExperimentConfig", "ExperimentRegistry"],
+        "foundation_engine": ["FoundationModule"],
         "index": ["MultiExperimentIndex"],
         "loss": ["NTXentHCL"],
         "tau_sampling": ["sample_tau"],

@@ -56,7 +56,9 @@ class MultiExperimentTripletDataset(PatchDataset):
     """Patches around cells and around the same cells, or their descendants, some time later.
 
     ``dataset[positions]`` is a whole batch; a single position gives a batch of one. Beside what
-    :class:`~viscy_data.batches.PatchDataset` says a batch has ``lineage``: int64, (B,), equal numbers are one lineage.
+    :class:`~viscy_data.batches.PatchDataset` says a batch has ``lineage``: int64, (B,), equal numbers are one
+    lineage; and ``observation``, ``positive_observation``, perhaps ``negative_observation``: int64, (B,), rows of
+    ``index.tracks``.
 
     Parameters
     ----------
@@ -149,12 +151,15 @@ class MultiExperimentTripletDataset(PatchDataset):
         rows = {"anchor": pairs.anchors, "positive": pairs.positives}
         return rows if pairs.negatives is None else rows | {"negative": pairs.negatives}
 
-    def describe(self, anchors: np.ndarray) -> dict[str, Any]:
-        """Add the lineages of the anchors, and their rows, by which :meth:`records` knows them."""
-        roots = self.index.forest.root[self.index.track_index[anchors]]
-        rows = {"lineage": roots, "observation": anchors}
-        return super().describe(anchors) | {
-            name: torch.from_numpy(np.array(row, np.int64)) for name, row in rows.items()
+    def describe(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Add the lineages of the anchors, and the rows of all, by which :meth:`records` knows them."""
+        numbers = {f"{role}_observation": chosen for role, chosen in rows.items() if role != "anchor"}
+        numbers |= {
+            "observation": rows["anchor"],
+            "lineage": self.index.forest.root[self.index.track_index[rows["anchor"]]],
+        }
+        return super().describe(rows) | {
+            name: torch.from_numpy(np.array(number, np.int64)) for name, number in numbers.items()
         }
 
     def pairs(self, indices: Sequence[int] | np.ndarray) -> Pairs:

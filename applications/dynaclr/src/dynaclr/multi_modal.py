@@ -131,7 +131,7 @@ class MultiModalContrastiveModule(ContrastiveModule):
         anchor, positive = self._both(batch["anchor"]), self._both(batch["positive"])
         negative: dict[str, Tensor | None] = {"source": None, "target": None}
         if not objective.contrasts_batch:
-            negative = self._both(self.negatives_of(batch))
+            negative = self._both(self.images_of(batch, "negative"))
         return (
             Views(anchor["source"], anchor["target"], negative["target"], lineage),
             Views(positive["target"], positive["source"], negative["source"], lineage),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from viscy_models.architecture import describe
 
-__all__ = ["load_weights", "mismatches", "uncompiled"]
+__all__ = ["fill", "load_weights", "mismatches", "read_state_dict", "uncompiled", "under"]
 
 _logger = logging.getLogger(__name__)
 _PREFIX = "model."
@@ -53,13 +53,37 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
     Nothing in the file is executed: pickles are read with ``weights_only=True``.
     """
     path = Path(path)
+    state = read_state_dict(path)
+    if part:
+        state = _part_of(state, part, path)
+    else:
+        state = _match_prefix(state, {uncompiled(name) for name in model.state_dict()})
+    fill(model, state, path)
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, what: str = "") -> None:
+    """Fill a model with weights by name, all of them or none.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Modified in place; untouched when the weights do not fit. It may be compiled.
+    state : mapping of str to Tensor
+        Weights without marks of compilation.
+    path : Path
+        Where they are from, for the message.
+    what : str, default ""
+        What the model is, for the message; its class by default.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes are not the model's.
+    """
     names = {uncompiled(name): name for name in model.state_dict()}
-    wanted = {uncompiled(name): value for name, value in model.state_dict().items()}
-    state = _read_state_dict(path)
-    state = _match_prefix(state, wanted) if not part else _part_of(state, part, path)
-    problems = mismatches(wanted, state)
+    problems = mismatches({uncompiled(name): value for name, value in model.state_dict().items()}, state)
     if problems:
-        raise ValueError("\n".join([f"{path} does not fit {type(model).__name__}:", *problems]))
+        raise ValueError("\n".join([f"{path} does not fit {what or type(model).__name__}:", *problems]))
     model.load_state_dict({names[name]: value for name, value in state.items()}, strict=True)
 
 
@@ -68,13 +92,28 @@ def uncompiled(name: str) -> str:
     return name.replace(_COMPILED, "")
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, wrapper: str = "state_dict") -> dict[str, Tensor]:
+    """Read the weights of a file, see :func:`load_weights`, by names without marks of compilation.
+
+    Parameters
+    ----------
+    path : Path
+    wrapper : str, default "state_dict"
+        The entry of the file that holds the weights, unless they are the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds anything but weights and plain values.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
     content = _read(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    state = content.get(wrapper, content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict, expected names with tensors, or such under 'state_dict'")
+        raise ValueError(f"{path} holds no state dict, expected names with tensors, or such under {wrapper!r}")
     return {uncompiled(str(key)): value for key, value in state.items()}
 
 
@@ -92,17 +131,25 @@ def _read(path: Path) -> object:
 
 def _part_of(state: dict[str, Tensor], part: str, path: Path) -> dict[str, Tensor]:
     """Return the weights of one module of a network, in a Lightning module or not."""
-    for prefix in (f"{_PREFIX}{part}.", f"{part}."):
+    found = under(state, (f"{_PREFIX}{part}.", f"{part}."))
+    if not found:
+        raise ValueError(f"{path} has no weights of a {part}, only: {_shorten(sorted(state))}")
+    return found
+
+
+def under(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
+    """Return the weights under the first of the prefixes that there is, by names without it; none if there is none."""
+    for prefix in prefixes:
         found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if found:
             return found
-    raise ValueError(f"{path} has no weights of a {part}, only: {_shorten(sorted(state))}")
+    return {}
 
 
-def _match_prefix(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _match_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     """Strip the prefix of a Lightning module when that explains more of the keys than leaving it does."""
     stripped = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
-    if len(stripped.keys() & wanted.keys()) <= len(state.keys() & wanted.keys()):
+    if len(stripped.keys() & wanted) <= len(state.keys() & wanted):
         return state
     others = sorted(key for key in state if not key.startswith(_PREFIX))
     if others:

@@ -44,6 +44,7 @@ _UNHELPFUL = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*LightningCLI's args parameter is intended to run from within Python.*",
     r".*Could not find any nodes of type.*",
+    r".*in eval mode at the start of training.*",  # a frozen encoder, on purpose
 )
 _UNASKED = ("Tip: For seamless", "TPU available: False")
 

@@ -138,9 +138,9 @@ class PatchDataset(Dataset):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say which rows make up a batch")
 
-    def describe(self, anchors: Rows) -> dict[str, Any]:
-        """Return further entries of a batch, by the rows of its anchors; the mask of absent channels by default."""
-        present = self._channels[self.fov_index[anchors]] >= 0
+    def describe(self, rows: dict[str, Rows]) -> dict[str, Any]:
+        """Return further entries of a batch, by its rows; the mask of the channels that anchors lack by default."""
+        present = self._channels[self.fov_index[rows["anchor"]]] >= 0
         return {"channel_mask": torch.from_numpy(present)} if (self._channels < 0).any() else {}
 
     def __getitem__(self, position: int | Sequence[int]) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class PatchDataset(Dataset):
         positions = self.check_positions(indices)
         rng, rng_seed = self.generator(positions, getattr(indices, "epoch", 0))
         rows = self.choose(positions, rng)
-        batch = self._read(rows) | self.describe(rows["anchor"])
+        batch = self._read(rows) | self.describe(rows)
         return batch | ({"rng_seed": rng_seed} if self.fit else {"index": self.records(rows["anchor"])})
 
     def check_positions(self, indices: Sequence[int] | np.ndarray) -> Rows:

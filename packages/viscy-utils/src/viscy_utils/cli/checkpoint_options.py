@@ -85,7 +85,7 @@ def checkpoint_to_use(name: str | None, ckpt_path: Any, root: str | Path, subcom
             field="ckpt_path",
             found="no checkpoint",
             expected="the weights to use: random ones would give results without a meaning",
-            fix="add --run latest, --run NAME or --ckpt_path FILE; for random weights, --ckpt_path null",
+            fix="add --run latest, --run NAME or --ckpt_path FILE; for random or pretrained weights, --ckpt_path null",
         )
     if path is not None and path not in LIGHTNING_WORDS and Path(path).is_file():
         refuse_older_twin(Path(path))

@@ -103,7 +103,7 @@ class ContrastiveModule(TrainingModule):
                 "predict_with_average: found true, expected false without momentum, which makes the average"
             )
         # A checkpoint holds plain values only, and loading it does not load what it was once started from.
-        self.save_hyperparameters(ignore=["encoder", "loss_function", "ckpt_path"])
+        self.save_hyperparameters(ignore=["encoder", "model", "loss_function", "ckpt_path"])
         self.model = encoder
         self.loss_function = nn.TripletMarginLoss(margin=0.5) if loss_function is None else loss_function
         self.log_negative_metrics_every_n_epochs = log_negative_metrics_every_n_epochs
@@ -210,23 +210,27 @@ class ContrastiveModule(TrainingModule):
         KeyError
             If the loss compares with negatives, and the batch has none.
         """
-        negative = None if objective.contrasts_batch else self.model(self.negatives_of(batch))[1]
-        anchor = self.model(batch["anchor"])[1]
+        negative = None if objective.contrasts_batch else self.project(batch, "negative")
+        anchor = self.project(batch, "anchor")
         if objective.takes_keys and self.average is not None:
             with torch.no_grad():
                 positive = self.average(batch["positive"])[1]
         else:
-            positive = self.model(batch["positive"])[1]
+            positive = self.project(batch, "positive")
         return (Views(anchor, positive, negative, batch.get("lineage")),)
 
-    def negatives_of(self, batch: dict[str, Any]) -> Tensor:
-        """Return the negative images of a batch, or say how to get them."""
-        if "negative" not in batch:
+    def project(self, batch: dict[str, Any], role: str) -> Tensor:
+        """Return the projections (B, P) of the images of a role, such as ``anchor``."""
+        return self.model(self.images_of(batch, role))[1]
+
+    def images_of(self, batch: dict[str, Any], role: str) -> Tensor:
+        """Return the images of a role, or say how to get negatives."""
+        if role == "negative" and role not in batch:
             raise KeyError(
                 f"negative: {type(self.loss_function).__name__} compares with a negative image and the batch has "
                 "none; set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL"
             )
-        return batch["negative"]
+        return batch[role]
 
     def _log(self, name: str, value: Tensor, weight: int, on_step: bool = False, prog_bar: bool = False) -> None:
         value = value if weight else torch.zeros_like(value)
