@@ -176,8 +176,9 @@ class _Frame:
         """Count the pixels of a slab in; its sample may show already that they are not all the same."""
         sample = sample_frame(stack, self.piece.grid_spacing, self.piece.sampling, self.seed).astype(np.float32)
         self.samples.append(sample)
-        with np.errstate(invalid="ignore"):  # of two infinities
-            total = stack.sum(dtype=np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # of infinities; the pixels are then looked at one by one
+            rows = stack.sum(axis=-1) if stack.dtype.kind == "f" else stack  # ten times as fast, and precise enough
+            total = rows.sum(dtype=np.float64)
         values = stack if np.isfinite(total) else stack[np.isfinite(stack)]
         self.total += total if values is stack else values.sum(dtype=np.float64)
         self.n_finite += values.size
