@@ -11,6 +11,7 @@ torch.Size([3, 2, 5, 160, 160])
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,8 @@ class MultiExperimentTripletDataset(PatchDataset):
         Return normalisation statistics as one mapping per batch instead of one per sample.
     read_yx_patch_size : tuple of int, optional
         Height and width to read, when augmentation needs a margin; those of the index by default.
+    patch_store : str or Path, optional
+        Copies of all patches, see :mod:`viscy_data.patch_store`.
 
     Raises
     ------
@@ -102,6 +105,7 @@ class MultiExperimentTripletDataset(PatchDataset):
         *,
         collate_statistics: bool = False,
         read_yx_patch_size: tuple[int, int] | None = None,
+        patch_store: str | Path | None = None,
     ) -> None:
         if fit and tau_range_hours is not None and tuple(tau_range_hours) != tuple(index.tau_range_hours):
             raise InputError(
@@ -133,6 +137,7 @@ class MultiExperimentTripletDataset(PatchDataset):
             cache_pool_bytes=cache_pool_bytes,
             seed=seed,
             collate_statistics=collate_statistics,
+            patch_store=patch_store,
         )
         self.index = index
         self._negatives = None

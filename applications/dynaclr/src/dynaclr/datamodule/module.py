@@ -110,6 +110,8 @@ class MultiExperimentDataModule(BatchDataModule):
         Validate on some FOVs or lineages of every experiment, instead of on ``val_experiments``.
     prefetch_factor : int, optional
         Batches that each reading process has ready, or the background thread without any; by default 2, or 1.
+    patch_store : str, optional
+        Store of ``dynaclr cache-patches``, which holds the patches of all cells: batches are the same, and come faster.
 
     Raises
     ------
@@ -164,6 +166,7 @@ class MultiExperimentDataModule(BatchDataModule):
         max_border_shift: int | None = None,
         val_split: SplitWithin | None = None,
         prefetch_factor: int | None = None,
+        patch_store: str | None = None,
     ) -> None:
         val_experiments = [] if val_experiments is None else val_experiments
         fraction = None if val_split is None else val_split.fraction
@@ -182,6 +185,7 @@ class MultiExperimentDataModule(BatchDataModule):
             seed=seed,
             normalizations=normalizations,
             augmentations=augmentations,
+            patch_store=patch_store,
             loader_options={"prefetch_factor": prefetch_factor},
             options=[
                 Option("val_experiments", val_experiments, is_names(val_experiments), _NAMES),
@@ -358,6 +362,7 @@ class MultiExperimentDataModule(BatchDataModule):
             seed=self.seed,
             collate_statistics=True,
             read_yx_patch_size=self.read_size(augmented=augmented),
+            patch_store=self.patch_store,
         )
 
     def train_sampler(self, world: World | None = None) -> FlexibleBatchSampler:

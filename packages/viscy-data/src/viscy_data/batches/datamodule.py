@@ -22,6 +22,7 @@ Loaders, ranks, transforms by stage, resuming, prediction in parts and the recor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viscy_data.batches.dataset import PatchDataset
@@ -31,6 +32,7 @@ from viscy_data.batches.transform_checks import check_keys, check_statistics, ch
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.checks import Option
 from viscy_data.errors import InputError, raise_all
+from viscy_data.patch_store import CellBoxes
 from viscy_data.windows import PatchWindow
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class BatchDataModule(StagedDataModule):
         Dictionary transforms on batches, keys are those of the datasets.
     never_augmented : sequence of str, default ()
         Roles that are only normalised.
+    patch_store : str or Path, optional
+        Of ``dynaclr cache-patches``: the patches of all cells, for datasets to read instead of the images.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class BatchDataModule(StagedDataModule):
         augmentations: Sequence[MapTransform] | None = None,
         augment_validation: bool = False,
         never_augmented: Sequence[str] = (),
+        patch_store: str | Path | None = None,
         loader_options: Mapping[str, Any] | None = None,
         options: Sequence[Option] = (),
     ) -> None:
@@ -91,7 +96,7 @@ class BatchDataModule(StagedDataModule):
         )
         self.window = window
         self.normalizations, self.augmentations = list(normalizations or []), list(augmentations or [])
-        self._never_augmented = tuple(never_augmented)
+        self._never_augmented, self.patch_store = tuple(never_augmented), patch_store
 
     # What a subclass says
 
@@ -121,6 +126,14 @@ class BatchDataModule(StagedDataModule):
         """Return height and width to read: with a margin only where augmentation needs one."""
         window = self.window
         return (window.read_size if augmented and self.augmentations else window.final_read_size)[1:]
+
+    def cell_boxes(self) -> CellBoxes:
+        """Return what all stages read of which images; they are set up for it, without a patch store."""
+        self.patch_store = None
+        for stage in ("fit", "predict"):
+            self.setup(stage)
+        datasets = (self.train_dataset, self.val_dataset, self.predict_dataset)
+        return CellBoxes.union([dataset.cell_boxes() for dataset in datasets if dataset is not None])
 
     # Batches
 

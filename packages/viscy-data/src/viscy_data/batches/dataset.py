@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from viscy_data.batches.sources import count_missing_statistics, digest_sources, image_records
 from viscy_data.channels import channel_keys
 from viscy_data.norm_meta import NormStatistics, collate_norm_meta
+from viscy_data.patch_store import CellBoxes, StoredPatches
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES, PatchReader
 from viscy_data.placement import Placement
 from viscy_data.stores import FovInfo
@@ -71,6 +73,8 @@ class PatchDataset(Dataset):
     collate_statistics : bool, default False
         Return normalisation statistics as one mapping per batch instead of one per sample: the same numbers in far
         fewer tensors, which matters when they come from another process.
+    patch_store : str or Path, optional
+        Copies of all patches, see :mod:`viscy_data.patch_store`: batches are the same, and come faster.
 
     Attributes
     ----------
@@ -103,6 +107,7 @@ class PatchDataset(Dataset):
         cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
         seed: int = 0,
         collate_statistics: bool = False,
+        patch_store: str | Path | None = None,
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must be at least 0, found {seed}")
@@ -120,6 +125,7 @@ class PatchDataset(Dataset):
         store_keys = [fov.key for fov in self.fovs]
         self.reader = PatchReader(self.fovs, cache_pool_bytes=cache_pool_bytes)
         self.statistics = NormStatistics(store_keys, self._channel_names, sidecars, names=self.keys)
+        self._stored = None if patch_store is None else StoredPatches(patch_store, self.cell_boxes(), self.reader)
 
     def choose(self, positions: Rows, rng: np.random.Generator) -> dict[str, Rows]:
         """Choose the rows of ``cells`` that make up a batch: a subclass says which.
@@ -196,6 +202,14 @@ class PatchDataset(Dataset):
         """Return where cells are in what the model sees of them, (B, 2): row and column."""
         return np.stack([along.place for along in self._placements(rows)], axis=1)
 
+    def cell_boxes(self) -> CellBoxes:
+        """Return which boxes of which images are read, one per row of ``cells``."""
+        along = self._placements(slice(None))
+        columns = (self.fov_index, self.cells["t"].to_numpy(), *(axis.pixel for axis in along))
+        places = np.stack([np.asarray(column, np.int32) for column in columns], axis=1)
+        slices = slice(self._z_start, self._z_start + self.size[0])
+        return CellBoxes(self.fovs, self._channels, places, slices, self.size[1:])
+
     def source_digests(self) -> list[dict[str, Any]]:
         """Say which cells of which stores there are.
 
@@ -218,7 +232,7 @@ class PatchDataset(Dataset):
         inside = (self.fovs, self._channel_names, self.keys, level, keys, self.fov_labels)
         return count_missing_statistics(self.statistics, *inside)
 
-    def _placements(self, rows: Rows) -> tuple[Placement, Placement]:
+    def _placements(self, rows: Rows | slice) -> tuple[Placement, Placement]:
         """Say where patches lie along y and x."""
         extents = self._extents[self.fov_index[rows]]
         along_y, along_x = (
@@ -235,9 +249,13 @@ class PatchDataset(Dataset):
         joined = np.concatenate(list(distinct.values()))
         fov, t = self.fov_index[joined], self.cells["t"].to_numpy()[joined]
         along = self._placements(joined)
-        z = np.full(len(joined), self._z_start)
-        boxes = (fov, t, self._channels[fov], z, *(axis.read_start for axis in along), self.size)
-        pixels = torch.from_numpy(_reflect(self.reader.read(*boxes), *along))
+        if self._stored is None:
+            z = np.full(len(joined), self._z_start)
+            boxes = (fov, t, self._channels[fov], z, *(axis.read_start for axis in along), self.size)
+            patches = self.reader.read(*boxes)
+        else:
+            patches = self._stored.read(joined)
+        pixels = torch.from_numpy(_reflect(patches, *along))
         cuts = np.stack([axis.cut for axis in along], axis=1)
         statistics = self.statistics.samples(fov, t)
         batch: dict[str, Any] = {}

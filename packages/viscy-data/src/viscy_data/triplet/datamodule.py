@@ -65,6 +65,8 @@ class TripletDataModule(BatchDataModule):
     max_border_shift : int, optional
         Most pixels that the edge of the image may move a patch away from its cell; cells beyond are left out and
         counted. All cells are taken by default.
+    patch_store : str or Path, optional
+        Copies of the patches of all cells, see :mod:`viscy_data.patch_store`: batches are the same, and come faster.
     """
 
     stages = ("fit", "validate", "predict")
@@ -100,6 +102,7 @@ class TripletDataModule(BatchDataModule):
         *,
         seed: int = 0,
         max_border_shift: int | None = None,
+        patch_store: str | Path | None = None,
     ) -> None:
         if caching:
             raise ValueError("caching=True is not supported; set cache_pool_bytes to keep decoded chunks in memory")
@@ -126,6 +129,7 @@ class TripletDataModule(BatchDataModule):
             augment_validation=augment_validation,
             # An anchor whose positive shows the same frame is the view that stays as it is.
             never_augmented=["anchor"] if time_interval in ("any", 0) else [],
+            patch_store=patch_store,
             loader_options=loader_options,
             options=[
                 Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
@@ -187,6 +191,7 @@ class TripletDataModule(BatchDataModule):
             final_yx_patch_size=self.window.final_size[1:],
             max_border_shift=self.window.max_border_shift,
             collate_statistics=True,
+            patch_store=self.patch_store,
             **self._dataset_options,
             **options,
         )

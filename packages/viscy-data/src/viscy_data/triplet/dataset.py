@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -63,6 +64,8 @@ class TripletDataset(PatchDataset):
         the image they are moved only as far as needed to lie inside.
     max_border_shift : int, optional
         Leave out, and count, cells whose patch the edge moves by more pixels than this along an axis.
+    patch_store : str or Path, optional
+        Copies of all patches, see :mod:`viscy_data.patch_store`.
 
     Attributes
     ----------
@@ -102,6 +105,7 @@ class TripletDataset(PatchDataset):
         final_yx_patch_size: tuple[int, int] | None = None,
         max_border_shift: int | None = None,
         collate_statistics: bool = False,
+        patch_store: str | Path | None = None,
     ) -> None:
         if time_interval != "any" and time_interval < 0:
             raise InputError(
@@ -138,6 +142,7 @@ class TripletDataset(PatchDataset):
             cache_pool_bytes=cache_pool_bytes,
             seed=seed,
             collate_statistics=collate_statistics,
+            patch_store=patch_store,
         )
         track = require("pandas", extra="triplet").factorize(tracks["global_track_id"])[0]
         self._pairs = TrackPairs(track, tracks["t"].to_numpy(), time_interval)
