@@ -114,7 +114,8 @@ def test_the_cycle_of_the_golden_case_is_refused_with_fov_and_tracks(make_experi
 def test_columns_are_compact(make_experiment):
     tracks = build(make_experiment()).tracks
     kinds = {name: str(dtype) for name, dtype in tracks.dtypes.items()}
-    assert {kinds[name] for name in ("track_id", "t", "parent_track_id")} == {"int32"}
+    assert {kinds[name] for name in ("track_id", "parent_track_id")} == {"int16"}
+    assert kinds["t"] == "int32"
     assert {kinds[name] for name in ("y", "x", "y_clamp", "x_clamp", "hours_post_infection")} == {"float32"}
     texts = (
         "experiment",
@@ -382,7 +383,7 @@ def test_columns_that_some_tables_lack_are_filled_with_none(make_experiment, tra
     index = build(make_experiment(fovs={"A/1/0": track_rows({0: range(2)}), "A/1/1": extra}))
     tracks = index.tracks
     assert tracks["id"].tolist() == [-1, -1, 7, 8, 9]
-    assert (tracks["id"].dtype, tracks["z"].dtype) == (np.int32, np.float32)
+    assert (tracks["id"].dtype, tracks["z"].dtype) == (np.int16, np.float32)
     assert tracks["area"].isna().tolist() == [True, True, False, False, False]
     assert tracks["label"].tolist()[2:] == ["a", "b", "a"]
 

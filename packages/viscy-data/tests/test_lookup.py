@@ -1,5 +1,7 @@
 """Sorted rows against a search through all of them."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,23 @@ def test_a_range_of_keys_holds_the_rows_of_these_keys_in_their_order(keys, first
     assert table.rows(np.arange(begin[0], stop[0])).tolist() == [row for _, row in sorted(expected)]
     assert table.any_between(np.array([first]), np.array([first + width])).tolist() == [bool(expected)]
     assert len(table) == len(keys)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    keys=st.lists(st.integers(-(2**40), 2**40) | st.integers(0, 2**32 + 1) | st.integers(0, 500), max_size=200),
+    asked=st.lists(st.integers(-(2**41), 2**41) | st.integers(0, 2**32 + 1) | st.integers(0, 500), min_size=1),
+)
+def test_places_are_those_of_a_search_through_all_keys(keys, asked):
+    begin, stop = SortedRows(keys).between(asked, np.array(asked) + 1)
+    np.testing.assert_array_equal(begin, np.searchsorted(sorted(keys), asked, side="left"))
+    np.testing.assert_array_equal(stop, np.searchsorted(sorted(keys), asked, side="right"))
+
+
+@pytest.mark.parametrize(("highest", "n_bytes"), [(2**32 - 1, 8), (2**32, 12)])
+def test_a_row_costs_eight_bytes_as_long_as_keys_fit_into_four(highest, n_bytes):
+    keys = np.append(np.random.default_rng(0).integers(0, highest, 9_999), highest)
+    assert n_bytes <= len(pickle.dumps(SortedRows(keys), protocol=5)) / len(keys) < n_bytes + 1
 
 
 def test_draws_are_uniform_and_step_over_what_is_left_out():

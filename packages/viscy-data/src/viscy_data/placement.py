@@ -25,11 +25,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from viscy_data.blocks import row_blocks
+
 __all__ = ["Placement", "border_shift", "border_shifts", "clamp_centers", "patch_start"]
 
 Pixels = NDArray[np.int64]
-
-_BLOCK = 1 << 20  # cells at a time: 64-bit intermediates of a whole table of 10^8 rows would be its largest part
 
 
 def patch_start(center: ArrayLike, size: ArrayLike) -> np.ndarray:
@@ -165,8 +165,7 @@ def border_shifts(y: ArrayLike, x: ArrayLike, fov: ArrayLike, extents: ArrayLike
     fov, extents = np.asarray(fov), np.asarray(extents, np.int64).reshape(-1, 2)
     centers = np.asarray(y), np.asarray(x)
     shifts = np.empty(len(fov), np.int16)
-    for first in range(0, len(fov), _BLOCK):
-        part = slice(first, first + _BLOCK)
+    for part in row_blocks(len(fov)):
         own = extents[fov[part]]
         shifts[part] = np.maximum(*(border_shift(centers[axis][part], own[:, axis], final[axis]) for axis in (0, 1)))
     return shifts

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dynaclr.index.tracks_table import FovTracks
+from dynaclr.index.tracks_table import ID_COLUMNS, FovTracks
 from viscy_data.errors import InputError, raise_all
 
 __all__ = ["join_columns"]
 
-_NUMBERS_OR_NONE = ("id", "parent_track_id", "parent_id")
 _EXACT_FLOAT64 = 2**53
 
 
@@ -88,7 +87,7 @@ def _values(name: str, part: FovTracks) -> np.ndarray | None:
     """Return a column; None if the table has none or nothing in it, unless that is an array of numbers."""
     column = part.columns.get(name)
     if column is None or (column.dtype.kind not in "iuf" and pd.isna(column).all()):
-        none = np.int32(-1) if name in _NUMBERS_OR_NONE else np.float32(np.nan)
+        none = np.int16(-1) if name in ID_COLUMNS else np.float32(np.nan)
         return np.full(len(part.track), none) if column is None or len(column) else column
     return column
 

@@ -26,7 +26,9 @@ from dynaclr.index.summary import summarize
 from dynaclr.index.tracks_reading import read_table
 from dynaclr.index.tracks_table import TracksTable
 from dynaclr.positives import PositiveLookup, PositiveScope
+from viscy_data.blocks import row_blocks
 from viscy_data.errors import InputError, raise_all
+from viscy_data.lookup import row_dtype
 from viscy_data.placement import border_shifts
 from viscy_data.stores import FovInfo
 from viscy_data.windows import PatchWindow, check_fovs_hold
@@ -79,11 +81,12 @@ class MultiExperimentIndex:
     positions : tuple of FovInfo
         FOVs with a tracking table.
     fov_index, track_index, lineage : ndarray of int32, shape (N,)
-        Per observation: its FOV in ``positions``, its track and the root of its track in ``forest``.
+        Per observation: its FOV in ``positions`` (int16 below 32768 FOVs), its track and the root of its track in
+        ``forest``.
     forest : LineageForest
         Relations of all tracks.
-    anchor_rows : ndarray of int64
-        Positions in ``tracks`` of the observations that have a positive, ascending.
+    anchor_rows : ndarray of int32
+        Positions in ``tracks`` of the observations that have a positive, ascending; int64 from 2^31 rows on.
 
     Raises
     ------
@@ -166,7 +169,8 @@ class MultiExperimentIndex:
         self.fov_index = table.fov_index
         self.forest = table.forest
         self.tracks = build_observations(self.registry, table, self.forest, self.yx_patch_size, shift)
-        self.anchor_rows = np.flatnonzero(self._find_anchors() if is_anchor is None else is_anchor)
+        anchors = np.flatnonzero(self._find_anchors() if is_anchor is None else is_anchor)
+        self.anchor_rows = anchors.astype(row_dtype(len(table)))
         self._check_anchors()
 
     def _anchors_of_whole(self) -> np.ndarray:
@@ -176,8 +180,11 @@ class MultiExperimentIndex:
         return is_anchor
 
     def _find_anchors(self) -> np.ndarray:
-        rows = np.arange(len(self._table))
-        return self.positives.has_positive(rows, *self.tau_frames(rows))
+        found = np.empty(len(self._table), bool)
+        for part in row_blocks(len(found)):
+            rows = np.arange(part.start, part.stop)
+            found[part] = self.positives.has_positive(rows, *self.tau_frames(rows))
+        return found
 
     def tau_frames(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return first and last offset in frames, both included, for observations; int64 of shape (B,) each."""

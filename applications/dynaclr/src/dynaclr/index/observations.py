@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.conditions import conditions_of_fovs
 from dynaclr.index.tracks_table import TracksTable
 from dynaclr.lineage import LineageForest
+from viscy_data.blocks import row_blocks
 from viscy_data.errors import InputError
 from viscy_data.patches import clamp_centers
 from viscy_data.stores import canonical_fov_name
@@ -53,19 +55,19 @@ def build_observations(
     fov = table.fov_index
     experiment = table.fov_experiment[fov]
     reporters = [config.source_channel[1] if len(config.source_channel) > 1 else "" for config in configs]
-    track_names = _track_names(table)
+    tracks, lineages = _named_tracks(_track_names(table), table.track_index, forest.root[table.track_index])
     columns: dict[str, Any] = {}
     columns["experiment"] = _categorical(experiment, registry.names)
     columns["condition"] = _categorical(fov, conditions_of_fovs(registry, table))
     columns["well_name"] = _categorical(fov, [info.well for info in table.fovs])
     columns["fov_name"] = _categorical(fov, [info.name for info in table.fovs])
-    columns["global_track_id"] = pd.Categorical.from_codes(table.track_index, track_names)
+    columns["global_track_id"] = tracks
     columns["hours_post_infection"] = _hours(registry, experiment, table.columns["t"].to_numpy())
     columns["fluorescence_channel"] = _categorical(experiment, reporters)
-    columns["lineage_id"] = pd.Categorical.from_codes(forest.root[table.track_index], track_names)
+    columns["lineage_id"] = lineages
     for axis, name, size in ((3, "y", yx_patch_size[0]), (4, "x", yx_patch_size[1])):
         extents = np.array([info.shape[axis] for info in table.fovs])
-        columns[f"{name}_clamp"] = clamp_centers(table.columns[name].to_numpy(), size, extents[fov])
+        columns[f"{name}_clamp"] = _clamped(table.columns[name].to_numpy(), size, extents, fov)
     columns["border_shift"] = border_shift
     return pd.DataFrame(_as_given(table, columns) | columns, copy=False)
 
@@ -108,7 +110,18 @@ def _categorical(numbers: np.ndarray, labels: Sequence[str]) -> pd.Categorical:
 
 def _hours(registry: ExperimentRegistry, experiment: np.ndarray, t: np.ndarray) -> np.ndarray:
     start = np.array([config.start_hpi for config in registry.experiments])
-    return (start[experiment] + t * registry.interval_hours[experiment]).astype(np.float32)
+    hours = np.empty(len(t), np.float32)
+    for part in row_blocks(len(t)):
+        own = experiment[part]
+        hours[part] = start[own] + t[part] * registry.interval_hours[own]
+    return hours
+
+
+def _clamped(center: np.ndarray, size: int, extents: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    clamped = np.empty(len(center), np.float32)
+    for part in row_blocks(len(center)):
+        clamped[part] = clamp_centers(center[part], size, extents[fov[part]])
+    return clamped
 
 
 def _track_names(table: TracksTable) -> pd.Index:
@@ -128,4 +141,17 @@ def _track_names(table: TracksTable) -> pd.Index:
     names = pc.binary_join_element_wise(
         pa.array(prefixes).take(pa.array(table.track_fov)), pa.array(table.track_id).cast(pa.string()), "_"
     )
-    return pd.Index(names.to_pandas())
+    # Arrow keeps a name in 26 bytes, objects of Python in 80.
+    return pd.Index(pd.arrays.ArrowStringArray(names.cast(pa.large_string())))
+
+
+def _named_tracks(names: pd.Index, *codes: np.ndarray) -> list[pd.Categorical]:
+    """Label observations by the names of tracks.
+
+    What comes out of pickle has the codes that went into it and the names, but not the hash table, twice the size of
+    the names, by which pandas has made sure that none comes twice.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    labels = [pd.Categorical.from_codes(own, names) for own in codes]
+    data = pickle.dumps(labels, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=buffers)  # noqa: S301 - made in the line above

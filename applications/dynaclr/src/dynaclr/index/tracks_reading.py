@@ -11,7 +11,7 @@ import numpy as np
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.left_out import LeftOut, LeftOutOf
 from dynaclr.index.sources import TrackSources, listed
-from dynaclr.index.tracks_table import FovTracks, TracksTable
+from dynaclr.index.tracks_table import ID_COLUMNS, FovTracks, TracksTable
 from dynaclr.lineage import LineageCycleError
 from viscy_data.errors import InputError, raise_all
 from viscy_data.pieces import map_pieces
@@ -122,7 +122,7 @@ def read_fov(path: str, fov: FovInfo) -> FovTracks:
     np.minimum.at(begin, track, t)
     chosen = slice(None) if kept.all() else kept
     return FovTracks(
-        columns={name: _compact(column[chosen]) for name, column in columns.items()},
+        columns={name: _compact(name, column[chosen]) for name, column in columns.items()},
         track=track[kept].astype(np.int32),
         track_id=track_id,
         parent=parent,
@@ -158,10 +158,14 @@ def _parents(path: str, named: np.ndarray | None, track_id: np.ndarray, track: n
     return parent, int(((own >= 0) & ~known).sum())
 
 
-def _compact(column: np.ndarray) -> np.ndarray:
-    """Store whole numbers as int32 where they fit."""
-    if column.dtype == np.int64 and (not len(column) or (column.max() < 2**31 and column.min() >= -(2**31))):
-        return column.astype(np.int32)
+def _compact(name: str, column: np.ndarray) -> np.ndarray:
+    """Store whole numbers as int32 where they fit, and ids, with which nobody calculates, as int16."""
+    if column.dtype != np.int64:
+        return column
+    low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
+    for narrow in (np.int16, np.int32) if name in ID_COLUMNS else (np.int32,):
+        if np.iinfo(narrow).min <= low and high <= np.iinfo(narrow).max:
+            return column.astype(narrow)
     return column
 
 

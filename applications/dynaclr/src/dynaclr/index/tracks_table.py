@@ -18,7 +18,9 @@ from viscy_data.tracks import OutsideCount
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FovTracks", "TracksTable"]
+__all__ = ["ID_COLUMNS", "FovTracks", "TracksTable"]
+
+ID_COLUMNS = ("track_id", "id", "parent_track_id", "parent_id")
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class TracksTable:
 
     @cached_property
     def fov_index(self) -> np.ndarray:
-        """FOV of each observation, int32 of shape (N,)."""
-        return self.track_fov[self.track_index]
+        """FOV of each observation, int16 (or int32, for more FOVs than it holds) of shape (N,)."""
+        return self.track_fov.astype(np.min_scalar_type(-max(len(self.fovs), 256)))[self.track_index]
 
     def rows_of(self, experiments: Iterable[str]) -> np.ndarray:
         """Return which observations belong to the experiments, bool of shape (N,)."""

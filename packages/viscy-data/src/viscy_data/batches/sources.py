@@ -48,7 +48,10 @@ def digest_sources(
             fov = fovs[number]
             digest.update(repr((fov.name, fov.shape, list(channel_names[number]))).encode())
         for column in (fov_index, *columns):
-            digest.update(np.ascontiguousarray(column[rows]).tobytes())
+            own = column[rows]
+            if own.dtype.kind in "iu":  # however narrow whole numbers are kept
+                own = own.astype(np.promote_types(own.dtype, np.int32))
+            digest.update(np.ascontiguousarray(own).tobytes())
         n_fovs, n_rows = int(own_fovs.sum()), int(rows.sum())
         sources.append({"store": store, "fovs": n_fovs, "observations": n_rows, "digest": digest.hexdigest()})
     return sources
