@@ -95,6 +95,18 @@ def test_cells_grow_from_division_to_division():
     assert 20 < 2 * table["radius"].mean() < 28
 
 
+def test_age_runs_from_birth_to_division_and_doubles_the_area():
+    table = simulate_tracks(busy(), "A/1/0")
+    assert table["age"].between(0, 1).all()
+    steps = table.groupby("track_id")["age"].diff().dropna()
+    assert (steps >= 0).all()
+    area_at_birth = (table["radius"] ** 2 / 2 ** table["age"]).groupby(table["track_id"])
+    assert (area_at_birth.max() / area_at_birth.min() < 1 + 1e-9).all()
+    born = table[table["parent_track_id"] >= 0].groupby("track_id")["age"].first()
+    assert len(born) > 5
+    assert born.max() < 0.1
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),

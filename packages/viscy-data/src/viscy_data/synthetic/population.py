@@ -49,9 +49,11 @@ class _Cells:
         groups = (self, *others)
         return _Cells(*(np.concatenate([getattr(g, entry.name) for g in groups]) for entry in fields(self)))
 
+    def age(self, hpi: float) -> np.ndarray:
+        return np.clip((hpi - self.born_hpi) / (self.divides_hpi - self.born_hpi), 0, 1)
+
     def radius(self, hpi: float) -> np.ndarray:
-        age = np.clip((hpi - self.born_hpi) / (self.divides_hpi - self.born_hpi), 0, 1)
-        return self.size * 2 ** ((age - 0.5) / 2)  # the area doubles from birth to division
+        return self.size * 2 ** ((self.age(hpi) - 0.5) / 2)  # the area doubles from birth to division
 
     def rounding(self, hpi: float) -> np.ndarray:
         hours = np.minimum(self.divides_hpi - hpi, hpi - self.born_hpi)
@@ -192,7 +194,8 @@ def simulate_tracks(spec: ExperimentSpec, fov_name: str, *, seed: int = 0) -> pd
         (:data:`TRACK_COLUMNS`, positions in pixels, -1 = none), and the truth: ``experiment, fov_name, condition,
         hours_post_infection, lineage_id`` (track id of the root), ``generation, infected`` (from the infection time
         on), ``infection_time_hpi`` (infinite if never), ``infection_progress`` (0 healthy to 1 infected texture),
-        ``radius`` (pixels), ``heading`` (radians), ``rounding`` (0 to 1, around a division).
+        ``radius`` (pixels), ``heading`` (radians), ``rounding`` (0 to 1, around a division), ``age`` (share of the cell
+        cycle, 0 at birth to 1 at the division).
 
     Raises
     ------
@@ -237,5 +240,6 @@ def _observe(cells: _Cells, spec: ExperimentSpec, frame: int, first_id: int) -> 
             "radius": cells.radius(hpi),
             "heading": cells.heading,
             "rounding": cells.rounding(hpi),
+            "age": cells.age(hpi),
         }
     )
