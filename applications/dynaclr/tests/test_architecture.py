@@ -50,7 +50,7 @@ def test_imports_follow_the_arrows(package):
 
 
 def test_nobody_imports_private_names_of_another_package():
-    files = [*ROOT.glob("packages/**/*.py"), *ROOT.glob("applications/**/*.py"), *ROOT.glob("benchmarks/*.py")]
+    files = [*ROOT.glob("packages/**/*.py"), *ROOT.glob("applications/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
     for path in files:
         for module, names in _imports(path):
             top, *rest = module.split(".")

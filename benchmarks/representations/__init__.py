@@ -1,0 +1,1 @@
+"""What earns biology and what earns mixing: the parts of `benchmarks/representation.py`."""
