@@ -77,3 +77,19 @@ finally:
     assert done.returncode == 2
     assert done.stdout == "heavy:\n"
     assert "tracks_path" in done.stderr
+
+
+def test_own_commands_refuse_before_torch_is_imported(tmp_path):
+    code = """
+import sys
+from click.testing import CliRunner
+from dynaclr.cli import cli
+for name in ("inspect-batches", "train-linear-classifier", "apply-linear-classifier", "cross-validate"):
+    done = CliRunner().invoke(cli, [name, "-c", "absent.yml"])
+    assert done.exit_code == 2 and "absent.yml" in done.output, done.output
+done = CliRunner().invoke(cli, ["compare-losses", "-c", "absent.yml", "--variants", "variants.yml"])
+assert done.exit_code == 2 and "absent.yml" in done.output, done.output
+print("heavy:", *{"torch", "lightning", "monai", "pandas", "sklearn"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "heavy:\n", done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from viscy_data.yaml_reading import read_mapping
 from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
 
@@ -31,6 +32,7 @@ def config_command(name: str, runs: str, summary: str, example: str, replaces: s
     """
 
     def command(path: Path, **options: bool) -> None:
+        read_mapping(path, f"a YAML file as in the example of dynaclr {name} --help")  # before anything is imported
         module, function = runs.split(":")
         getattr(import_module(module), function)(path, **options)
 

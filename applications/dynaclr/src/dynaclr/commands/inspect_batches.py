@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from viscy_utils.cli.application import CONTEXT_SETTINGS
+from viscy_utils.cli.config_files import read_configs
 from viscy_utils.cli.errors import report_errors
 
 __all__ = ["inspect_batches"]
@@ -39,6 +40,7 @@ def inspect_batches(
 ) -> None:
     """Show shares asked for and delivered, coverage, tau in hours, tracks without a positive, and example pairs."""
     with report_errors("dynaclr"):
+        read_configs([str(path) for path in configs])  # what is missing is refused before anything is imported
         from rich.console import Console
 
         from dynaclr.config import load_data_module
