@@ -14,6 +14,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from viscy_data.batches import BatchDataModule, PatchDataset, TransformPipeline
 from viscy_data.batches.record import described
+from viscy_data.errors import InputError
 from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
 from viscy_data.stores import PlateWriter, read_plate
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
@@ -146,6 +147,11 @@ def test_a_run_resumed_in_mid_epoch_goes_on_with_the_batches_of_an_unbroken_one(
 
 
 # Stages, ranks, batch size
+
+
+def test_a_batch_that_no_memory_holds_is_refused_in_words(plate):
+    with pytest.raises(InputError, match=r"(?s)CellsDataModule, field batch_size\n.*batches of 1000000000 patches.*GB"):
+        CellsDataModule(str(plate), batch_size=10**9).setup()
 
 
 def test_a_trivial_data_module_trains_validates_and_predicts(plate):

@@ -115,7 +115,7 @@ def _said(err: Exception) -> str:
 def _parse(text: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise InputError(where, found=f"no JSON ({err})", expected=_EXPECTED, fix=_FIX) from err
     if not isinstance(document, dict):
         raise InputError(where, found=f"a {type(document).__name__}", expected=_EXPECTED, fix=_FIX)

@@ -30,6 +30,7 @@ _FLOAT = re.compile(
     r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)$"
     r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
 )
+_MOST_VALUES = 1_000_000  # that aliases may stand for
 _MERGE = "tag:yaml.org,2002:merge"
 _REPLACED = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
 
@@ -109,10 +110,38 @@ def parse_yaml(text: str) -> Any:
     yaml.YAMLError
         If it is no YAML, or has a key twice (:class:`DuplicateKeyError`).
     """
+    loader = _Loader(text)
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_bomb(node)
+        return loader.construct_document(node)
     except ValueError as err:  # of a value that is not what its tag says, such as !!int x
         raise yaml.YAMLError(str(err)) from err
+    except RecursionError as err:
+        raise yaml.YAMLError("lists or mappings in each other, hundreds deep") from err
+    finally:
+        loader.dispose()
+
+
+def _refuse_bomb(root: yaml.Node) -> None:
+    """Refuse aliases that stand for millions of values, or for a value that contains itself."""
+    sizes: dict[yaml.Node, int] = {}  # with everything inside; 0 while that is being counted
+
+    def size(node: yaml.Node) -> int:
+        if node in sizes:
+            if not sizes[node]:
+                raise yaml.YAMLError("an alias of a value that contains itself")
+            return sizes[node]
+        sizes[node] = 0
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        sizes[node] = 1 + sum(sum(map(size, entry)) if isinstance(entry, tuple) else size(entry) for entry in inside)
+        return sizes[node]
+
+    n_values = size(root)
+    if n_values > _MOST_VALUES and n_values > 10 * len(sizes):
+        raise yaml.YAMLError(f"aliases that stand for {n_values} values, of which the file has {len(sizes)}")
 
 
 def read_yaml(path: str | Path, expected: str = "a YAML file") -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -147,6 +150,20 @@ def test_what_is_no_correction_is_refused(tmp_path):
     np.savez(tmp_path / "damaged.npz", json=text)
     with pytest.raises(InputError, match="damaged"):
         load_correction(tmp_path / "damaged.npz")
+
+
+def test_a_file_that_declares_more_than_it_holds_is_refused_in_little_memory(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**13,)})
+    with zipfile.ZipFile(tmp_path / "declared.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros(2 * 10**6))  # 16 MB of zeros in 16 kB
+    for name in ("declared.npz", "bomb.npz"):
+        tracemalloc.start()
+        with pytest.raises(InputError, match="another file"):
+            load_correction(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        tracemalloc.stop()
 
 
 def test_groups_without_controls_and_unknown_groups_are_named():

@@ -21,6 +21,7 @@ Loaders, ranks, transforms by stage, resuming, prediction in parts and the recor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from viscy_data.batches.transform_checks import check_keys, check_statistics, ch
 from viscy_data.channel_dropout import ChannelDropout
 from viscy_data.checks import Option
 from viscy_data.errors import InputError, raise_all
+from viscy_data.memory import refuse_too_large
 from viscy_data.patch_store import CellBoxes
 from viscy_data.windows import PatchWindow
 
@@ -119,7 +121,12 @@ class BatchDataModule(StagedDataModule):
         return TransformPipeline(keys, *transforms, final_size, dropout, self._never_augmented)
 
     def check_dataset(self, dataset: PatchDataset) -> list[InputError]:
-        """Say where statistics are missing that a normalisation needs."""
+        """Say where statistics are missing that a normalisation needs; refuse batches that no memory holds."""
+        pixels = self.batch_size * len(dataset.keys) * math.prod(dataset.size)
+        what = f"batches of {self.batch_size} patches {dataset.size} of {len(dataset.keys)} channels, float32"
+        # One is trained on while the next one is read.
+        where, fix = type(self).__name__, "choose a smaller batch_size"
+        refuse_too_large(where, 2 * 4 * pixels, field="batch_size", what=what, fix=fix)
         return check_statistics(dataset, self.normalizations)
 
     def read_size(self, *, augmented: bool) -> tuple[int, int]:

@@ -130,6 +130,14 @@ def well_of(fov_name: str) -> str:
 
 
 def canonical_fov_name(name: str) -> str:
-    r"""Return ``A/1/0`` for ``/A/1/0``, ``A/1/0/``, ``./A/1/0``, ``A\1\0`` and the like."""
+    r"""Return ``A/1/0`` for ``/A/1/0``, ``A/1/0/``, ``./A/1/0``, ``A\1\0`` and the like.
+
+    Raises
+    ------
+    InputError
+        For a name with ``..``, which would lead out of the store, or out of a folder that is named by FOVs.
+    """
     parts = [part.strip() for part in str(name).replace("\\", "/").split("/")]
+    if ".." in parts:
+        raise InputError(str(name), found="a name with ..", expected="a name of something inside of its store")
     return "/".join(part for part in parts if part not in ("", "."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 import zipfile
@@ -10,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from viscy_data._documents import Documents, open_documents
 from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.files import near_files
+from viscy_data.memory import refuse_too_large
 from viscy_data.stores.attributes import Group, read_group
 from viscy_data.stores.decoding import check_decodable
 from viscy_data.stores.multiscales import AXES, array_path, axes_of, channel_names_of, scale_of
@@ -239,10 +241,25 @@ def _read_array(documents: Documents, name: str, where: str) -> _Array | None:
         dtype = None
     if dtype is None or dtype.kind not in "biuf":
         raise InputError(where, field="data type", found=str(kind), expected="whole or real numbers")
-    shape = tuple(document.get("shape") or ())
-    if not shape or not all(shape):
-        raise InputError(where, found=f"an array of shape {shape}", expected="the pixels of the FOV")
+    with _understanding(where, "shape, chunks"):
+        shape = tuple(document.get("shape") or ())
+        if not shape or not all(shape):
+            raise InputError(where, found=f"an array of shape {shape}", expected="the pixels of the FOV")
+        chunk = _chunk_shape(document)
+        n_bytes = math.prod(map(int, chunk)) * dtype.itemsize
+    what, fix = f"a chunk of shape {chunk}", "write the store anew with smaller chunks"
+    refuse_too_large(where, n_bytes, field="chunks", what=what, fix=fix)
     return _Array(shape, dtype.name, json.dumps([kind, encoding], sort_keys=True))
+
+
+def _chunk_shape(document: dict[str, Any]) -> tuple[int, ...]:
+    """Return the shape of what is decoded at once: the innermost chunk, of a sharded array as well."""
+    if "zarr_format" in document and document["zarr_format"] == 2:
+        return tuple(document["chunks"])
+    shape, codecs = document["chunk_grid"]["configuration"]["chunk_shape"], document.get("codecs") or []
+    while sharding := [codec for codec in codecs if codec.get("name") == "sharding_indexed"]:
+        shape, codecs = sharding[0]["configuration"]["chunk_shape"], sharding[0]["configuration"].get("codecs") or []
+    return tuple(shape)
 
 
 def _report_absent(store: str, kind: str, absent: Sequence[str], n_listed: int) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from viscy_data._documents import Documents, open_documents
 from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.stores.attributes import Group, read_group
-from viscy_data.stores.names import FovInfo, FovKey, canonical_store
+from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store
 from viscy_data.stores.reading import describe_fovs, no_store, plate_keys
 
 __all__ = ["Source", "fov_keys", "read_fovs", "refuse_missing", "source_paths"]
@@ -139,7 +139,7 @@ def _series(path: str, documents: Documents) -> list[str]:
     """Return the images of a bioformats2raw layout: those that it lists, else the groups 0, 1, ... that there are."""
     listed = read_group(documents, "OME")
     if listed is not None and listed.ome.get("series"):
-        return [str(name).strip("/") for name in listed.ome["series"]]
+        return [canonical_fov_name(name) for name in listed.ome["series"]]
     names: list[str] = []
     while _is_image(read_group(documents, str(len(names)))):
         names.append(str(len(names)))

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,7 +128,7 @@ def read_napari(path: Path) -> ImportedTracks:
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {name: loaded[name] for name in loaded.files} if path.suffix.lower() == ".npz" else {"data": loaded}
-    except (ValueError, OSError, EOFError) as err:
+    except (ValueError, OSError, EOFError, MemoryError, BadZipFile) as err:
         found = f"no arrays of numbers ({err})"
         raise InputError(str(path), found=found, expected="a file of numpy.save or numpy.savez") from err
     if "data" not in arrays:

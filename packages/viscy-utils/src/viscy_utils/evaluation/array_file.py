@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -71,11 +72,24 @@ def load_arrays(path: str | Path, schema: str, what: str) -> tuple[dict[str, Any
         raise MissingInputError(str(path), found="no such file", expected=what)
     try:
         with np.load(path, allow_pickle=False) as file:
+            _refuse_bomb(file.zip, Path(path).stat().st_size)
             arrays = {name: file[name] for name in file.files}
         content = json.loads(arrays.pop(_JSON).tobytes())
         found = content["schema"]
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as err:
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError, BadZipFile) as err:
         raise InputError(str(path), found="another file", expected=f"{what} ({schema})") from err
     if found != schema:
         raise InputError(str(path), field="schema", found=repr(found), expected=schema)
     return content, arrays
+
+
+def _refuse_bomb(archive: ZipFile, n_bytes: int) -> None:
+    """Refuse arrays that declare more than their entry, and entries that declare more than the file: no compression."""
+    if sum(entry.file_size for entry in archive.infolist()) > n_bytes:
+        raise ValueError("an archive that unpacks to more than the file holds")
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    for entry in archive.infolist():
+        with archive.open(entry) as file:
+            shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError(f"an array of shape {shape} in {entry.file_size} bytes")
