@@ -202,7 +202,7 @@ def _annotate(place):
 TRAIN = {"task": "state", "output_path": "c.npz", "train_datasets": [{"embeddings": STORE, "annotations": "a.csv"}]}
 APPLY = {"classifier_path": "c.npz", "embeddings_path": STORE, "output_path": "o.zarr"}
 CLASSIFIERS = [
-    ({}, "c.yml\n.*an empty file\n.*task"),
+    ({}, "c.yml\n.*an empty file\n.*example of dynaclr train-linear-classifier --help"),
     (TRAIN | {"task": None}, "field task\n"),
     (TRAIN | {"taks": "state"}, "field taks\n.*unknown key\n.*did you mean 'task'"),
     (TRAIN | {"task": "stat"}, "a.csv, field stat\n.*no label.*\n.*a column 'stat'"),
