@@ -1,9 +1,10 @@
-"""Training with two processes through the installed command, with Lightning's default settings."""
+"""Training with two processes: of one machine by Lightning's default settings, of two by the script of the examples."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+TORCHRUN = Path(__file__).parents[1] / "examples" / "slurm" / "torchrun.sh"
 pytest_plugins = ["viscy_data.testing.fixtures"]
 
 RECORDER = '''
@@ -109,8 +111,8 @@ def _config(experiments_yaml: Path, held_out: str, loss: str) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES)
-def test_two_processes_share_the_batches(synthetic_experiments, tmp_path, loss):
+@pytest.mark.parametrize(("loss", "nodes"), [("NT-Xent", 1), ("MoCo", 2)], ids=["one machine", "two machines"])
+def test_two_processes_share_the_batches(synthetic_experiments, tmp_path, loss, nodes):
     experiments_yaml = synthetic_experiments(3).yaml
     names = [entry["name"] for entry in yaml.safe_load(experiments_yaml.read_text())["experiments"]]
     (tmp_path / "recorder.py").write_text(RECORDER)
@@ -118,10 +120,20 @@ def test_two_processes_share_the_batches(synthetic_experiments, tmp_path, loss):
     dynaclr = Path(sys.executable).with_name("dynaclr")
     paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [dynaclr, "fit", "--config", "fit.yml"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    if nodes == 1:
+        commands = [[str(dynaclr), "fit", "--config", "fit.yml"]]
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            meeting = f"localhost:{free.getsockname()[1]}"
+        environment["PATH"] = os.pathsep.join([str(dynaclr.parent), environment["PATH"]])
+        commands = [[str(TORCHRUN), "2", "1", meeting, "fit.yml", "--run", "shared"]] * nodes
+    running = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    errors = [process.communicate()[1] for process in running]
+    assert not any(process.returncode for process in running), "\n".join(errors)
 
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["world"] for rank in ranks] == [2, 2]
