@@ -50,7 +50,7 @@ MUTANTS = [
         (" & (low <= elapsed) & (elapsed <= high)", " & (low <= elapsed)"),
         ("(self._track[below] == self._track[rows]) & ", ""),
         ("tau = low[waiting]", "tau = low[waiting] + 1"),
-        ("np.where(tau == 0, rows, self._sorted.rows(place))", "self._sorted.rows(place)"),
+        ("np.where(tau == 0, rows, self.order.rows(place))", "self.order.rows(place)"),
     ),
     *_of(
         "positives",

@@ -1,14 +1,20 @@
-"""What an index costs per observation: bytes held, bytes at the peak."""
+"""What an index costs per observation: bytes held, bytes at the peak; and nothing where it is mapped from a file."""
 
 from __future__ import annotations
 
+import pickle
+import shutil
 import tracemalloc
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from dynaclr.dataset import MultiExperimentTripletDataset
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from viscy_data.errors import InputError
 from viscy_data.synthetic.benchmark_tables import write_track_tables
 
 PATCH = slice(0, 1), (32, 32)
@@ -37,3 +43,83 @@ def test_an_observation_costs_no_more_than_its_bytes_and_building_no_more_than_t
     few, many = registries
     assert (held[many] - held[few]) / (many - few) <= LIMIT
     assert (peak[many] - peak[few]) / (many - few) <= 2 * LIMIT
+
+
+@pytest.fixture(scope="module")
+def mapped(registries, tmp_path_factory):
+    """Path of a mapped index of 60 000 observations, and the index that it was made of."""
+    built = MultiExperimentIndex(registries[60_000], *PATCH)
+    path = tmp_path_factory.mktemp("mapped") / "index.arrow"
+    built.save(path)
+    return path, built
+
+
+def arrays_of(index):
+    """All arrays that are as long as the table, or as the forest."""
+    columns = {name: index.tracks[name].array for name in index.tracks}
+    arrays = {name: np.asarray(getattr(column, "codes", column)) for name, column in columns.items()}
+    arrays |= {name: getattr(index, name) for name in ("fov_index", "track_index", "lineage", "anchor_rows")}
+    return arrays | index.forest.arrays() | index.positives.order.arrays()
+
+
+def lies_in_a_file(array):
+    address = array.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+        if begin <= address < end:
+            return line.endswith(".arrow")
+    raise AssertionError("an array outside of the memory of this process")
+
+
+def test_a_mapped_index_is_the_index(mapped, registries):
+    path, built = mapped
+    loaded = MultiExperimentIndex.load(path, registries[60_000], *PATCH)
+    pd.testing.assert_frame_equal(loaded.tracks, built.tracks)
+    for (name, array), (_, expected) in zip(arrays_of(loaded).items(), arrays_of(built).items(), strict=True):
+        np.testing.assert_array_equal(array, expected, err_msg=name)
+    assert loaded.summary() == built.summary()
+    drawn = [each.positives.draw(each.anchor_rows, 1, 4, np.random.default_rng(0)) for each in (loaded, built)]
+    np.testing.assert_array_equal(*drawn)
+    part = loaded.subset(["tracks_1"])
+    pd.testing.assert_frame_equal(part.tracks, built.subset(["tracks_1"]).tracks)
+    assert len(loaded.tracks) == 60_000
+
+
+def test_other_patches_and_offsets_are_derived_again(mapped, registries):
+    options = {"tau_range_hours": (1.0, 1.0), "positive_scope": "track", "max_border_shift": 3}
+    loaded = MultiExperimentIndex.load(mapped[0], registries[60_000], slice(0, 1), (16, 16), **options)
+    built = MultiExperimentIndex(registries[60_000], slice(0, 1), (16, 16), **options)
+    pd.testing.assert_frame_equal(loaded.tracks, built.tracks)
+    np.testing.assert_array_equal(loaded.anchor_rows, built.anchor_rows)
+    with pytest.raises(InputError, match="max_border_shift"):
+        built.save(mapped[0].with_name("border.arrow"))
+
+
+def test_a_worker_is_sent_the_path_and_maps_the_pages(mapped, registries):
+    """Bytes pickled do not grow with the table, and what is unpickled is the file."""
+    path, built = mapped
+    dataset = MultiExperimentTripletDataset(
+        MultiExperimentIndex.load(path, registries[60_000], *PATCH), cache_pool_bytes=0
+    )
+    data = pickle.dumps(dataset)
+    without_rows = len(pickle.dumps((dataset.index.registry, dataset.fovs, dataset.statistics)))
+    assert len(data) < without_rows + 20_000 < len(built.tracks)
+    received = pickle.loads(data)
+    assert received.cells is received.index.tracks
+    for name, array in arrays_of(received.index).items():
+        assert lies_in_a_file(array), name
+    np.testing.assert_array_equal(received.pairs(range(50)).positives, dataset.pairs(range(50)).positives)
+
+
+def test_a_damaged_or_replaced_file_is_refused(mapped, registries, tmp_path):
+    path, built = mapped
+    registry, copy = registries[60_000], tmp_path / "copy.arrow"
+    data = pickle.dumps(MultiExperimentIndex.load(shutil.copy(path, copy), registry, *PATCH))
+    built.subset(["tracks_0"]).save(copy, overwrite=True)
+    with pytest.raises(InputError, match="another index than before"):
+        pickle.loads(data)
+    copy.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="no Arrow file"):
+        MultiExperimentIndex.load(copy, registry, *PATCH)
+    with pytest.raises(FileExistsError):
+        built.save(path)

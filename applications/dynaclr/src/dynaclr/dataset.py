@@ -144,6 +144,14 @@ class MultiExperimentTripletDataset(PatchDataset):
         if fit and return_negative:
             self._negatives = NegativeLookup(index.lineage, index.tracks["experiment"].cat.codes)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what the index has: an index of a mapped file is pickled as its path."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("cells", "fov_index")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.cells, self.fov_index = self.index.tracks, self.index.fov_index
+
     def __len__(self) -> int:
         """Count the anchors (``fit``) or the observations."""
         return len(self.index.anchor_rows) if self.fit else len(self.index.tracks)

@@ -65,6 +65,17 @@ class LineageForest:
         self.root = _roots(parent)
         self.enter, self.leave = _intervals(parent, self.root)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what :meth:`from_arrays` makes it from, to be written to a file."""
+        return {"parent": self.parent, "root": self.root, "enter": self.enter, "leave": self.leave}
+
+    @classmethod
+    def from_arrays(cls, parent: np.ndarray, root: np.ndarray, enter: np.ndarray, leave: np.ndarray) -> LineageForest:
+        """Take the arrays of :meth:`arrays` as they are, such as those of a mapped file, without a copy."""
+        forest = cls.__new__(cls)
+        forest.parent, forest.root, forest.enter, forest.leave = parent, root, enter, leave
+        return forest
+
     def __len__(self) -> int:
         return len(self.parent)
 

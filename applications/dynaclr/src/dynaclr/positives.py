@@ -35,6 +35,8 @@ class PositiveLookup:
         Relations of the tracks.
     scope : {"descendants", "lineage", "track"}, default "descendants"
         Which tracks hold the positives of an anchor.
+    order : SortedRows, optional
+        The observations by frame and place of their track in the forest, where they have been sorted before.
 
     Raises
     ------
@@ -43,7 +45,12 @@ class PositiveLookup:
     """
 
     def __init__(
-        self, t: ArrayLike, track_index: ArrayLike, forest: LineageForest, scope: PositiveScope = "descendants"
+        self,
+        t: ArrayLike,
+        track_index: ArrayLike,
+        forest: LineageForest,
+        scope: PositiveScope = "descendants",
+        order: SortedRows | None = None,
     ) -> None:
         if scope not in get_args(PositiveScope):
             scopes = ", ".join(get_args(PositiveScope))
@@ -55,7 +62,9 @@ class PositiveLookup:
             self._first, self._last = forest.enter[forest.root], forest.leave[forest.root]
         else:
             self._first, self._last = forest.enter, forest.leave if scope == "descendants" else forest.enter + 1
-        self._sorted = SortedRows(self._t.astype(np.int64) * self._n_tracks + forest.enter[self._track])
+        if order is None:
+            order = SortedRows(self._t.astype(np.int64) * self._n_tracks + forest.enter[self._track])
+        self.order = order
 
     def count(self, rows: ArrayLike, tau: ArrayLike) -> np.ndarray:
         """Count the candidates of each anchor at an offset.
@@ -72,7 +81,7 @@ class PositiveLookup:
         ndarray of int64
             Number of observations ``tau`` frames later within the scope.
         """
-        begin, end = self._sorted.between(*self._keys(np.asarray(rows), np.asarray(tau)))
+        begin, end = self.order.between(*self._keys(np.asarray(rows), np.asarray(tau)))
         return end - begin
 
     def has_positive(self, rows: ArrayLike, tau_min: ArrayLike, tau_max: ArrayLike) -> np.ndarray:
@@ -98,7 +107,7 @@ class PositiveLookup:
         waiting = waiting[np.argsort(self._t[rows[waiting]], kind="stable")]
         tau = low[waiting]
         while len(waiting):
-            found = self._sorted.any_between(*self._keys(rows[waiting], tau))
+            found = self.order.any_between(*self._keys(rows[waiting], tau))
             valid[waiting[found]] = True
             tau = tau + 1
             again = ~found & (tau <= high[waiting])
@@ -144,7 +153,7 @@ class PositiveLookup:
         if not len(rows):
             return rows, rows.copy()
         grid = low[:, None] + np.arange((high - low).max() + 1)  # (B, K)
-        begin, end = self._sorted.between(*self._keys(rows[:, None], grid))
+        begin, end = self.order.between(*self._keys(rows[:, None], grid))
         allowed = (end > begin) & (grid <= high[:, None])
         lost = np.flatnonzero(~allowed.any(axis=1))
         if len(lost):
@@ -157,7 +166,7 @@ class PositiveLookup:
         which = np.arange(len(rows)), tau - low
         place = draw_places(begin[which], end[which], rng)
         # At offset 0 the anchor is its own positive, whoever else is in the frame.
-        return np.where(tau == 0, rows, self._sorted.rows(place)), tau
+        return np.where(tau == 0, rows, self.order.rows(place)), tau
 
     def _keys(self, rows: np.ndarray, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First key of the candidates and the key after their last, for broadcast rows and offsets."""

@@ -38,15 +38,33 @@ class SortedRows:
         keys = np.asarray(keys, np.int64)
         order = np.argsort(keys, kind="stable")
         self._rows = order.astype(row_dtype(len(order)))
-        self._lowest, self._highest = (int(keys[order[end]]) for end in (0, -1)) if len(order) else (0, -1)
-        self._keys = _narrowed(keys, self._lowest, self._highest)[order]
-        self._width = max(1, -(-(self._highest - self._lowest + 1) * _PER_STRETCH // max(len(order), 1)))
-        n_stretches = (self._highest - self._lowest) // self._width + 1
-        begins = self._lowest + np.arange(1, n_stretches, dtype=np.int64) * self._width
-        inner = np.searchsorted(self._keys, _narrowed(begins, self._lowest, self._highest))
+        lowest, highest = (int(keys[order[end]]) for end in (0, -1)) if len(order) else (0, -1)
+        self._keys = _narrowed(keys, lowest, highest)[order]
+        width = _width(lowest, highest, len(order))
+        begins = np.arange(lowest + width, highest + 1, width, dtype=np.int64)
+        inner = np.searchsorted(self._keys, _narrowed(begins, lowest, highest))
         self._begin = np.concatenate([[0], inner, [len(order)]]).astype(self._rows.dtype)
+        self._measure()
+
+    def _measure(self) -> None:
+        self._lowest, self._highest = (int(self._keys[end]) for end in (0, -1)) if len(self) else (0, -1)
+        self._width = _width(self._lowest, self._highest, len(self))
         longest = int(np.diff(self._begin).max())
         self._steps = [1 << bit for bit in reversed(range(longest.bit_length()))]
+
+    def arrays(self) -> dict[str, NDArray[np.integer]]:
+        """Return what :meth:`from_arrays` makes it from, to be written to a file."""
+        return {"keys": self._keys, "rows": self._rows, "begin": self._begin}
+
+    @classmethod
+    def from_arrays(
+        cls, keys: NDArray[np.integer], rows: NDArray[np.integer], begin: NDArray[np.integer]
+    ) -> SortedRows:
+        """Take the arrays of :meth:`arrays` as they are, such as those of a mapped file, without a copy."""
+        table = cls.__new__(cls)
+        table._keys, table._rows, table._begin = keys, rows, begin
+        table._measure()
+        return table
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -83,6 +101,11 @@ class SortedRows:
             below &= self._keys[np.minimum(further, len(self)) - 1] < keys
             place += below * step
         return place
+
+
+def _width(lowest: int, highest: int, n_keys: int) -> int:
+    """Return how many keys' values a stretch spans."""
+    return max(1, -(-(highest - lowest + 1) * _PER_STRETCH // max(n_keys, 1)))
 
 
 def _narrowed(keys: NDArray[np.int64], lowest: int, highest: int) -> NDArray[np.integer]:

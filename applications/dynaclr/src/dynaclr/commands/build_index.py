@@ -29,6 +29,13 @@ __all__ = ["build_index"]
     help="Hours between anchor and positive.",
 )
 @click.option(
+    "--patch-size",
+    type=(int, int),
+    default=(1, 1),
+    metavar="Y X",
+    help="Pixels that the model sees (final_yx_patch_size): with them an .arrow file holds all that training needs.",
+)
+@click.option(
     "--positive-scope",
     type=click.Choice(get_args(PositiveScope)),
     default="descendants",
@@ -43,6 +50,7 @@ def build_index(
     experiments: Path,
     index: Path,
     tau_range: tuple[float, float],
+    patch_size: tuple[int, int],
     positive_scope: PositiveScope,
     include_wells: tuple[str, ...],
     exclude_fovs: tuple[str, ...],
@@ -50,8 +58,9 @@ def build_index(
     dask: str | None,
     overwrite: bool,
 ) -> None:
-    """Save the table of cells of EXPERIMENTS (a YAML file) as INDEX (a parquet file).
+    """Save the table of cells of EXPERIMENTS (a YAML file) as INDEX.
 
+    INDEX.parquet is small; INDEX.arrow is mapped into memory by all processes that use it, and costs none a copy.
     Give INDEX to the data module as `index_path`, with the same wells and FOVs. Patch size, z range, conditions and
     channels are taken from the configs when it is loaded; it has to be built again when tracks or stores change.
     """
@@ -63,7 +72,7 @@ def build_index(
         built = MultiExperimentIndex(
             registry,
             slice(0, 1),
-            (1, 1),
+            patch_size,
             tau_range,
             include_wells=include_wells or None,
             exclude_fovs=exclude_fovs or None,

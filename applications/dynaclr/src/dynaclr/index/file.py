@@ -1,4 +1,4 @@
-"""An index on disk: one parquet file that knows what it was built from.
+"""An index on disk: one file that knows what it was built from, in parquet (small) or Arrow (mapped into memory).
 
 What depends on the YAML file alone (conditions, hours, patches) is derived again when the index is loaded, so only
 changes of tracking tables, FOVs or filters make a file stale.
@@ -7,11 +7,12 @@ changes of tracking tables, FOVs or filters make a file stale.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,28 +20,43 @@ import pyarrow.parquet as pq
 
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.left_out import LeftOut
+from dynaclr.index.mapped import frame_arrays, frame_of_arrays, map_arrays, read_mapped_metadata, write_arrays
 from dynaclr.index.sources import TrackSources
 from dynaclr.index.tracks_table import TracksTable
+from dynaclr.lineage import LineageForest
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
+from viscy_data.lookup import SortedRows
 from viscy_data.stores import canonical_fov_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dynaclr.index.multi_experiment import MultiExperimentIndex
+
 __all__ = [
+    "MAPPED_SUFFIX",
     "SCHEMA_VERSION",
     "IndexRecord",
+    "MappedIndex",
     "StoredIndex",
+    "check_index_file",
     "has_index_record",
+    "is_mapped",
+    "mapped_identity",
+    "open_mapped_index",
     "read_index_file",
     "read_index_record",
     "write_index_file",
+    "write_mapped_index",
 ]
 
 SCHEMA_VERSION = 1
 _RECORD, _TRACKS = b"dynaclr.record", b"dynaclr.tracks"
 _TRACK, _ANCHOR = "__track_index", "__is_anchor"
+MAPPED_SUFFIX = ".arrow"
+_GIVEN, _DERIVED = b"dynaclr.given", b"dynaclr.derived"
+_COLUMNS, _DERIVATION = b"dynaclr.columns", b"dynaclr.derivation"
 _SHOWN = 5
 
 
@@ -173,13 +189,17 @@ class StoredIndex:
 def has_index_record(path: Path) -> bool:
     """Tell whether a file is a saved index."""
     try:
-        return path.is_file() and _RECORD in (pq.read_schema(path).metadata or {})
+        return path.is_file() and _RECORD in _metadata(path)
     except pa.ArrowInvalid:
         return False
 
 
 def read_index_record(path: Path) -> StoredIndex:
-    """Read what a file of :func:`write_index_file` says of itself."""
+    """Read what a file of :func:`write_index_file` or :func:`write_mapped_index` says of itself."""
+    if is_mapped(path):
+        arrays, metadata = map_arrays(path)
+        record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
+        return StoredIndex(record, len(arrays[_TRACK]), len(arrays[_ANCHOR]), list(json.loads(metadata[_GIVEN])))
     schema = pq.read_schema(path)
     is_anchor = pq.read_table(path, columns=[_ANCHOR])[_ANCHOR].to_numpy()
     record = IndexRecord.from_json(json.loads(schema.metadata[_RECORD]))
@@ -207,19 +227,15 @@ def write_index_file(
         pq.write_table(pa.table(columns, metadata=metadata), temporary, compression="zstd")
 
 
-def read_index_file(
-    path: str | Path, registry: ExperimentRegistry, now: IndexRecord
-) -> tuple[TracksTable, np.ndarray, IndexRecord]:
-    """Read a table of tracks, unless what it was built from has changed.
+def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[TracksTable, np.ndarray, IndexRecord]:
+    """Read a table of tracks.
 
     Parameters
     ----------
     path : str or Path
-        File of :func:`write_index_file`.
+        File of :func:`write_index_file` or :func:`write_mapped_index` that :func:`check_index_file` has not refused.
     registry : ExperimentRegistry
         Experiments as they are now.
-    now : IndexRecord
-        State of the input as it is now.
 
     Returns
     -------
@@ -227,6 +243,155 @@ def read_index_file(
     is_anchor : ndarray of bool, shape (N,)
     record : IndexRecord
         As written.
+    """
+    metadata = _metadata(Path(path))
+    record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
+    if is_mapped(path):
+        arrays, _ = map_arrays(path)
+        is_anchor = np.zeros(len(arrays[_TRACK]), bool)
+        is_anchor[arrays[_ANCHOR]] = True
+        return mapped_table(registry, record, arrays, metadata), is_anchor, record
+    with pq.ParquetFile(path, memory_map=True) as file:
+        content = file.read()
+    columns = {name: _to_pandas(content[name]) for name in content.column_names}
+    track_index, is_anchor = columns.pop(_TRACK), columns.pop(_ANCHOR)
+    return _unpack_table(registry, record, metadata[_TRACKS], columns, track_index), is_anchor, record
+
+
+def is_mapped(path: str | Path) -> bool:
+    """Tell by its name whether an index is, or is to be, a file that is mapped into memory."""
+    return Path(path).suffix.lower() == MAPPED_SUFFIX
+
+
+def write_mapped_index(
+    path: str | Path,
+    index: MultiExperimentIndex,
+    table: TracksTable,
+    record: IndexRecord,
+    derivation: str,
+    overwrite: bool = False,
+) -> None:
+    """Write an index with all that is derived of it, as it lies in memory.
+
+    Parameters
+    ----------
+    path : str or Path
+    index : MultiExperimentIndex
+        Of all its observations: none left out at the border.
+    table : TracksTable
+        What it was derived from.
+    record : IndexRecord
+    derivation : str
+        A digest of what the derived columns follow from.
+    overwrite : bool, default False
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file and ``overwrite`` is False.
+    """
+    given = {name for name in table.columns if name in index.tracks and _same(table.columns[name], index.tracks[name])}
+    arrays, metadata = {_TRACK: table.track_index, _ANCHOR: index.anchor_rows, "fov_index": table.fov_index}, {}
+    for key, frame in ((_GIVEN, table.columns), (_DERIVED, index.tracks.drop(columns=list(given)))):
+        own, metadata[key] = frame_arrays(frame, key.decode().rpartition(".")[2])
+        arrays |= own
+    arrays |= {"track_id": table.track_id, "track_fov": table.track_fov}
+    arrays |= {f"forest.{name}": array for name, array in table.forest.arrays().items()}
+    arrays |= {f"order.{name}": array for name, array in index.positives.order.arrays().items()}
+    metadata |= {_RECORD: json.dumps(record.to_json()).encode(), _DERIVATION: derivation.encode()}
+    metadata[_COLUMNS] = json.dumps(list(index.tracks)).encode()
+    write_arrays(path, arrays, metadata, overwrite, remedy="pass overwrite to replace it")
+
+
+class MappedIndex(NamedTuple):
+    """An index in a file that is mapped into memory: every array is a part of the file.
+
+    Parameters
+    ----------
+    table : TracksTable
+    tracks : pandas.DataFrame
+        Columns of the table, and derived ones.
+    anchor_rows : ndarray of int
+    order : SortedRows
+        For the lookup of positives.
+    record : IndexRecord
+    identity : str
+        Another one if the file has been replaced.
+    """
+
+    table: TracksTable
+    tracks: pd.DataFrame
+    anchor_rows: np.ndarray
+    order: SortedRows
+    record: IndexRecord
+    identity: str
+
+
+def mapped_identity(path: str | Path, derivation: str) -> str | None:
+    """Return the identity of a mapped index, None for other files and where columns are derived from something else."""
+    metadata = _metadata(Path(path))
+    return _identity(metadata) if metadata.get(_DERIVATION, b"").decode() == derivation else None
+
+
+def open_mapped_index(path: str | Path, registry: ExperimentRegistry) -> MappedIndex:
+    """Map an index, with what is derived of it."""
+    import pandas as pd
+
+    arrays, metadata = map_arrays(path)
+    record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
+    table = mapped_table(registry, record, arrays, metadata)
+    derived = frame_of_arrays(arrays, metadata[_DERIVED])
+    columns = {
+        name: (derived if name in derived else table.columns)[name].array for name in json.loads(metadata[_COLUMNS])
+    }
+    order = SortedRows.from_arrays(**{name: arrays[f"order.{name}"] for name in ("keys", "rows", "begin")})
+    tracks = pd.DataFrame(columns, copy=False)
+    return MappedIndex(table, tracks, arrays[_ANCHOR], order, record, _identity(metadata))
+
+
+def mapped_table(
+    registry: ExperimentRegistry, record: IndexRecord, arrays: dict[str, np.ndarray], metadata: dict[bytes, bytes]
+) -> TracksTable:
+    """Put the table of a mapped file together."""
+    forest = LineageForest.from_arrays(
+        **{name: arrays[f"forest.{name}"] for name in ("parent", "root", "enter", "leave")}
+    )
+    tracks = {"track_id": arrays["track_id"], "track_fov": arrays["track_fov"], "parent": forest.parent}
+    columns = frame_of_arrays(arrays, metadata[_GIVEN])
+    table = TracksTable(
+        **_fovs(registry, record),
+        **tracks,
+        track_index=arrays[_TRACK],
+        columns=columns,
+        left_out=record.left_out,
+    )
+    table.__dict__.update(forest=forest, fov_index=arrays["fov_index"])  # where cached properties keep theirs
+    return table
+
+
+def _identity(metadata: dict[bytes, bytes]) -> str:
+    return hashlib.blake2b(metadata[_RECORD] + metadata[_DERIVATION], digest_size=16).hexdigest()
+
+
+def _same(one: pd.Series, other: pd.Series) -> bool:
+    """Tell whether two columns are the same memory."""
+    arrays = [getattr(column.array, "codes", column.array) for column in (one, other)]
+    return np.shares_memory(*(np.asarray(array) for array in arrays))
+
+
+def _metadata(path: Path) -> dict[bytes, bytes]:
+    return read_mapped_metadata(path) if is_mapped(path) else pq.read_schema(path).metadata or {}
+
+
+def check_index_file(path: str | Path, now: IndexRecord) -> None:
+    """Refuse an index if what it was built from has changed.
+
+    Parameters
+    ----------
+    path : str or Path
+        File of :func:`write_index_file` or :func:`write_mapped_index`.
+    now : IndexRecord
+        State of the input as it is now.
 
     Raises
     ------
@@ -239,29 +404,24 @@ def read_index_file(
     fix = "rebuild it: dynaclr build-index --overwrite"
     if not path.exists():
         raise MissingInputError(str(path), found="nothing", expected="a saved index", fix="dynaclr build-index")
+    kind = "Arrow" if is_mapped(path) else "parquet"
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        metadata = _metadata(path)
     except (pa.ArrowInvalid, OSError) as err:
-        raise InputError(str(path), found="no parquet file", expected="a saved index", fix=fix) from err
-    with file:
-        metadata = file.schema_arrow.metadata or {}
-        if _RECORD not in metadata:
-            raise InputError(str(path), found="a parquet file of something else", expected="a saved index", fix=fix)
-        content = json.loads(metadata[_RECORD])
-        record = IndexRecord.from_json(content)
-        changes = record.differences(now) if record else [f"layout {content.get('schema_version')} of the file"]
-        if changes:
-            more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-            raise InputError(
-                str(path),
-                found=f"an index built from other input: {'; '.join(changes[:_SHOWN])}{more}",
-                expected="the input that the index was built from",
-                fix=fix,
-            )
-        content = file.read()
-    columns = {name: _to_pandas(content[name]) for name in content.column_names}
-    track_index, is_anchor = columns.pop(_TRACK), columns.pop(_ANCHOR)
-    return _unpack_table(registry, record, metadata[_TRACKS], columns, track_index), is_anchor, record
+        raise InputError(str(path), found=f"no {kind} file", expected="a saved index", fix=fix) from err
+    if _RECORD not in metadata:
+        raise InputError(str(path), found=f"a {kind} file of something else", expected="a saved index", fix=fix)
+    content = json.loads(metadata[_RECORD])
+    record = IndexRecord.from_json(content)
+    changes = record.differences(now) if record else [f"layout {content.get('schema_version')} of the file"]
+    if changes:
+        more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        raise InputError(
+            str(path),
+            found=f"an index built from other input: {'; '.join(changes[:_SHOWN])}{more}",
+            expected="the input that the index was built from",
+            fix=fix,
+        )
 
 
 def _pack_tracks(table: TracksTable) -> bytes:
@@ -278,17 +438,23 @@ def _unpack_table(
     import pandas as pd
 
     tracks = pa.ipc.open_stream(packed).read_all()
-    infos = {(name, fov.name): fov for name, fovs in registry.fovs.items() for fov in fovs}
-    number = {name: position for position, name in enumerate(record.experiments)}
     return TracksTable(
-        experiments=tuple(record.experiments),
-        fovs=tuple(infos[key] for key in record.tables),
-        fov_experiment=np.array([number[name] for name, _ in record.tables], dtype=np.int32),
+        **_fovs(registry, record),
         **{name: tracks[name].to_numpy() for name in tracks.column_names},
         track_index=track_index,
         columns=pd.DataFrame(columns, copy=False),
         left_out=record.left_out,
     )
+
+
+def _fovs(registry: ExperimentRegistry, record: IndexRecord) -> dict[str, Any]:
+    infos = {(name, fov.name): fov for name, fovs in registry.fovs.items() for fov in fovs}
+    number = {name: position for position, name in enumerate(record.experiments)}
+    return {
+        "experiments": tuple(record.experiments),
+        "fovs": tuple(infos[key] for key in record.tables),
+        "fov_experiment": np.array([number[name] for name, _ in record.tables], dtype=np.int32),
+    }
 
 
 def _to_pandas(column: pa.ChunkedArray) -> np.ndarray | pd.Categorical:

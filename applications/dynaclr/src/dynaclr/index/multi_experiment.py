@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.conditions import report_unnamed, unnamed_wells
-from dynaclr.index.file import IndexRecord, read_index_file, write_index_file
+from dynaclr.index.file import (
+    IndexRecord,
+    check_index_file,
+    is_mapped,
+    mapped_identity,
+    open_mapped_index,
+    read_index_file,
+    write_index_file,
+    write_mapped_index,
+)
 from dynaclr.index.left_out import LeftOut
 from dynaclr.index.sources import find_sources
 from dynaclr.index.summary import summarize
@@ -157,7 +167,7 @@ class MultiExperimentIndex:
 
         extents, (y, x) = [fov.shape[3:] for fov in whole.fovs], (whole.columns[name].to_numpy() for name in "yx")
         shift = border_shifts(y, x, whole.fov_index, extents, self.yx_patch_size)
-        self._whole, self._kept = whole, None
+        self._whole, self._kept, self._file = whole, None, None
         if self.max_border_shift is not None:
             self._kept = shift <= self.max_border_shift
             shift = shift[self._kept]
@@ -215,7 +225,7 @@ class MultiExperimentIndex:
     @cached_property
     def lineage(self) -> np.ndarray:
         """Root track of each observation, int32 of shape (N,): equal numbers are one lineage, across experiments."""
-        return self.forest.root[self.track_index]
+        return self.tracks["lineage_id"].array.codes
 
     @cached_property
     def positives(self) -> PositiveLookup:
@@ -309,14 +319,30 @@ class MultiExperimentIndex:
         return part
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the index to a parquet file that :meth:`load` reads several times faster than building takes.
+        """Write the index to a file that :meth:`load` reads several times faster than building takes.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.parquet`` is small. ``.arrow`` is the index as it lies in memory, about 64 bytes per observation: it is
+            opened without being read, and all processes of a machine that open it, workers and ranks, share its pages,
+            as long as patch size, tau range, scope, conditions and hours are those at saving.
+        overwrite : bool, default False
 
         Raises
         ------
         FileExistsError
             If there is a file and ``overwrite`` is False.
+        InputError
+            For an ``.arrow`` file of an index with ``max_border_shift``.
         """
         record = dataclasses.replace(self._record, anchors=self._anchor_options())
+        if is_mapped(path):
+            if self._kept is not None:
+                fix = "save it without max_border_shift, or as .parquet"
+                raise InputError(str(path), field="max_border_shift", found=f"{self.max_border_shift}", fix=fix)
+            write_mapped_index(path, self, self._table, record, self._derivation(), overwrite)
+            return
         write_index_file(path, self._whole, self._anchors_of_whole(), record, overwrite)
 
     @classmethod
@@ -356,11 +382,59 @@ class MultiExperimentIndex:
             warnings.simplefilter("ignore")  # said when the index was built; summary() repeats it
             sources = find_sources(registry, include_wells, exclude_fovs)
         now = IndexRecord.of(registry, sources, LeftOut(), include_wells, exclude_fovs)
-        table, is_anchor, index._record = read_index_file(path, registry, now)
+        check_index_file(path, now)
+        if (identity := mapped_identity(path, index._derivation())) is not None:
+            index._restore(Path(path).resolve(), identity)
+            index._check_limits(index.positions, index._table.fov_experiment)
+            index._check_anchors()
+            report_unnamed(registry, index._table)
+            return index
+        table, is_anchor, index._record = read_index_file(path, registry)
         index._check_limits(table.fovs, table.fov_experiment)
         index._fill(table, is_anchor if index._record.anchors == index._anchor_options() else None)
         report_unnamed(registry, index._table)
         return index
+
+    def _restore(self, path: Path, identity: str) -> None:
+        """Map a file, with all that is derived in it."""
+        mapped = open_mapped_index(path, self.registry)
+        if mapped.identity != identity:
+            raise InputError(str(path), found="another index than before", expected="the file left as it is")
+        self._file = path, identity
+        self._whole = self._table = table = mapped.table
+        self._kept, self._record, self.n_border = None, mapped.record, 0
+        self.positions, self.track_index, self.fov_index = table.fovs, table.track_index, table.fov_index
+        self.forest, self.tracks, self.anchor_rows = table.forest, mapped.tracks, mapped.anchor_rows
+        t = self.tracks["t"].to_numpy()
+        self.positives = PositiveLookup(t, self.track_index, self.forest, self.positive_scope, mapped.order)
+
+    def _derivation(self) -> str:
+        """Return a digest of what derived columns, anchors and positives follow from, beside the tracks."""
+        configs = [
+            (config.condition_of_well(), config.default_condition, config.start_hpi, config.source_channel[1:2])
+            for config in self.registry.experiments
+        ]
+        said = configs, self.registry.interval_hours.tolist(), tuple(self.yx_patch_size), self._anchor_options()
+        return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
+
+    def __copy__(self) -> Self:
+        part = type(self).__new__(type(self))
+        part.__dict__.update(self.__dict__)
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle an index of a mapped file as its path: whoever unpickles it maps the same pages."""
+        if self._file is None:
+            return self.__dict__
+        names = ("registry", "z_range", "yx_patch_size", "tau_range_hours", "positive_scope", "max_border_shift")
+        return {"_file": self._file, "options": {name: getattr(self, name) for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "options" in state:
+            self._configure(**state["options"])
+            self._restore(*state["_file"])
+        else:
+            self.__dict__.update(state)
 
     def _anchor_options(self) -> dict[str, object]:
         options = {"positive_scope": self.positive_scope, "tau_frames": self._tau_frames.tolist()}

@@ -21,7 +21,7 @@ from viscy_data.errors import InputError
 from viscy_data.patches import clamp_centers
 from viscy_data.stores import canonical_fov_name
 
-__all__ = ["build_observations"]
+__all__ = ["build_observations", "labelled"]
 
 
 def build_observations(
@@ -55,7 +55,7 @@ def build_observations(
     fov = table.fov_index
     experiment = table.fov_experiment[fov]
     reporters = [config.source_channel[1] if len(config.source_channel) > 1 else "" for config in configs]
-    tracks, lineages = _named_tracks(_track_names(table), table.track_index, forest.root[table.track_index])
+    tracks, lineages = labelled(_track_names(table), table.track_index, forest.root[table.track_index])
     columns: dict[str, Any] = {}
     columns["experiment"] = _categorical(experiment, registry.names)
     columns["condition"] = _categorical(fov, conditions_of_fovs(registry, table))
@@ -145,8 +145,8 @@ def _track_names(table: TracksTable) -> pd.Index:
     return pd.Index(pd.arrays.ArrowStringArray(names.cast(pa.large_string())))
 
 
-def _named_tracks(names: pd.Index, *codes: np.ndarray) -> list[pd.Categorical]:
-    """Label observations by the names of tracks.
+def labelled(names: pd.Index, *codes: np.ndarray) -> list[pd.Categorical]:
+    """Label rows by different names, without a copy of names or codes.
 
     What comes out of pickle has the codes that went into it and the names, but not the hash table, twice the size of
     the names, by which pandas has made sure that none comes twice.

@@ -15,7 +15,7 @@ __all__ = ["INDEX"]
 
 
 def _recognises(path: Path) -> bool:
-    if path.suffix.lower() != ".parquet":
+    if path.suffix.lower() not in (".parquet", ".arrow"):
         return False
     from dynaclr.index.file import has_index_record
 
