@@ -22,8 +22,15 @@ ARGS = ["fit", "--config", "fit.yml"]
 DAMAGE = {
     "no experiments": lambda folder: (folder / "experiments.yml").unlink(),
     "no store": lambda folder: shutil.rmtree(folder / "first" / "images.zarr"),
+    "no patch store": lambda folder: _name_patch_store(folder / "fit.yml"),
     "no tracks": lambda folder: shutil.rmtree(folder / "first" / "tracks"),
 }
+
+
+def _name_patch_store(path):
+    config = yaml.safe_load(path.read_text())
+    config["data"]["init_args"]["patch_store"] = "none.zarr"
+    path.write_text(yaml.safe_dump(config))
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ OWN_COMMANDS = {
     "build-index": Subcommand(
         "save the table of cells of an experiments YAML", runs="dynaclr.commands.build_index:build_index"
     ),
+    "cache-patches": Subcommand(
+        "copy the patches of all cells once, for training to read", runs="dynaclr.commands.cache_patches:cache_patches"
+    ),
     "import-images": Subcommand(
         "bring the files of microscopes into a plate", runs="dynaclr.commands.import_images:import_images"
     ),

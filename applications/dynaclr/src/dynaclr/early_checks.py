@@ -1,4 +1,4 @@
-"""Experiments whose files are not there are refused before torch is imported, in the words of the run itself."""
+"""Experiments and patch stores that are not there are refused before torch is imported, in the words of the run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynaclr.experiment.file import read_experiments
+from viscy_data.patch_store import read_record
 
 __all__ = ["refuse_missing_experiments"]
 
 
 def refuse_missing_experiments(arguments: Mapping[str, Any]) -> None:
-    """Refuse an experiments YAML that cannot be read, or stores and folders of tracks in it that do not exist.
+    """Refuse an experiments YAML that cannot be read, and stores, folders of tracks or a patch store that do not exist.
 
     Parameters
     ----------
@@ -24,6 +25,8 @@ def refuse_missing_experiments(arguments: Mapping[str, Any]) -> None:
     ------
     InputError
     """
+    if isinstance(store := arguments.get("patch_store"), str):
+        read_record(store)
     path = arguments.get("experiments_yaml")
     if not isinstance(path, str):
         return

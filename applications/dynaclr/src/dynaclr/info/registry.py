@@ -10,6 +10,7 @@ from dynaclr.info.configs import CONFIG, EXPERIMENTS
 from dynaclr.info.description import Describer, Description
 from dynaclr.info.embeddings import EMBEDDINGS
 from dynaclr.info.index_files import INDEX
+from dynaclr.info.patch_stores import PATCH_STORE
 from dynaclr.info.plates import PLATE
 from dynaclr.info.runs import RUN
 from dynaclr.info.tracks import TRACKS, TRACKS_FOLDER
@@ -21,6 +22,7 @@ __all__ = ["DESCRIBERS", "describe"]
 DESCRIBERS: tuple[Describer, ...] = (
     RUN,
     PLATE,
+    PATCH_STORE,
     EMBEDDINGS,
     CHECKPOINT,
     INDEX,

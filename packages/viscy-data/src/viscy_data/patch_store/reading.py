@@ -52,7 +52,7 @@ class StoredPatches:
 
     def __init__(self, path: str | Path, boxes: CellBoxes, reader: PatchReader) -> None:
         self.path = Path(canonical_store(path))
-        self.record: StoreRecord = read_record(self.path)
+        self.record: StoreRecord = read_record(path)
         self._size = boxes.size[1:]
         self._first_slice = boxes.slices.start - self.record.first_slice
         raise_all(self._misfits(boxes))

@@ -1,0 +1,66 @@
+"""`dynaclr cache-patches`: copy the patches of all cells of a config once, for training to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from viscy_utils.cli.application import CONTEXT_SETTINGS
+from viscy_utils.cli.errors import report_errors
+
+__all__ = ["cache_patches"]
+
+
+@click.command("cache-patches", context_settings=CONTEXT_SETTINGS)
+@click.option(
+    "--config",
+    "-c",
+    "configs",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Config of `dynaclr fit`; keys of later ones replace those of earlier ones.",
+)
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Store to write.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Threads that copy.")
+def cache_patches(configs: tuple[Path, ...], output: Path, workers: int) -> None:
+    """Copy the patches of all cells, with the margin that augmentation needs, into a store that is read faster.
+
+    For images in large chunks, such as whole planes, of which a batch needs little. Batches of `fit`, `validate` and
+    `predict` stay the same bit for bit. A copy that was stopped goes on when the command is given again.
+    """
+    with report_errors("dynaclr"):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        from dynaclr.config import load_data_module
+        from viscy_data.batches import BatchDataModule
+        from viscy_data.cache import readable_size
+        from viscy_data.errors import InputError
+        from viscy_data.files import refuse_existing
+        from viscy_data.patch_store import PatchStorePlan, write_patch_store
+        from viscy_utils.cli.places import noting_places
+
+        refuse_existing(output)
+        data = load_data_module(configs)
+        if not isinstance(data, BatchDataModule):
+            raise InputError(
+                ", ".join(map(str, configs)),
+                field="data.class_path",
+                found=f"{type(data).__module__}.{type(data).__qualname__}",
+                expected="a data module of cells, such as dynaclr.datamodule.MultiExperimentDataModule",
+            )
+        with noting_places(configs):
+            plan = PatchStorePlan.of(output, data.cell_boxes())
+        record, to_write = plan.record, plan.bytes_to_write
+        size = " x ".join(map(str, record.size))
+        click.echo(f"{record.n_cells} cells of {size} {record.dtype}: {readable_size(record.n_bytes)}")
+        missing = sum(len(record.shard(number)) for number in plan.missing_shards())
+        if missing < record.n_cells:
+            click.echo(f"a stopped copy goes on: {readable_size(to_write)} are missing")
+        with Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+            task = progress.add_task("cells", total=record.n_cells, completed=record.n_cells - missing)
+            write_patch_store(plan, workers=workers, advance=lambda n_cells: progress.advance(task, n_cells))
+        click.echo(f"wrote {output}")
+        files = " ".join(f"--config {path}" for path in configs)
+        click.echo(f"next: dynaclr fit {files} --data.init_args.patch_store {output}")
