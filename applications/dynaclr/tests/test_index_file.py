@@ -12,6 +12,7 @@ import pytest
 
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from dynaclr.index.file import read_index_record
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.tracks import write_tracks
 
@@ -192,5 +193,12 @@ def test_another_layout_is_refused(saved, registry, tmp_path, monkeypatch):
         for key, value in content.schema.metadata.items()
     }
     pq.write_table(content.replace_schema_metadata(metadata), path)
-    with pytest.raises(InputError, match="layout 9 of the file"):
+    with pytest.raises(InputError, match=r"(?s)schema_version\n  found    9, written by dynaclr.*read it with dynaclr"):
         MultiExperimentIndex.load(path, registry, *PATCH)
+
+
+def test_the_first_layout_is_read():
+    stored = read_index_record(Path(__file__).parent / "schemas/index-1.parquet")
+    assert (stored.n_cells, stored.record.experiments) == (5, ["first"])
+    assert stored.record.schema_version == 1
+    assert {"track_id", "t", "y", "x"} <= set(stored.columns)

@@ -27,6 +27,7 @@ from dynaclr.lineage import LineageForest
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
 from viscy_data.lookup import SortedRows
+from viscy_data.schema import refuse_newer, written_by
 from viscy_data.stores import canonical_fov_name
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class IndexRecord:
         ``positive_scope`` and ``tau_frames`` of the stored anchors, set when the index is saved.
     schema_version : int
         Version of this layout.
+    written_by : str
+        What wrote it; empty for files of the first versions.
     """
 
     experiments: list[str]
@@ -85,6 +88,7 @@ class IndexRecord:
     left_out: LeftOut
     anchors: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    written_by: str = dataclasses.field(default_factory=lambda: written_by("dynaclr"))
 
     @classmethod
     def of(
@@ -124,6 +128,7 @@ class IndexRecord:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self | None:
         """Return what :meth:`to_json` was made of, None if that was of another layout."""
+        content = {"written_by": ""} | content
         if set(content) != {field.name for field in dataclasses.fields(cls)}:
             return None
         tables = {(name, fov): state for name, own in content["tables"].items() for fov, state in own.items()}
@@ -137,8 +142,6 @@ class IndexRecord:
 
     def differences(self, now: IndexRecord) -> list[str]:
         """Say what has changed between this record and another."""
-        if self.schema_version != now.schema_version:
-            return [f"layout {self.schema_version} of the file, this version writes {now.schema_version}"]
         if self.experiments != now.experiments:
             return [f"experiments {', '.join(self.experiments)}, now {', '.join(now.experiments)}"]
         changes = [
@@ -412,6 +415,7 @@ def check_index_file(path: str | Path, now: IndexRecord) -> None:
     if _RECORD not in metadata:
         raise InputError(str(path), found=f"a {kind} file of something else", expected="a saved index", fix=fix)
     content = json.loads(metadata[_RECORD])
+    refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "dynaclr", content.get("written_by"))
     record = IndexRecord.from_json(content)
     changes = record.differences(now) if record else [f"layout {content.get('schema_version')} of the file"]
     if changes:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.patch_store.boxes import CellBoxes
+from viscy_data.schema import refuse_newer
 from viscy_data.stores import FovInfo, read_attributes
 
 __all__ = ["SCHEMA_VERSION", "StoreRecord", "is_patch_store", "read_record"]
@@ -165,15 +166,7 @@ def read_record(path: str | Path) -> StoreRecord:
     if not is_patch_store(path):
         raise InputError(str(path), found="something else", expected="a patch store", fix=fix)
     content = read_attributes(path)[_ATTRIBUTE]
-    version = content.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise InputError(
-            str(path),
-            field="schema_version",
-            found=f"{version}",
-            expected=f"at most {SCHEMA_VERSION}, which this version reads",
-            fix="update viscy-data, or write the store again with this version",
-        )
+    refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "viscy-data", content.get("written_by"))
     if set(content) != {field.name for field in dataclasses.fields(StoreRecord)}:
         found = f"the fields {', '.join(sorted(content))}"
         raise InputError(str(path), found=found, expected="the record of a patch store", fix=f"write it again: {fix}")

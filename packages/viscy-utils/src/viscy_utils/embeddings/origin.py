@@ -20,6 +20,7 @@ import torch
 import zarr
 from lightning.pytorch import LightningModule, Trainer
 
+from viscy_data.schema import refuse_newer
 from viscy_utils.runs.versions import package_versions
 
 __all__ = ["ORIGIN", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
@@ -112,6 +113,8 @@ def read_origin(path: str | Path) -> dict[str, Any] | None:
     if uns is None or ORIGIN not in uns:
         return None
     stored = import_anndata().io.read_elem(uns[ORIGIN])
+    written = stored.get("versions", {}).get("viscy-utils")
+    refuse_newer(str(path), int(stored.get("schema", 1)), _SCHEMA, "viscy-utils", written and f"viscy-utils {written}")
     return {key: json.loads(value) if key in _AS_JSON else value for key, value in stored.items()}
 
 

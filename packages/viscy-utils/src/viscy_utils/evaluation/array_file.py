@@ -13,6 +13,7 @@ import numpy as np
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
+from viscy_data.schema import refuse_newer, written_by
 from viscy_utils.reports.files import json_text
 
 __all__ = ["load_arrays", "save_arrays"]
@@ -34,7 +35,7 @@ def save_arrays(
     path : str or Path
         An ``.npz`` file: the arrays as float64, and ``json``, UTF-8 text of ``content`` with ``schema``.
     schema : str
-        Name and version of the layout.
+        Name and version of the layout: ``viscy correction 1``.
     content : mapping
         Plain values.
     arrays : mapping of str to ndarray
@@ -46,7 +47,8 @@ def save_arrays(
     FileExistsError
         If there is one and it may not be replaced.
     """
-    text = np.frombuffer(json_text({"schema": schema, **content}).encode(), dtype=np.uint8)
+    about = {"schema": schema, "written_by": written_by("viscy-utils"), **content}
+    text = np.frombuffer(json_text(about).encode(), dtype=np.uint8)
     numbers = {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
     with replacing(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
         np.savez(file, **{_JSON: text}, **numbers)
@@ -59,7 +61,7 @@ def load_arrays(path: str | Path, schema: str, what: str) -> tuple[dict[str, Any
     ----------
     path : str or Path
     schema : str
-        That it has to have.
+        That it has to have, or an older one of the same name.
     what : str
         What it is, for messages: "a classifier".
 
@@ -78,8 +80,11 @@ def load_arrays(path: str | Path, schema: str, what: str) -> tuple[dict[str, Any
         found = content["schema"]
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError, BadZipFile) as err:
         raise InputError(str(path), found="another file", expected=f"{what} ({schema})") from err
-    if found != schema:
+    kind, _, newest = schema.rpartition(" ")
+    own_kind, _, layout = str(found).rpartition(" ")
+    if own_kind != kind or not layout.isdecimal():
         raise InputError(str(path), field="schema", found=repr(found), expected=schema)
+    refuse_newer(str(path), int(layout), int(newest), "viscy-utils", content.get("written_by"), field=f"schema, {kind}")
     return content, arrays
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
+from viscy_data.schema import refuse_newer, written_by
 
 __all__ = [
     "CHECKPOINTS",
@@ -23,6 +24,7 @@ __all__ = [
     "LATEST",
     "RECORD",
     "RUNS",
+    "SCHEMA",
     "Run",
     "claim_folder",
     "find_run",
@@ -33,6 +35,8 @@ __all__ = [
 
 RUNS, RECORD, CONFIG, CHECKPOINTS = "runs", "run.json", "config.yaml", "checkpoints"
 LATEST = "latest"
+SCHEMA = 1
+"""Version of the layout of the record of a run, its entry ``schema``."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +138,15 @@ def read_run(folder: Path) -> Run:
         record = {}
     except ValueError as err:
         raise InputError(str(folder / RECORD), found=f"no JSON ({err})", expected="the record of a run") from err
+    if record:
+        layout = record.get("schema", 1)  # runs of the first versions do not say
+        refuse_newer(str(folder / RECORD), layout, SCHEMA, "viscy-utils", record.get("written_by"), field="schema")
     return Run(folder, record)
 
 
 def update_record(folder: Path, **entries: Any) -> None:
     """Add entries to the record of a run, or replace them."""
-    record = {**read_run(folder).record, **entries}
+    record = {"schema": SCHEMA, "written_by": written_by("viscy-utils"), **read_run(folder).record, **entries}
     with replacing(folder / RECORD, overwrite=True) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

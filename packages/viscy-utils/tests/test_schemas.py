@@ -1,0 +1,78 @@
+"""Files of every layout that was released are read, and those of a later one are refused by what reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from viscy_data.errors import InputError
+from viscy_data.schema import refuse_newer, written_by
+from viscy_utils.evaluation.array_file import load_arrays, save_arrays
+from viscy_utils.evaluation.correction import load_correction
+from viscy_utils.evaluation.linear_classifier_file import load_classifier
+from viscy_utils.runs.folder import find_run, update_record
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+
+def test_the_first_correction_moves_cells_to_a_common_ground():
+    correction, content = load_correction(SCHEMAS / "correction-1.npz")
+    assert content["written_by"].startswith("viscy-utils")
+    moved = correction.apply(np.array([[1, 2], [11, 22]], np.float32), np.array(["a", "b"]))
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-5)
+
+
+def test_the_first_classifier_tells_its_classes():
+    pytest.importorskip("sklearn")
+    pipeline, content = load_classifier(SCHEMAS / "classifier-1.npz")
+    assert content["task"] == "state"
+    features = np.zeros((2, 4), np.float32)
+    features[:, 0] = -5, 5
+    assert pipeline.predict(features).tolist() == ["healthy", "infected"]
+
+
+def test_the_first_record_of_a_run_is_read():
+    assert find_run(str(SCHEMAS / "run-1")).record["status"] == "finished"
+
+
+def test_a_later_file_of_arrays_is_refused_by_the_version_that_reads_it(tmp_path):
+    save_arrays(tmp_path / "a.npz", "viscy thing 3", {"written_by": "viscy-utils 9.1.0"}, {})
+    with pytest.raises(InputError) as caught:
+        load_arrays(tmp_path / "a.npz", "viscy thing 2", "a thing")
+    assert (caught.value.found, caught.value.fix) == (
+        "3, written by viscy-utils 9.1.0",
+        "read it with viscy-utils 9.1.0 or later",
+    )
+    assert load_arrays(tmp_path / "a.npz", "viscy thing 4", "a thing")[0]["schema"] == "viscy thing 3"
+    with pytest.raises(InputError, match="viscy other 3"):
+        load_arrays(tmp_path / "a.npz", "viscy other 3", "another")
+
+
+def test_a_run_of_a_later_version_is_refused_and_not_written_to(tmp_path):
+    shutil.copytree(SCHEMAS / "run-1", tmp_path / "run")
+    path = tmp_path / "run/run.json"
+    later = json.dumps(json.loads(path.read_text()) | {"schema": 2, "written_by": "viscy-utils 9.1.0"})
+    path.write_text(later)
+    for use in (lambda: find_run(str(tmp_path / "run")), lambda: update_record(tmp_path / "run", status="running")):
+        with pytest.raises(
+            InputError, match=r"(?s)run\.json, field schema\n  found    2.*viscy-utils 9\.1\.0 or later"
+        ):
+            use()
+    assert path.read_text() == later
+
+
+@pytest.mark.parametrize("found", [0, -1, True, None, "1", 1.0, 3])
+def test_what_is_no_known_layout_is_refused(found):
+    with pytest.raises(InputError, match="update viscy-data"):
+        refuse_newer("a.zarr", found, 2, "viscy-data")
+
+
+def test_older_layouts_are_read():
+    for found in (1, 2):
+        refuse_newer("a.zarr", found, 2, "viscy-data")
+    assert written_by("viscy-utils").startswith("viscy-utils ")
+    assert written_by("no-such-package") == "no-such-package"
