@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from viscy_data.blocks import row_blocks
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
+from viscy_data.lookup import row_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN_CONDITION", "AnchorColumns", "AnchorGroups", "lineage_codes"]
 
 _WHERE = "anchors"
+_COUNTED = 1 << 16  # keys up to which a block is put in its place key by key
+
+Ints = NDArray[np.int64]
 
 UNKNOWN_CONDITION = "unknown"
 """Name of the group of rows without a condition."""
@@ -90,12 +95,10 @@ class AnchorGroups:
             if n_codes > 1:
                 key *= key.dtype.type(n_codes)
                 key += codes.astype(key.dtype, copy=False)
-        order = _stable_argsort(key, n_strata * n_times)
-        run_keys, run_starts = _runs(key, order, n_strata * n_times)
+        order, run_keys, run_starts = _sort(key, n_strata * n_times)
         bounds = run_starts[np.searchsorted(run_keys, np.arange(n_strata + 1) * n_times)]
         edges = np.stack([bounds[:-1], bounds[1:]], axis=1).reshape(len(experiments), len(conditions), 2)
-        small = order.astype(np.int32) if n_rows < 2**31 else order
-        return cls(small, edges, experiments, conditions, times, run_keys, run_starts)
+        return cls(order, edges, experiments, conditions, times, run_keys, run_starts)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -120,15 +123,47 @@ class AnchorGroups:
         return self.run_starts[np.searchsorted(self.run_keys, keys)].reshape(self.edges.shape)
 
 
-def _runs(key: NDArray[np.integer], order: NDArray[np.int64], n_keys: int) -> tuple[NDArray[np.int64], ...]:
-    """Return the distinct keys, ascending, and where each begins in ``order``, with the end as one entry more."""
-    if n_keys <= 1 << 16:
-        counts = np.bincount(key, minlength=n_keys)
-        distinct = np.flatnonzero(counts)
-        return distinct, np.concatenate([[0], np.cumsum(counts[distinct])])
-    ordered = key[order]
-    starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
-    return ordered[starts].astype(np.int64), np.append(starts, len(order))
+def _sort(key: NDArray[np.integer], n_keys: int) -> tuple[NDArray[np.integer], Ints, Ints]:
+    """Sort rows by key, rows of one key in their order.
+
+    Blocks that stay in the processor's cache are sorted one by one, and each of their rows is put where the rows of its
+    key go on: in no more room than the result takes, and faster than one sort of everything.
+
+    Returns
+    -------
+    order : ndarray of int32 or int64, shape (N,)
+        Rows by key.
+    run_keys, run_starts : ndarray of int64
+        The distinct keys, ascending, and where each begins in ``order``, with the end as one entry more.
+    """
+    dtype = row_dtype(len(key))
+    if n_keys > _COUNTED:
+        order = _sort_by_digits(key, n_keys)
+        ordered = key[order]
+        starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
+        return order.astype(dtype), ordered[starts].astype(np.int64), np.append(starts, len(order))
+    counts = _count(key, n_keys)
+    ends = np.cumsum(counts)
+    free = ends - counts  # the next place of each key
+    order = np.empty(len(key), dtype)
+    for part in row_blocks(len(key)):
+        own = np.argsort(key[part], kind="stable")
+        keys = key[part][own]
+        n_own = np.bincount(keys, minlength=n_keys)
+        place = (free - (np.cumsum(n_own) - n_own))[keys]
+        place += np.arange(len(own))
+        order[place] = own + part.start
+        free += n_own
+    distinct = np.flatnonzero(counts)
+    return order, distinct, np.append((ends - counts)[distinct], len(key))
+
+
+def _count(codes: NDArray[np.integer], n_codes: int) -> Ints:
+    """Count codes from 0 on, without a copy of all of them in 64 bits."""
+    counts = np.zeros(n_codes, np.int64)
+    for part in row_blocks(len(codes)):
+        counts += np.bincount(codes[part], minlength=n_codes)
+    return counts
 
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
@@ -149,14 +184,15 @@ def _codes(table: pd.DataFrame, name: str | None, missing: str | None) -> tuple[
     else:
         codes, values = pd.factorize(column)
     names = [str(value) for value in values]
-    used = np.bincount(codes + np.int64(1) if codes.min() < 0 else codes, minlength=len(names) + int(codes.min() < 0))
     if codes.min() < 0:
         if missing is None:
+            n_lacking = np.count_nonzero(codes < 0)
             raise InputError(
-                _WHERE, field=name, found=f"nothing in {used[0]} of {len(table)} rows", expected="a name in every row"
+                _WHERE, field=name, found=f"nothing in {n_lacking} of {len(table)} rows", expected="a name in every row"
             )
         names = [missing, *names]
-        codes = codes.astype(np.int64) + 1
+        codes = codes.astype(np.min_scalar_type(-len(names) - 1)) + np.int8(1)
+    used = _count(codes, len(names))
     present = sorted({names[i] for i in np.flatnonzero(used)})
     if present == names:
         return codes, tuple(names)
@@ -186,9 +222,12 @@ def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integ
 
     if name is None:
         return np.zeros(len(table), dtype=np.int8), np.empty(0)
-    values = _column(table, name).to_numpy(dtype=np.float64, na_value=np.nan)
-    finite = np.isfinite(values)
-    if not finite.all():
+    column = _column(table, name)
+    plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf"
+    values = column.to_numpy() if plain else column.to_numpy(np.float64, na_value=np.nan)
+    distinct = np.sort(pd.unique(values))
+    if not np.isfinite(distinct).all():
+        finite = np.isfinite(values)
         first = int(np.flatnonzero(~finite)[0])
         raise InputError(
             _WHERE,
@@ -197,14 +236,14 @@ def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integ
             expected="the time of every anchor",
             fix="leave these anchors out, or turn temporal_enrichment off",
         )
-    codes, distinct = pd.factorize(values)
-    rank = np.argsort(distinct)
-    place = np.empty(len(distinct), dtype=np.uint16 if len(distinct) < 2**16 else np.int64)
-    place[rank] = np.arange(len(distinct))
-    return place[codes], distinct[rank]
+    codes = np.empty(len(values), dtype=np.min_scalar_type(len(distinct)))
+    for part in row_blocks(len(values)):
+        own, times = pd.factorize(values[part])
+        codes[part] = np.searchsorted(distinct, times).astype(codes.dtype)[own]
+    return codes, distinct.astype(np.float64)
 
 
-def _stable_argsort(key: NDArray[np.integer], n_keys: int) -> NDArray[np.int64]:
+def _sort_by_digits(key: NDArray[np.integer], n_keys: int) -> Ints:
     """Sort non-negative integers by radix: numpy does so in linear time for 16 bits, hence digit by digit."""
     order = np.argsort(key.astype(np.uint16), kind="stable")
     shift = 16
