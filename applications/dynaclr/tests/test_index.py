@@ -308,6 +308,9 @@ def test_a_missing_folder_and_a_folder_of_something_else_are_refused(make_experi
     config = make_experiment()
     with pytest.raises(MissingInputError, match="'first', field tracks_path\n  found    no folder"):
         build(dataclasses.replace(config, tracks_path=str(tmp_path / "nowhere")))
+    lost = dataclasses.replace(config, tracks_path=str(tmp_path / "nowhere"))
+    with pytest.raises(MissingInputError, match=r"^plates/experiments\.yml: experiment 'first', field tracks_path"):
+        MultiExperimentIndex(ExperimentRegistry([lost], source="plates/experiments.yml"), slice(0, 1), (32, 32))
     with pytest.raises(InputError, match=r"no tracking table in .* for any of 1 FOVs\n.*A/1/0/tracks.csv"):
         build(dataclasses.replace(config, tracks_path=str(tmp_path)))
 

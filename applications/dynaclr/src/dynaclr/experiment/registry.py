@@ -148,6 +148,10 @@ class ExperimentRegistry:
                 return config
         raise KeyError(f"no experiment {name!r}: {near_matches(name, self.names)}")
 
+    def where(self, name: str) -> str:
+        """Say where an experiment is described, for messages: the file, if it was read from one, and its name."""
+        return _where(self._source, name)
+
     def subset(self, names: Iterable[str]) -> ExperimentRegistry:
         """Return some of the experiments, in the order of this registry, without opening a store again.
 
@@ -204,7 +208,7 @@ class ExperimentRegistry:
         high = math.floor(last * frames_per_hour + 1e-6)
         if low > high:
             raise InputError(
-                _where(self._source, config.name),
+                self.where(config.name),
                 field="tau_range",
                 found=f"{first:g} to {last:g} h, without a whole number of frames of {config.interval_minutes:g} min",
                 expected=f"a range that contains a multiple of {config.interval_minutes / 60:g} h",

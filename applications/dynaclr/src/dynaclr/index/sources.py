@@ -62,7 +62,7 @@ def find_sources(
         if not chosen:
             warnings.warn(f"include_wells and exclude_fovs leave no FOV of experiment {config.name!r}", stacklevel=3)
         try:
-            paths = _find_tables(config.name, config.tracks_path, chosen)
+            paths = _find_tables(registry.where(config.name), config.tracks_path, chosen)
         except InputError as err:
             errors += err.errors if isinstance(err, InputErrors) else [err]
             continue
@@ -83,8 +83,7 @@ def find_sources(
     return TrackSources(found, missing)
 
 
-def _find_tables(experiment: str, tracks_path: str, fovs: Sequence[FovInfo]) -> list[Path | None]:
-    where = f"experiment {experiment!r}"
+def _find_tables(where: str, tracks_path: str, fovs: Sequence[FovInfo]) -> list[Path | None]:
     if not Path(tracks_path).is_dir():
         raise MissingInputError(
             where,
