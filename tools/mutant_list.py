@@ -246,7 +246,7 @@ MUTANTS = [
         ("(entry[1][0] - entry[0], entry[1][1] - entry[0])", "entry[1][0] - entry[0]"),
         ("while len(self._open) > self.max_open:", "while False:"),
         ("self._open.move_to_end(key)", "pass"),
-        ("if first:\n", "if True:\n"),
+        ("if self._is_first(self.nonfinite, key, count):", "if True:"),
         ("window.translate_by[t, 0, z, y, x]", "window.translate_by[0, 0, z, y, x]"),
     ),
     # Losses
