@@ -20,6 +20,7 @@ from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.runs.folder import claim_folder, update_record
 
 N_TRACKS, N_FRAMES = 24, 4
+CURVES = ("curves.csv", "curves.png")
 
 
 def cells() -> tuple[np.ndarray, pd.DataFrame]:
@@ -194,7 +195,7 @@ def test_a_smooth_embedding_is_not_the_best_one_if_its_probe_is_at_chance(stored
 def test_a_report_says_how_many_cells_and_repeats_bit_for_bit(stored, tmp_path):
     report(tmp_path, "-e", stored(), "--test-experiment", "second")
     before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
-    assert set(before) == {"report.html", "report.json", "report.csv", "report.md", "report.png", "mixing.png"}
+    assert set(before) == {"report.html", "report.json", "report.csv", "report.md", "report.png", "mixing.png", *CURVES}
     report(tmp_path, "-e", tmp_path / "embeddings.zarr", "--test-experiment", "second", "--overwrite")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
     table = pd.read_csv(tmp_path / "report" / "report.csv")
@@ -209,7 +210,7 @@ def test_without_plotly_the_rest_is_written_and_the_extra_named(stored, tmp_path
     assert "pip install 'dynaclr[eval]'" in output
     # No page of an earlier report is left beside new numbers.
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
-        *("report.json", "report.csv", "report.md", "report.png", "mixing.png")
+        *("report.json", "report.csv", "report.md", "report.png", "mixing.png", *CURVES)
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from viscy_utils.evaluation.profiles import aggregate_profiles, profile_average_precision
+from viscy_utils.evaluation.profiles import aggregate_profiles, profile_average_precision, profile_score
 
 
 def _cells(effect=3.0, n_experiments=3, seed=0):
@@ -51,6 +51,13 @@ def test_average_precision_is_that_of_a_loop():
     assert found["n_profiles"].sum() == len(groups)
     assert found["mean_average_precision"]["dengue"] > 0.95
     assert found["p_value"]["dengue"] < 0.05
+    # Each profile has 8 of its label in other experiments, and 8 of other labels in its own.
+    rng, wanted = np.random.default_rng(0), np.repeat([True, False], 8)
+    chance = np.mean([average_precision_score(wanted, rng.random(16)) for _ in range(2000)])
+    np.testing.assert_allclose(found["chance"], chance, atol=0.01)
+    score = profile_score(features, obs, "condition")
+    assert score.value == pytest.approx(found["mean_average_precision"].mean())
+    assert "of dengue" in score.note
 
 
 def test_a_single_experiment_compares_its_fields_and_a_single_condition_nothing():
@@ -59,3 +66,4 @@ def test_a_single_experiment_compares_its_fields_and_a_single_condition_nothing(
     assert set(profile_average_precision(features, obs, null_size=100).index) == {"mock", "dengue", "zika"}
     with pytest.raises(ValueError, match="no profile has both"):
         profile_average_precision(features, obs.assign(condition="mock"))
+    assert "no profile has both" in profile_score(features, obs.assign(condition="mock"), "condition").note

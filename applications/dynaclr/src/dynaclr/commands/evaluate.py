@@ -76,8 +76,8 @@ def evaluate(
     """Probe a label, the mixing of experiments and the smoothness in time of embeddings.
 
     Cells without a label are left out and counted. Writes report.html, a page that needs no network: verdict, map of
-    cells with tracks and images, tables, origin. Beside it are report.json, report.csv, report.md, report.png and
-    mixing.png; the table is printed.
+    cells with tracks and images, tables, curves, origin. Beside it are report.json, report.csv, report.md, report.png,
+    mixing.png, curves.csv and curves.png; the tables are printed.
     """
     from dynaclr.evaluation.report import evaluate_embeddings
     from viscy_data.errors import InputError

@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 
 from dynaclr.pair_page import PAIRS_HEADLINE, PairImages, pair_blocks
 from viscy_utils.evaluation.comparison import Comparison
+from viscy_utils.evaluation.curves_picture import draw_curves
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.embedding_pictures import Layout, draw_embeddings
 from viscy_utils.evaluation.image_tiles import draw_blocks, page_size
 from viscy_utils.evaluation.mixing_picture import draw_mixing
 
-__all__ = ["draw_mixing_picture", "draw_report"]
+__all__ = ["draw_curves_picture", "draw_mixing_picture", "draw_report"]
 
 _WIDTH = 15.0  # inches
 _N_PAIRS_BESIDE = 4
@@ -48,4 +49,11 @@ def draw_mixing_picture(comparisons: Sequence[Comparison], label: str) -> Figure
     """Draw biology against mixing."""
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     draw_mixing(figure.subplots(), comparisons, label)
+    return figure
+
+
+def draw_curves_picture(comparisons: Sequence[Comparison], label: str) -> Figure:
+    """Draw figures by time and by number of labels, as a picture of its own."""
+    figure = Figure(layout="constrained")
+    draw_curves(figure, comparisons, label)
     return figure

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dynaclr.config import load_data_module
-from dynaclr.evaluation.figure import draw_mixing_picture, draw_report
+from dynaclr.evaluation.figure import draw_curves_picture, draw_mixing_picture, draw_report
 from dynaclr.evaluation.pixels import pixel_pca
 from dynaclr.pair_page import PairImages
 from viscy_data.checks import near_matches
@@ -31,6 +31,7 @@ from viscy_utils.evaluation.comparison import (
 )
 from viscy_utils.evaluation.corrected_folds import corrected
 from viscy_utils.evaluation.correction import Method
+from viscy_utils.evaluation.curves import curve_records
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
 from viscy_utils.evaluation.labels import add_labels, only_labelled, read_label_table
 from viscy_utils.evaluation.origins import origin_notes
@@ -42,7 +43,7 @@ from viscy_utils.reports.tables import ReportTable, csv_text
 __all__ = ["Comparison", "compare", "comparison_table", "evaluate_embeddings"]
 
 _PAGE = "report.html"
-_FILES = ("report.json", "report.csv", "report.md", "report.png", "mixing.png")
+_FILES = ("report.json", "report.csv", "report.md", "report.png", "mixing.png", "curves.csv", "curves.png")
 _N_LAID_OUT = 1500  # cells; t-SNE of more takes long
 
 
@@ -63,8 +64,8 @@ def evaluate_embeddings(
     """Read embeddings, compute their metrics, print the table, write the report.
 
     ``report.html`` is the report as one page, for which the extra ``eval`` is needed; without it there are the others:
-    ``report.{json,csv,md,png}`` and ``mixing.png``. Cells without a label are left out; how many and why is in the
-    notes below the table and in ``left_out`` of the JSON.
+    ``report.{json,csv,md,png}``, ``mixing.png`` and ``curves.{csv,png}``. Cells without a label are left out; how many
+    and why is in the notes below the table and in ``left_out`` of the JSON.
 
     Parameters
     ----------
@@ -114,6 +115,7 @@ def evaluate_embeddings(
         console.print(line, markup=False, highlight=False)
     write_text(targets["report.json"], json_text(comparisons))
     write_text(targets["report.csv"], csv_text(comparison_records(comparisons)))
+    write_text(targets["curves.csv"], csv_text(list(curve_records({row.name: row.curves for row in comparisons}))))
     write_text(targets["report.md"], _page(found, tables, notes))
     drawn = _draw(embedded, comparisons, label, targets, pairs, test_experiments, seed)
     if not drawn:
@@ -138,6 +140,7 @@ def _draw(
     layouts = [atlas.layout(number, each, _N_LAID_OUT, seed) for number, each in laid_out]
     _save(draw_report(embedded, comparisons, label, layouts, pairs, held_out=held_out), targets["report.png"])
     _save(draw_mixing_picture(comparisons, label), targets["mixing.png"])
+    _save(draw_curves_picture(comparisons, label), targets["curves.png"])
     if not (find_spec("plotly") and find_spec("PIL")):
         targets[_PAGE].unlink(missing_ok=True)  # that of an earlier report is not of these numbers
         return False

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from viscy_utils.evaluation.curves import Curve, all_curves
 from viscy_utils.evaluation.embedded import Embedded, LeftOut
 from viscy_utils.evaluation.measures import MEASURES, Judged, all_measures
 from viscy_utils.evaluation.origins import origin_of
@@ -51,6 +52,9 @@ class Comparison:
     measures : mapping of str to Score
         Further measures by name (`viscy_utils.evaluation.measures.MEASURES`); those that the columns at hand do not
         allow are missing scores that say why.
+    curves : tuple of Curve
+        Figures by time and by the number of labels (`viscy_utils.evaluation.curves.CURVES`); ``notes`` say which are
+        missing.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     measures: Mapping[str, Score] = field(default_factory=dict)
+    curves: tuple[Curve, ...] = ()
 
 
 def compare(
@@ -93,6 +98,7 @@ def compare(
 def _metrics(all_cells: Embedded, label: str, test_experiments: Sequence[str], max_cells: int, seed: int) -> Comparison:
     cells = all_cells.sample(max_cells, seed)
     judged = Judged(all_cells, cells, label, tuple(test_experiments), seed)
+    curves, missing = all_curves(judged)
     return Comparison(
         cells.name,
         judged.probe.balanced_accuracy,
@@ -100,9 +106,10 @@ def _metrics(all_cells: Embedded, label: str, test_experiments: Sequence[str], m
         temporal_smoothness(all_cells.features, all_cells.tracks, all_cells.obs["t"].to_numpy(), seed=seed),
         len(cells.features),
         cells.left_out,
-        cells.notes,
+        (*cells.notes, *missing),
         origin_of(cells),
         all_measures(judged),
+        curves,
     )
 
 

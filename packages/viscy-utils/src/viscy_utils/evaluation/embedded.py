@@ -142,6 +142,15 @@ class Embedded:
         rows = draw_rows(len(self.obs), n_cells, seed)
         return self._with(rows, self.obs.iloc[rows])
 
+    def whole_tracks(self, n_cells: int) -> Embedded:
+        """Return about ``n_cells`` rows at most, all of every few tracks."""
+        tracks = self.tracks
+        every = -(-len(tracks) // n_cells)
+        if every <= 1:
+            return self
+        kept = tracks % every == 0
+        return self._with(kept, self.obs[kept].reset_index(drop=True))
+
     def without(self, rows: np.ndarray, reason: str) -> Embedded:
         """Leave rows out, and remember how many and why.
 

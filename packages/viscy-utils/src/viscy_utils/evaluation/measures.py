@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
+from viscy_utils.evaluation.clusters import ClusterScores, cluster_scores
 from viscy_utils.evaluation.corrected_folds import probe_cells, separability_of_cells
 from viscy_utils.evaluation.divisions import DivisionScores, division_detection
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.mixing import batch_silhouette, kbet, label_silhouette, lisi
+from viscy_utils.evaluation.mmd_by_time import mmd_by_time
+from viscy_utils.evaluation.onsets import onset_error
 from viscy_utils.evaluation.origins import patch_side
+from viscy_utils.evaluation.profiles import profile_score
 from viscy_utils.evaluation.purity import knn_purity
 from viscy_utils.evaluation.retrieval import CellPlaces, Retrieval, lineage_retrieval
 from viscy_utils.evaluation.scores import ProbeScores, Score
 
 _MOST_RETRIEVED = 100_000
+_ALPHA = 0.05
+_HOURS = "hours_post_infection"
 
 __all__ = ["MEASURES", "Judged", "Measure", "all_measures"]
 
@@ -91,6 +98,41 @@ class Judged:
             patch_side(every) if known else None,
         )
         return lineage_retrieval(every.features, every.lineages, places, seed=self.seed)
+
+    @cached_property
+    def clusters(self) -> ClusterScores:
+        """Clusters found without labels, against labels and experiments."""
+        return cluster_scores(self.cells.features, self.labels, self.experiments, self.cells.lineages, seed=self.seed)
+
+    @cached_property
+    def conditions(self) -> pd.DataFrame:
+        """Discrepancy of labels by experiment and frame (`viscy_utils.evaluation.mmd_by_time`)."""
+        every = self.everything
+        columns = (every.obs[name].to_numpy(dtype=object).astype(str) for name in (self.label, "experiment"))
+        t = every.obs["t"].to_numpy().astype(np.int64)
+        return mmd_by_time(every.features, *columns, every.lineages, t, seed=self.seed)
+
+    @property
+    def discrepancy(self) -> Score:
+        """Mean of :attr:`conditions`."""
+        table = self.conditions
+        if table.empty:
+            return Score.missing("no frame of an experiment has 5 lineages of two labels")
+        told = f"q < {_ALPHA} in {(table['q'] < _ALPHA).sum()} of {len(table)} frames"
+        return Score(float(table["mmd2"].mean()), np.nan, np.nan, 0.0, told, int(table["n_cells"].sum()))
+
+    @property
+    def onset(self) -> Score:
+        """Error of the time at which tracks change their label, where they do."""
+        every = self.everything
+        unit = _HOURS if _HOURS in every.obs and np.isfinite(every.obs[_HOURS].to_numpy(float)).all() else "t"
+        labels = every.obs[self.label].to_numpy(dtype=object).astype(str)
+        test = every.obs["experiment"].isin(self.test_experiments).to_numpy() if self.test_experiments else None
+        hours = every.obs[unit].to_numpy(dtype=float)
+        found = onset_error(every.features, labels, every.tracks, every.lineages, hours, test, seed=self.seed)
+        return (
+            replace(found, note=f"in {'frames' if unit == 't' else 'hours'}, {found.note}") if found.n_cells else found
+        )
 
     @cached_property
     def divisions(self) -> DivisionScores:
@@ -202,6 +244,39 @@ MEASURES = (
         "step at divisions, against steps of matched controls\nAUROC",
         "higher",
         lambda judged: judged.divisions.step,
+    ),
+    Measure(
+        "mmd",
+        "{label} apart in single frames of an experiment\nMMD squared, mean",
+        "higher",
+        lambda judged: judged.discrepancy,
+    ),
+    Measure(
+        "profile_map",
+        "FOVs of a {label} find each other in other experiments\nmean average precision of profiles",
+        "higher",
+        lambda judged: profile_score(judged.everything.features, judged.everything.obs, judged.label, seed=judged.seed),
+    ),
+    Measure("cluster_silhouette", "clusters\nsilhouette", "higher", lambda judged: judged.clusters.silhouette),
+    Measure("cluster_label_nmi", "clusters against {label}\nNMI", "higher", lambda judged: judged.clusters.label_nmi),
+    Measure("cluster_label_ari", "clusters against {label}\nARI", "higher", lambda judged: judged.clusters.label_ari),
+    Measure(
+        "cluster_experiment_nmi",
+        "clusters against experiments\nNMI",
+        "lower",
+        lambda judged: judged.clusters.experiment_nmi,
+    ),
+    Measure(
+        "cluster_experiment_ari",
+        "clusters against experiments\nARI",
+        "lower",
+        lambda judged: judged.clusters.experiment_ari,
+    ),
+    Measure(
+        "onset_error",
+        "onset of {label} told from other tracks\nmean error",
+        "lower",
+        lambda judged: judged.onset,
     ),
 )
 """In the order of tables."""

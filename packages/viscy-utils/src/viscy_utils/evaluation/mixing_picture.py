@@ -11,7 +11,7 @@ import numpy as np
 from viscy_data.optional import require
 from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.scores import Score
-from viscy_utils.reports.panels import class_colors
+from viscy_utils.reports.panels import class_colors, css_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def draw_mixing(axis: Axes, comparisons: Sequence[Comparison], label: str) -> No
 def mixing_figure(comparisons: Sequence[Comparison], label: str) -> Any:
     """Make the same picture as a figure of plotly, for a page."""
     graphs = require("plotly.graph_objects", extra="report", package="viscy-utils")
-    colors = [_css(color) for color in class_colors([row.name for row in comparisons])]
+    colors = [css_color(color) for color in class_colors([row.name for row in comparisons])]
     figure = graphs.Figure()
     for row, color in zip(comparisons, colors, strict=True):
         if not _is_drawn(row):
@@ -108,7 +108,3 @@ def _is_drawn(row: Comparison) -> bool:
 def _bars(score: Score) -> np.ndarray:
     """Lengths of the interval below and above the value, shape (2, 1)."""
     return np.maximum([[score.value - score.low], [score.high - score.value]], 0)
-
-
-def _css(color: tuple[float, ...]) -> str:
-    return f"rgb({', '.join(str(round(255 * part)) for part in color[:3])})"

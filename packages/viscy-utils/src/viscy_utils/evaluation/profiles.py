@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from viscy_data.optional import require
+from viscy_utils.evaluation.retrieval import chance_of_precision
+from viscy_utils.evaluation.scores import Score
 
-__all__ = ["aggregate_profiles", "profile_average_precision"]
+__all__ = ["aggregate_profiles", "profile_average_precision", "profile_score"]
 
 
 def aggregate_profiles(features: np.ndarray, obs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
@@ -71,8 +73,8 @@ def profile_average_precision(
     Returns
     -------
     DataFrame
-        Index ``label``: ``n_profiles``, ``mean_average_precision``, ``p_value`` and ``corrected_p_value`` (Benjamini
-        and Hochberg). Labels without positives or negatives are left out.
+        Index ``label``: ``n_profiles``, ``mean_average_precision``, ``chance`` (that of a random order), ``p_value``
+        and ``corrected_p_value`` (Benjamini and Hochberg). Labels without positives or negatives are left out.
 
     Raises
     ------
@@ -90,8 +92,28 @@ def profile_average_precision(
     table = copairs.mean_average_precision(
         found, [label], null_size=null_size, threshold=0.05, seed=seed, progress_bar=False, max_workers=1
     )
-    table = table.set_index(label).assign(n_profiles=found.groupby(label).size())
-    return table[["n_profiles", "mean_average_precision", "p_value", "corrected_p_value"]].sort_index()
+    counts = (found[name].to_numpy(float) for name in ("n_pos_pairs", "n_total_pairs"))
+    by_label = found.assign(chance=chance_of_precision(*counts)).groupby(label)
+    table = table.set_index(label).assign(n_profiles=by_label.size(), chance=by_label["chance"].mean())
+    return table[["n_profiles", "mean_average_precision", "chance", "p_value", "corrected_p_value"]].sort_index()
+
+
+def profile_score(features: np.ndarray, obs: pd.DataFrame, label: str, *, seed: int = 0) -> Score:
+    """Average :func:`profile_average_precision` of FOVs over labels.
+
+    Returns
+    -------
+    Score
+        Without an interval; the note has p of each label. Missing where labels or the extra ``profiles`` do not
+        allow it.
+    """
+    try:
+        table = profile_average_precision(features, obs, label=label, seed=seed)
+    except (ValueError, ImportError) as err:
+        return Score.missing(str(err))
+    p = ", ".join(f"p {value:.2g} of {name}" for name, value in table["corrected_p_value"].items())
+    means = table[["mean_average_precision", "chance"]].mean()
+    return Score(means.iloc[0], np.nan, np.nan, means.iloc[1], f"{p}; {table['n_profiles'].sum()} profiles", len(obs))
 
 
 def _check_pairs(groups: pd.DataFrame, label: str, batch: str, other: str) -> None:

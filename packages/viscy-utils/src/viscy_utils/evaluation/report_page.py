@@ -11,6 +11,7 @@ import pandas as pd
 from viscy_utils.evaluation.atlas import Atlas, principal_plane
 from viscy_utils.evaluation.cell_images import CellImages, read_cell_images
 from viscy_utils.evaluation.comparison import Comparison, comparison_notes, comparison_table, measures_table
+from viscy_utils.evaluation.curves_picture import curves_figure
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.embedding_pictures import Layout, time_axis
 from viscy_utils.evaluation.mixing_picture import mixing_figure
@@ -30,6 +31,10 @@ __all__ = ["most_cells", "report_page"]
 
 _MOST_CELLS, _MOST_POINTS = 100_000, 800_000  # of a map, and of all maps together
 _MOST_IMAGES, _IMAGE_BYTES = 4096, 8_000_000
+_CURVES = (
+    "<p>A colour per embedding; dotted is what chance gives, bars are the deviation of draws. Lines of one colour "
+    "in a panel are of different experiments: point at one.</p>"
+)
 _METHODS = {"umap": "UMAP", "phate": "PHATE", "pacmap": "PaCMAP", "tsne": "t-SNE of the store"}
 
 
@@ -81,11 +86,13 @@ def report_page(
     tables = [comparison_table(comparisons, label), measures_table(comparisons, label)]
     tables += [] if displacement is None else [displacement]
     left_out = left_out_table(comparisons)
+    curves = curves_figure(comparisons, label)
     sections = [
         Section("verdict", "Verdict", verdict_html(verdict(comparisons, label, held_out))),
         Section("map-of-cells", "Map of cells", cell_map.html()),
         Section("biology", "Biology against mixing", figure_html(mixing_figure(comparisons, label), "biology-mixing")),
         Section("scores", "Scores", "".join(table.html() for table in tables)),
+        *([] if curves is None else [Section("curves", "Curves", _CURVES + figure_html(curves, "curves-figure"))]),
         Section("cells", "Cells", cells_table(embedded[0], label, held_out).html()),
         Section("left-out", "Left out, and why", (left_out.html() if left_out.rows else "") + _listed(notes)),
         Section("origin", "Origin", "".join(_origin(embedded, comparisons))),

@@ -62,20 +62,13 @@ def displacement_table(embedded: Sequence[Embedded]) -> ReportTable | None:
         return None
     rows = []
     for each in embedded:
-        cells = _whole_tracks(each)
+        cells = each.whole_tracks(_MOST_CELLS)
         found = mean_squared_displacement(cells.features, cells.tracks, cells.obs["t"].to_numpy(), lags[-1])
         values = [number(found["relative"].get(lag)) for lag in lags]
         rows.append((each.name, *values))
     hours = _frame_hours(embedded[0])
     heads = [f"{lag} frame{'s' * (lag > 1)}" + (f"\n{duration(lag * hours)}" if hours else "") for lag in lags]
     return ReportTable("Mean squared displacement, 1 is that of unrelated cells", ("embedding", *heads), rows)
-
-
-def _whole_tracks(embedded: Embedded) -> Embedded:
-    """Keep about as many cells as can be held in memory as pairs, tracks whole."""
-    tracks = embedded.tracks
-    every = -(-len(tracks) // _MOST_CELLS)
-    return embedded if every == 1 else embedded.without(tracks % every != 0, "")
 
 
 def _frame_hours(embedded: Embedded) -> float | None:

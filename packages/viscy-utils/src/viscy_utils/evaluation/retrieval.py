@@ -17,7 +17,7 @@ from viscy_utils.evaluation.intervals import mean_by_unit
 from viscy_utils.evaluation.neighborhoods import blocks_of_distances
 from viscy_utils.evaluation.scores import Score
 
-__all__ = ["CellPlaces", "Retrieval", "lineage_retrieval"]
+__all__ = ["CellPlaces", "Retrieval", "chance_of_precision", "lineage_retrieval"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def lineage_retrieval(
         return Score(*mean_by_unit(values, units, seed), float(chance), note, len(asked))
 
     recall = {each: score((first <= each).astype(float), chances[each]) for each in k}
-    return Retrieval(recall, score(precision, _chance_of_precision(n_wanted, n_candidates).mean()))
+    return Retrieval(recall, score(precision, chance_of_precision(n_wanted, n_candidates).mean()))
 
 
 def _ranked(distances: np.ndarray, wanted: np.ndarray) -> tuple[float, float, float, float]:
@@ -155,8 +155,14 @@ def _log_choices(n: np.ndarray, k: int) -> np.ndarray:
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
-def _chance_of_precision(n_wanted: np.ndarray, n_all: np.ndarray) -> np.ndarray:
-    """Return the expected average precision of a random order."""
+def chance_of_precision(n_wanted: np.ndarray, n_all: np.ndarray) -> np.ndarray:
+    """Return the expected average precision of a random order (Bestgen 2015).
+
+    Parameters
+    ----------
+    n_wanted, n_all : ndarray of float, shape (N,)
+        How many of how many candidates are wanted.
+    """
     harmonic = np.cumsum(1 / np.arange(1, n_all.max() + 1))[n_all.astype(int) - 1]
     follows = (n_wanted - 1) / np.maximum(n_all - 1, 1)
     return (harmonic + follows * (n_all - harmonic)) / n_all

@@ -12,7 +12,7 @@ from viscy_data.optional import require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["class_colors", "draw_classes", "draw_numbers"]
+__all__ = ["class_colors", "css_color", "draw_classes", "draw_numbers"]
 
 _MOST_LISTED = 20
 
@@ -23,6 +23,15 @@ def class_colors(names: list[str]) -> list[tuple[float, ...]]:
     if len(names) <= 10:
         return [colormaps["tab10"](number) for number in range(len(names))]
     return [colormaps["turbo"](share) for share in np.linspace(0.05, 0.95, len(names))]
+
+
+def css_color(color: tuple[float, ...]) -> str:
+    """Write a colour of matplotlib for a page.
+
+    >>> css_color((1.0, 0.5, 0.0, 1.0))
+    'rgb(255, 128, 0)'
+    """
+    return f"rgb({', '.join(str(round(255 * part)) for part in color[:3])})"
 
 
 def draw_classes(

@@ -79,7 +79,7 @@ def figure_html(figure: Any, name: str) -> str:
     """
     config = {"displaylogo": False, "displayModeBar": False, "responsive": True}
     body = figure.to_html(config=config, include_plotlyjs=False, full_html=False, div_id=name)
-    return f'<div class="figure">{body}</div>'
+    return f'<div class="figure" style="height: {figure.layout.height or 430}px">{body}</div>'
 
 
 def verdict_html(lines: Sequence[Marked]) -> str:
