@@ -98,7 +98,7 @@ class EmbeddingWriter(BasePredictionWriter):
         Arguments of reductions to compute when the embeddings are on disk; None or empty computes none.
     overwrite : bool, default False
         Replace an existing store, and start over where an interrupted run left parts.
-    part_rows : int, default 4096
+    part_rows : int, default 16384
         Rows held in memory before they are written.
 
     Notes
@@ -126,7 +126,7 @@ class EmbeddingWriter(BasePredictionWriter):
         phate_kwargs: dict | None = None,
         pca_kwargs: dict | None = None,
         overwrite: bool = False,
-        part_rows: int = 4096,
+        part_rows: int = 16384,
     ) -> None:
         if write_interval not in _INTERVALS:
             raise ValueError(f"write_interval must be one of {', '.join(_INTERVALS)}, got {write_interval!r}")
