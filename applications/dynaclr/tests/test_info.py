@@ -32,6 +32,7 @@ from viscy_data.testing.trackers import (
 from viscy_data.tracks import write_geff, write_napari, write_tracks
 from viscy_utils.cli import main as viscy
 from viscy_utils.embeddings.store import write_anndata
+from viscy_utils.evaluation.correction import fit_correction, save_correction
 from viscy_utils.evaluation.linear_classifier import train_linear_classifier
 from viscy_utils.evaluation.linear_classifier_file import save_classifier
 
@@ -211,14 +212,31 @@ def test_embeddings_are_told_with_their_origin(tmp_path):
     assert (facts["cells"], facts["features"], facts["further embeddings"]) == (40, 3, ["X_projections (2)"])
     assert facts["checkpoint"] == "/runs/a/best.ckpt (epoch 3, step 70)"
     assert {"column": "state", "classes": "2", "cells": "healthy (20), infected (20)"} in content["tables"][0]
-    assert content["next"] == [f"dynaclr evaluate --embeddings {tmp_path / 'e.zarr'} --output-dir report"]
+    assert content["next"] == [
+        f"dynaclr evaluate --embeddings {tmp_path / 'e.zarr'} --output-dir report",
+        f"dynaclr export-atlas {tmp_path / 'e.zarr'} --output atlas.parquet",
+    ]
 
 
 def test_a_classifier_is_told(tmp_path):
     pipeline, metrics = train_linear_classifier(embeddings(tmp_path / "e.zarr"), task="state")
     save_classifier(pipeline, tmp_path / "c.npz", {"metrics": metrics})
-    facts = told(tmp_path / "c.npz")["facts"]
+    content = told(tmp_path / "c.npz")
+    facts = content["facts"]
+    assert content["kind"] == "a linear classifier"
     assert (facts["task"], facts["classes"], facts["features"]) == ("state", ["healthy", "infected"], 3)
+
+
+def test_a_correction_is_told_and_is_no_classifier(tmp_path):
+    days, controls = np.repeat(["monday", "tuesday"], 10), np.tile([True, False], 10)
+    correction = fit_correction(np.random.default_rng(0).normal(size=(20, 3)), days, controls, "center")
+    save_correction(correction, tmp_path / "c.npz", {"controls": "condition == 'mock'"})
+    content = told(tmp_path / "c.npz")
+    assert content["kind"] == "a correction of embeddings"
+    assert (content["facts"]["method"], content["facts"]["features"]) == ("center", 3)
+    assert content["tables"][0][0] == {"fitted on": "monday", "control cells": "5"}
+    (step,) = content["next"]
+    assert step.startswith(f"dynaclr correct EMBEDDINGS.zarr --transform {tmp_path / 'c.npz'} ")
 
 
 @pytest.mark.filterwarnings("ignore:GPU available", "ignore:.*litlogger", "ignore:.*num_workers")
@@ -290,4 +308,4 @@ def test_what_is_nothing_known_is_refused_by_name(tmp_path):
         result = run(tmp_path / name)
         assert result.exit_code == 2
         assert said in result.output
-        assert "an image store, embeddings" in result.output
+        assert "an image store, " in result.output

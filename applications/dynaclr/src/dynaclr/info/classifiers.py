@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
+from dynaclr.info.array_files import has_schema
 from dynaclr.info.description import Describer, Description
 
 __all__ = ["CLASSIFIER"]
-
-
-def _recognises(path: Path) -> bool:
-    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return "json.npy" in archive.namelist()
 
 
 def _describe(path: Path) -> Description:
@@ -32,4 +25,4 @@ def _describe(path: Path) -> Description:
     return Description("a linear classifier", facts, (), (step,))
 
 
-CLASSIFIER = Describer("a linear classifier", _recognises, _describe)
+CLASSIFIER = Describer("a linear classifier", lambda path: has_schema(path, "viscy linear classifier"), _describe)

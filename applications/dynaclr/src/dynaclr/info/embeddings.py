@@ -54,8 +54,11 @@ def _describe_anndata(path: Path) -> Description:
         if name not in ("fov_name", "track_id", "t", "id") and (counts := _classes(obs[name])) is not None
     ]
     table = ReportTable("", ["column", "classes", "cells"], rows)
-    step = f"dynaclr evaluate --embeddings {path} --output-dir report"
-    return Description("embeddings (AnnData)", facts, (table,) if rows else (), (step,))
+    steps = (
+        f"dynaclr evaluate --embeddings {path} --output-dir report",
+        f"dynaclr export-atlas {path} --output atlas.parquet",
+    )
+    return Description("embeddings (AnnData)", facts, (table,) if rows else (), steps)
 
 
 def _classes(column: Any) -> Any:

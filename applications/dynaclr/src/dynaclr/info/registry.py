@@ -7,6 +7,7 @@ from pathlib import Path
 from dynaclr.info.checkpoints import CHECKPOINT
 from dynaclr.info.classifiers import CLASSIFIER
 from dynaclr.info.configs import CONFIG, EXPERIMENTS
+from dynaclr.info.corrections import CORRECTION
 from dynaclr.info.description import Describer, Description
 from dynaclr.info.embeddings import EMBEDDINGS
 from dynaclr.info.index_files import INDEX
@@ -27,6 +28,7 @@ DESCRIBERS: tuple[Describer, ...] = (
     CHECKPOINT,
     INDEX,
     CLASSIFIER,
+    CORRECTION,
     EXPERIMENTS,
     CONFIG,
     TRACKS,
