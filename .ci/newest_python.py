@@ -1,9 +1,9 @@
-"""Print the newest Python at hand that is newer than the one of the environment, for a second run of the tests.
+"""Print the newest Python at hand that is newer than a given one, for a second run of the tests.
 
 Looks on the path, among the versions of pyenv, and among those that uv keeps; downloads nothing, and prints nothing
-where there is none. Without an argument any Python from 3.12 on will do:
+where there is none. Without arguments any Python from 3.12 on will do; `newest_python.py 3.12 3.13` finds 3.13:
 
-    newest_python.py [MAJOR.MINOR of the environment]
+    newest_python.py [MAJOR.MINOR that is too old [MAJOR.MINOR that will do]]
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def version_of(python: Path) -> tuple[int, int] | None:
 
 def main() -> None:
     """Print the path of the newest."""
-    default = tuple(map(int, sys.argv[1].split("."))) if len(sys.argv) > 1 else (3, 11)
+    given = [tuple(map(int, version.split("."))) for version in sys.argv[1:]]
+    old, last = [*given, *((3, 11), NEWEST)[len(given) :]]
     known = [(version, str(python)) for python in candidates() if (version := version_of(python)) is not None]
-    usable = [entry for entry in known if default < entry[0] <= NEWEST]
+    usable = [entry for entry in known if old < entry[0] <= last]
     if usable:
         sys.stdout.write(max(usable)[1])
 
