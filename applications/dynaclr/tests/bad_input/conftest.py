@@ -133,8 +133,8 @@ class Place:
         table = min((self.own("first") / "tracks").rglob("*.csv"))
         change(pd.read_csv(table)).to_csv(table, index=False)
 
-    def run(self, command: str) -> Answer:
-        """Run ``dynaclr <command>`` here, in this process."""
+    def run(self, command: str | list[str]) -> Answer:
+        """Run ``dynaclr <command>`` here, in this process; a command in words is taken as it is."""
         for name, content in (("fit.yml", self.fit), ("experiments.yml", self.experiments)):
             if not (self.folder / name).exists():
                 self.write(name, content)
@@ -142,14 +142,30 @@ class Place:
         with contextlib.chdir(self.folder), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a terminal shows beside the message would be an error here
             with pytest.raises(SystemExit) as stopped:
-                cli(shlex.split(command), prog_name="dynaclr")
+                cli(shlex.split(command) if isinstance(command, str) else command, prog_name="dynaclr")
         said, complained = self._capture.readouterr()
         return Answer(stopped.value.code or 0, said, complained)
+
+    def moved(self, folder: Path, experiments: dict[str, Any]) -> Place:
+        """Return the same of another folder."""
+        return Place(folder, experiments, self._capture)
 
     def refused(self, command: str, *patterns: str) -> str:
         """Run a command that has to be refused in a few words with which a user can go on."""
         code, said, message = self.run(command)
         assert code == 2, message + said
+        return self.told(message, *patterns)
+
+    def accepted(self, command: str | list[str], *patterns: str) -> bool:
+        """Run a command that may be refused, but then in a few words."""
+        code, said, message = self.run(command)
+        assert code in (0, 2), message + said
+        if code == 2:
+            self.told(message, *patterns)
+        return code == 0
+
+    def told(self, message: str, *patterns: str) -> str:
+        """Check that a message is one that a user can read."""
         assert 0 < len(message) < MOST_CHARACTERS, message
         for word in UNREADABLE:
             assert word not in message, message

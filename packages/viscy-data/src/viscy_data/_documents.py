@@ -30,6 +30,9 @@ class Documents(Protocol):
     def write(self, key: str, document: dict[str, Any]) -> None:
         """Replace the object as a whole."""
 
+    def where(self, key: str) -> str:
+        """Return path or URL of an object, for messages."""
+
 
 class LocalDocuments:
     """Documents below a folder."""
@@ -42,10 +45,13 @@ class LocalDocuments:
             text = (self._root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _parse(text, str(self._root / key))
+        return _parse(text, self.where(key))
 
     def write(self, key: str, document: dict[str, Any]) -> None:
         write_json(self._root / key, document)
+
+    def where(self, key: str) -> str:
+        return str(self._root / key)
 
 
 class RemoteDocuments:
@@ -69,13 +75,16 @@ class RemoteDocuments:
             if str(err).startswith(_FORBIDDEN):  # what many servers say of a file that is not there
                 return None
             raise server_problem(self._url, err) from err
-        return _parse(found.value, f"{self._url}/{key}") if found.state == "value" else None
+        return _parse(found.value, self.where(key)) if found.state == "value" else None
 
     def write(self, key: str, document: dict[str, Any]) -> None:
         try:
             self._store.write(key, json.dumps(document, indent=2, allow_nan=False).encode()).result()
         except (ValueError, NotImplementedError) as err:
             raise InputError(self._url, found=f"{key} cannot be written ({_said(err)})") from err
+
+    def where(self, key: str) -> str:
+        return f"{self._url}/{key}"
 
 
 def kvstore_of(path: str) -> str | dict[str, Any]:

@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -53,12 +54,13 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-_RECORD, _TRACKS = b"dynaclr.record", b"dynaclr.tracks"
+_RECORD, _TRACKS, _SHA256 = b"dynaclr.record", b"dynaclr.tracks", b"dynaclr.sha256"
 _TRACK, _ANCHOR = "__track_index", "__is_anchor"
 MAPPED_SUFFIX = ".arrow"
 _GIVEN, _DERIVED = b"dynaclr.given", b"dynaclr.derived"
 _COLUMNS, _DERIVATION = b"dynaclr.columns", b"dynaclr.derivation"
 _SHOWN = 5
+_REBUILD = "rebuild it: dynaclr build-index --overwrite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,19 +195,28 @@ def has_index_record(path: Path) -> bool:
     """Tell whether a file is a saved index."""
     try:
         return path.is_file() and _RECORD in _metadata(path)
-    except pa.ArrowInvalid:
+    except (pa.ArrowException, OSError):
         return False
 
 
 def read_index_record(path: Path) -> StoredIndex:
-    """Read what a file of :func:`write_index_file` or :func:`write_mapped_index` says of itself."""
-    if is_mapped(path):
-        arrays, metadata = map_arrays(path)
-        record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
-        return StoredIndex(record, len(arrays[_TRACK]), len(arrays[_ANCHOR]), list(json.loads(metadata[_GIVEN])))
-    schema = pq.read_schema(path)
-    is_anchor = pq.read_table(path, columns=[_ANCHOR])[_ANCHOR].to_numpy()
-    record = IndexRecord.from_json(json.loads(schema.metadata[_RECORD]))
+    """Read what a file of :func:`write_index_file` or :func:`write_mapped_index` says of itself.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    with _undamaged(path):
+        if is_mapped(path):
+            arrays, metadata = map_arrays(path)
+            record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
+            return StoredIndex(record, len(arrays[_TRACK]), len(arrays[_ANCHOR]), list(json.loads(metadata[_GIVEN])))
+        schema = pq.read_schema(path)
+        is_anchor = pq.read_table(path, columns=[_ANCHOR], page_checksum_verification=True)[_ANCHOR].to_numpy()
+        record = IndexRecord.from_json(json.loads(schema.metadata[_RECORD]))
+        if record and record.schema_version == SCHEMA_VERSION:
+            _check_metadata(schema.metadata)
     columns = [name for name in schema.names if name not in (_TRACK, _ANCHOR)]
     return StoredIndex(record, len(is_anchor), int(is_anchor.sum()), columns)
 
@@ -226,8 +237,9 @@ def write_index_file(
     columns = {name: pa.array(table.columns[name]) for name in table.columns}
     columns |= {_TRACK: pa.array(table.track_index), _ANCHOR: pa.array(is_anchor)}
     metadata = {_RECORD: json.dumps(record.to_json()).encode(), _TRACKS: _pack_tracks(table)}
+    metadata[_SHA256] = _digest(metadata)
     with replacing(path, overwrite, remedy="pass overwrite to replace it") as temporary:
-        pq.write_table(pa.table(columns, metadata=metadata), temporary, compression="zstd")
+        pq.write_table(pa.table(columns, metadata=metadata), temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[TracksTable, np.ndarray, IndexRecord]:
@@ -246,19 +258,27 @@ def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[Tra
     is_anchor : ndarray of bool, shape (N,)
     record : IndexRecord
         As written.
+
+    Raises
+    ------
+    InputError
+        If it is damaged: parquet has check sums of its pages, and we add one of the record; what is mapped into memory
+        has none.
     """
-    metadata = _metadata(Path(path))
-    record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
-    if is_mapped(path):
-        arrays, _ = map_arrays(path)
-        is_anchor = np.zeros(len(arrays[_TRACK]), bool)
-        is_anchor[arrays[_ANCHOR]] = True
-        return mapped_table(registry, record, arrays, metadata), is_anchor, record
-    with pq.ParquetFile(path, memory_map=True) as file:
-        content = file.read()
-    columns = {name: _to_pandas(content[name]) for name in content.column_names}
-    track_index, is_anchor = columns.pop(_TRACK), columns.pop(_ANCHOR)
-    return _unpack_table(registry, record, metadata[_TRACKS], columns, track_index), is_anchor, record
+    with _undamaged(path):
+        metadata = _metadata(Path(path))
+        record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
+        if is_mapped(path):
+            arrays, _ = map_arrays(path)
+            is_anchor = np.zeros(len(arrays[_TRACK]), bool)
+            is_anchor[arrays[_ANCHOR]] = True
+            return mapped_table(registry, record, arrays, metadata), is_anchor, record
+        _check_metadata(metadata)
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            content = file.read()
+        columns = {name: _to_pandas(content[name]) for name in content.column_names}
+        track_index, is_anchor = columns.pop(_TRACK), columns.pop(_ANCHOR)
+        return _unpack_table(registry, record, metadata[_TRACKS], columns, track_index), is_anchor, record
 
 
 def is_mapped(path: str | Path) -> bool:
@@ -404,19 +424,19 @@ def check_index_file(path: str | Path, now: IndexRecord) -> None:
         If it is no index, or stale; the message says what has changed.
     """
     path = Path(path)
-    fix = "rebuild it: dynaclr build-index --overwrite"
     if not path.exists():
         raise MissingInputError(str(path), found="nothing", expected="a saved index", fix="dynaclr build-index")
     kind = "Arrow" if is_mapped(path) else "parquet"
     try:
         metadata = _metadata(path)
-    except (pa.ArrowInvalid, OSError) as err:
-        raise InputError(str(path), found=f"no {kind} file", expected="a saved index", fix=fix) from err
+    except (pa.ArrowException, OSError) as err:
+        raise InputError(str(path), found=f"no {kind} file", expected="a saved index", fix=_REBUILD) from err
     if _RECORD not in metadata:
-        raise InputError(str(path), found=f"a {kind} file of something else", expected="a saved index", fix=fix)
-    content = json.loads(metadata[_RECORD])
-    refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "dynaclr", content.get("written_by"))
-    record = IndexRecord.from_json(content)
+        raise InputError(str(path), found=f"a {kind} file of something else", expected="a saved index", fix=_REBUILD)
+    with _undamaged(path):
+        content = json.loads(metadata[_RECORD])
+        refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "dynaclr", content.get("written_by"))
+        record = IndexRecord.from_json(content)
     changes = record.differences(now) if record else [f"layout {content.get('schema_version')} of the file"]
     if changes:
         more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
@@ -424,8 +444,31 @@ def check_index_file(path: str | Path, now: IndexRecord) -> None:
             str(path),
             found=f"an index built from other input: {'; '.join(changes[:_SHOWN])}{more}",
             expected="the input that the index was built from",
-            fix=fix,
+            fix=_REBUILD,
         )
+
+
+@contextmanager
+def _undamaged(path: str | Path) -> Iterator[None]:
+    """Say that a file is damaged where its pages, its record or its tracks cannot be read."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as err:
+        what = str(err).splitlines()[0] if str(err) else type(err).__name__
+        raise InputError(str(path), found=f"a damaged file ({what})", expected="a saved index", fix=_REBUILD) from err
+
+
+def _check_metadata(metadata: dict[bytes, bytes]) -> None:
+    """Compare record and tracks with their check sum; those of parquet are of pages alone."""
+    # Files of earlier versions have none.
+    if _SHA256 in metadata and metadata[_SHA256] != _digest(metadata):
+        raise ValueError("the check sum of its record differs")
+
+
+def _digest(metadata: dict[bytes, bytes]) -> bytes:
+    return hashlib.sha256(metadata[_RECORD] + metadata[_TRACKS]).hexdigest().encode()
 
 
 def _pack_tracks(table: TracksTable) -> bytes:

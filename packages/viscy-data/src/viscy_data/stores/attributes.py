@@ -6,15 +6,18 @@ Zarr lets a group carry a copy of the documents below it (``.zmetadata`` in vers
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from viscy_data._documents import Documents, open_documents
-from viscy_data.errors import MissingInputError
+from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores.names import canonical_fov_name, canonical_store
 
 __all__ = ["Group", "read_attributes", "read_group", "update_attributes", "update_attributes_of"]
+
+_MOST_SHOWN = 60
 
 
 class Group(NamedTuple):
@@ -40,11 +43,18 @@ def read_group(documents: Documents, name: str) -> Group | None:
     prefix = f"{name}/" if name else ""
     document = documents.read(prefix + "zarr.json")
     if document is not None:
-        return Group(document.get("attributes", {}), prefix + "zarr.json", document)
-    attributes = documents.read(prefix + ".zattrs")
-    if attributes is None and documents.read(prefix + ".zgroup") is None:
-        return None
-    return Group(attributes or {}, prefix + ".zattrs", None)
+        group = Group(document.get("attributes", {}), prefix + "zarr.json", document)
+    else:
+        attributes = documents.read(prefix + ".zattrs")
+        if attributes is None and documents.read(prefix + ".zgroup") is None:
+            return None
+        group = Group(attributes or {}, prefix + ".zattrs", None)
+    for field in ("attributes", "ome"):
+        value = getattr(group, field)
+        if not isinstance(value, dict):
+            where, found = documents.where(group.document_key), json.dumps(value)[:_MOST_SHOWN]
+            raise InputError(where, field=field, found=found, expected="keys and values", fix="copy the store anew")
+    return group
 
 
 def read_attributes(store: str | Path, fov: str | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,9 +127,11 @@ def read_napari(path: Path) -> ImportedTracks:
     """
     path = Path(path)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {name: loaded[name] for name in loaded.files} if path.suffix.lower() == ".npz" else {"data": loaded}
-    except (ValueError, OSError, EOFError, MemoryError, BadZipFile) as err:
+        with path.open("rb") as raw:  # numpy leaves open what is no archive
+            loaded = np.load(raw, allow_pickle=False)
+            is_archive = path.suffix.lower() == ".npz"
+            arrays = {name: loaded[name] for name in loaded.files} if is_archive else {"data": loaded}
+    except (ValueError, AttributeError, OSError, EOFError, MemoryError, RuntimeError, BadZipFile, zlib.error) as err:
         found = f"no arrays of numbers ({err})"
         raise InputError(str(path), found=found, expected="a file of numpy.save or numpy.savez") from err
     if "data" not in arrays:

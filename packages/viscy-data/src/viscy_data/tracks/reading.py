@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_tracks", "read_tracks", "tracks_of_text"]
 
+_MOST_COLUMNS, _MOST_CHARACTERS = 20, 40
 _ENDING = re.compile(r"(\.ome)?\.zarr(?=/|$)")
 _UNIT = re.compile(r"\(?(?!pixel)(microns?|[µμu]m|micromet\w+|mm|nm|cm|inch\w*)\)?", re.IGNORECASE)
 
@@ -107,11 +108,12 @@ def read_tracks(path: str | Path, *, notes: list[str] | None = None) -> pd.DataF
 def tracks_of_text(path: str, text: TextTable, notes: list[str]) -> pd.DataFrame:
     """Give the columns of a table their types and check them, see :func:`read_tracks`."""
     names = text.columns.column_names
-    raise_all(
-        InputError(path, field=name, found=f"columns {', '.join(names)}", expected="this column")
-        for name in REQUIRED
-        if name not in names
-    )
+    if missing := [name for name in REQUIRED if name not in names]:
+        shown = [name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}..." for name in names]
+        more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
+        found = f"columns {', '.join(shown[:_MOST_COLUMNS])}{more}"
+        expected = "this column" if len(missing) == 1 else "these columns"
+        raise InputError(path, field=", ".join(missing), found=found, expected=expected)
     columns, errors = {}, []
     for name in names:
         try:

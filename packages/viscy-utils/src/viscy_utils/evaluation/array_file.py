@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from viscy_utils.reports.files import json_text
 __all__ = ["load_arrays", "save_arrays"]
 
 _JSON = "json"
+# What numpy and zipfile raise at bytes that are no archive of arrays: places beyond the file, other compressions ...
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, MemoryError)
+_UNREADABLE += (RuntimeError, BadZipFile, zlib.error)
 
 
 def save_arrays(
@@ -73,12 +77,13 @@ def load_arrays(path: str | Path, schema: str, what: str) -> tuple[dict[str, Any
     if not Path(path).is_file():
         raise MissingInputError(str(path), found="no such file", expected=what)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves open what is no archive.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             _refuse_bomb(file.zip, Path(path).stat().st_size)
             arrays = {name: file[name] for name in file.files}
         content = json.loads(arrays.pop(_JSON).tobytes())
         found = content["schema"]
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RecursionError, BadZipFile) as err:
+    except _UNREADABLE as err:
         raise InputError(str(path), found="another file", expected=f"{what} ({schema})") from err
     kind, _, newest = schema.rpartition(" ")
     own_kind, _, layout = str(found).rpartition(" ")

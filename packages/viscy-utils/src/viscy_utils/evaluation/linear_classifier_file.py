@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from viscy_data.errors import InputError
 from viscy_utils.evaluation.array_file import load_arrays, save_arrays
 
 if TYPE_CHECKING:
@@ -78,11 +79,16 @@ def load_classifier(path: str | Path) -> tuple[LinearClassifierPipeline, dict[st
     from viscy_utils.evaluation.linear_classifier import LinearClassifierPipeline
 
     content, arrays = load_arrays(path, SCHEMA, "a classifier")
-    steps = {name: _restored(name, arrays) for name in _STEPS}
-    # Probabilities are computed as the solver of the training does.
-    steps["classifier"].solver = content["config"].get("classifier_params", {}).get("solver", "lbfgs")
-    steps["classifier"].classes_ = np.array(content["classes"])
-    return LinearClassifierPipeline(**steps, config=content["config"], task=content["task"]), content
+    try:
+        steps = {name: _restored(name, arrays) for name in _STEPS}
+        # Probabilities are computed as the solver of the training does.
+        steps["classifier"].solver = content["config"].get("classifier_params", {}).get("solver", "lbfgs")
+        steps["classifier"].classes_ = np.array(content["classes"])
+        return LinearClassifierPipeline(**steps, config=content["config"], task=content["task"]), content
+    except (AttributeError, LookupError, TypeError, ValueError) as err:
+        raise InputError(
+            str(path), found="a damaged file: JSON that does not go with its arrays", expected="a classifier"
+        ) from err
 
 
 def _restored(name: str, arrays: Mapping[str, np.ndarray]) -> Any:
