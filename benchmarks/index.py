@@ -88,11 +88,12 @@ def measure(n_observations: int, n_rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="leave out the largest table and most rounds")
+    parser.add_argument("--rows", type=float, nargs="+", help="sizes, instead of 10^4 to 10^6")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     heads = f"{'wall':>6} {'CPU':>6} {'load':>10} {'faster':>6} {'B/row':>7} {'peak':>7}"
     print(f"{'rows':>9} {'pandas':>10} {'build':>10} {heads}")
-    for n_observations in (10_000, 100_000) if arguments.quick else (10_000, 100_000, 1_000_000):
+    for n_observations in map(int, arguments.rows or ([1e4, 1e5] if arguments.quick else [1e4, 1e5, 1e6])):
         measure(n_observations, n_rounds=2 if arguments.quick else 5)
 
 

@@ -78,10 +78,11 @@ def measure(anchors: pd.DataFrame, options: dict[str, Any], n_batches: int) -> t
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="100 k anchors only")
+    parser.add_argument("--anchors", type=float, nargs="+", help="sizes, instead of 1 M and 10 M")
     parser.add_argument("--batches", type=int, default=500, help="batches per combination")
     arguments = parser.parse_args()
     print(f"{'anchors':>10}  {'axes':<34}{'construct':>11}{'first':>11}{'batch':>11}{'bytes/anchor':>14}")
-    for n_anchors in [100_000] if arguments.quick else [1_000_000, 10_000_000]:
+    for n_anchors in map(int, arguments.anchors or ([1e5] if arguments.quick else [1e6, 1e7])):
         anchors = make_anchors(n_anchors)
         for axes, options in combinations():
             construct, first, batch, n_bytes = measure(anchors, options, arguments.batches)
