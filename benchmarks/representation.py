@@ -17,7 +17,6 @@ from pathlib import Path
 
 from representations.options import OPTIONS, SETTINGS
 from representations.plates import EXPERIMENTS, SEVERITIES
-from representations.runs import perform, planned
 from representations.table import differences, draw, markdown, read_runs
 
 from viscy_utils.reports.files import write_text
@@ -28,6 +27,8 @@ _COMPARED = ("infection", "infection_auc", "age_r2", "lineage_at_1", "experiment
 
 def run(arguments: argparse.Namespace) -> None:
     """Perform the runs that have no line yet."""
+    from representations.runs import perform, planned  # torch and Lightning, which a table does without
+
     for noisy in ("lightning.pytorch", "lightning.fabric", "dynaclr", "viscy_data"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

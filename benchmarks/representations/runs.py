@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
-from dynaclr.adaptation import estimate_per_group
+from dynaclr.adaptation import BatchStatistics, embed_by_experiment
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.engine import ContrastiveModule
 from dynaclr.evaluation.pixels import pixel_pca
@@ -22,7 +22,6 @@ from representations.options import digest_of, spec_of, training_of
 from representations.plates import Plates, make_plates
 from representations.scores import score
 from viscy_data.files import replacing
-from viscy_models.batch_statistics import lent_batch_statistics
 from viscy_models.contrastive import ContrastiveEncoder
 from viscy_transforms import (
     BatchedRandAdjustContrastd,
@@ -38,7 +37,6 @@ from viscy_utils.evaluation.embedded import CELL, Embedded, canonical_cells
 
 _KEYS = ["ch_0", "ch_1"]
 _TRUTH = ["infection_progress", "infection_time_hpi", "rounding", "age"]
-_ADAPTED_CELLS = 2048
 
 
 class Run(NamedTuple):
@@ -89,7 +87,7 @@ def _embedded(run: Run, plates: Plates, cache: Path) -> Embedded:
         cells = pixel_pca(data, raw=True, seed=run.seed)
     else:
         module = _trained(run, spec, plates, cache)
-        cells = embed(module, data, adapt=spec["adapt"], seed=run.seed)
+        cells = embed(module, data, adapt=spec["adapt"])
     obs = canonical_cells(cells.obs).merge(plates.truth[[*CELL, *_TRUTH]], on=CELL, how="left", validate="1:1")
     cells = Embedded(run.option, cells.features, obs)
     if spec["correction"] is None:
@@ -224,36 +222,21 @@ def _baseline_embeddings(run: Run, plates: Plates, cache: Path) -> Path:
 
 
 @torch.no_grad()
-def embed(
-    module: ContrastiveModule, data: MultiExperimentDataModule, *, adapt: bool = False, seed: int = 0
-) -> Embedded:
+def embed(module: ContrastiveModule, data: MultiExperimentDataModule, *, adapt: bool = False) -> Embedded:
     """Embed every cell of every experiment."""
     data.setup("predict")
-    statistics = {}
-    if adapt:
-        statistics = estimate_per_group(module, data, n_cells=_ADAPTED_CELLS, seed=seed)
+    network = module.predictor
+    statistics = BatchStatistics().of(network, data) if adapt else {}
     features, records = [], []
     for batch in data.predict_dataloader():
         images = data.pipeline(batch, training=False)["anchor"]
         records += list(batch["index"])
-        features.append(_forward(module, images, [row["experiment"] for row in batch["index"]], statistics))
+        if adapt:
+            experiments = np.array([row["experiment"] for row in batch["index"]])
+            features.append(embed_by_experiment(network, images, experiments, statistics)[0].numpy())
+        else:
+            features.append(network(images)[0].numpy())
     return Embedded("", np.concatenate(features).astype(np.float32), pd.DataFrame(records))
-
-
-def _forward(
-    module: nn.Module, images: torch.Tensor, experiments: list[str], statistics: Mapping[str, Mapping[str, Any]]
-) -> np.ndarray:
-    if not statistics:
-        return module(images)[0].numpy()
-    names = np.array(experiments)
-    made = None
-    for name in np.unique(names):
-        rows = np.flatnonzero(names == name)
-        with lent_batch_statistics(module, statistics[name]):
-            part = module(images[rows])[0].numpy()
-        made = np.empty((len(names), part.shape[1]), part.dtype) if made is None else made
-        made[rows] = part
-    return made
 
 
 def planned(

@@ -5,8 +5,6 @@ Probes are trained on the other experiments and scored on the one that the encod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -21,29 +19,6 @@ from viscy_utils.evaluation.retrieval import CellPlaces, lineage_retrieval
 _JUDGED = 2500
 _PATCH_PX = 24
 _INTERVAL_HOURS = 0.5
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A figure of the table."""
-
-    name: str
-    title: str
-    better: str
-
-
-MEASURED = (
-    Measured("infection", "infection, balanced accuracy", "higher"),
-    Measured("infection_auc", "infection, AUC", "higher"),
-    Measured("mitosis", "mitosis, balanced accuracy", "higher"),
-    Measured("mitosis_auc", "mitosis, AUC", "higher"),
-    Measured("age_r2", "age, R2", "higher"),
-    Measured("onset_error_h", "onset error, h", "lower"),
-    Measured("onset_found", "onsets found", "higher"),
-    Measured("lineage_at_1", "lineage, recall at 1", "higher"),
-    Measured("experiment_probe", "experiment by probe", "lower"),
-    Measured("experiment_neighbors", "experiment by neighbours", "lower"),
-)
 
 
 def score(cells: Embedded, held_out: str, seed: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from representations.scores import MEASURED
+from representations.measured import MEASURED
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

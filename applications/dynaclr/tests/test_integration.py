@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
+from torch import nn
 
+from dynaclr.adaptation import BatchStatistics, balanced_rows
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.engine import ContrastiveModule
 from dynaclr.experiment import ExperimentConfig
 from dynaclr.loss import NTXentHCL
+from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter
 from viscy_data.tracks import write_tracks
 from viscy_models import ContrastiveEncoder
@@ -118,10 +121,11 @@ def checkpoint(tmp_path):
     return tmp_path / "waves.ckpt"
 
 
-def predict(experiments, checkpoint, path):
+def predict(experiments, checkpoint, path, batch_statistics=None, callbacks=(), part_rows=4096, **options):
     seed_everything(len(str(path)))  # the weights that the checkpoint replaces
-    trainer = make_trainer(EmbeddingWriter(path))
-    trainer.predict(make_model(), make_data(experiments), ckpt_path=checkpoint, return_predictions=False)
+    trainer = make_trainer(EmbeddingWriter(path, part_rows=part_rows), *callbacks)
+    model = make_model(batch_statistics=batch_statistics)
+    trainer.predict(model, make_data(experiments, **options), ckpt_path=checkpoint, return_predictions=False)
     return anndata.read_zarr(path)
 
 
@@ -205,3 +209,110 @@ def test_predicting_twice_gives_the_same_bytes(experiments, checkpoint, tmp_path
     later = files(tmp_path / "later.zarr")
     assert later.keys() == first.keys()
     assert {path.rpartition("/")[0] for path in first if later[path] != first[path]} == {"uns/origin/date"}
+
+
+ALL_CELLS = 2 * 6 * N_FRAMES  # of an experiment: each comes once, in one batch
+
+
+def images_of(experiments, name):
+    """All cells of an experiment, as the encoder sees them."""
+    data = make_data(experiments, predict_experiments=[name])
+    data.setup("predict")
+    batches = [data.on_after_batch_transfer(batch, 0)["anchor"] for batch in data.predict_dataloader()]
+    return torch.cat(batches)
+
+
+def inputs_of_batch_norms(encoder, images):
+    """What comes into each batch normalisation while it normalises by the batch."""
+    found = {}
+
+    def keep(name):
+        return lambda layer, inputs: found.update({name: inputs[0].double().numpy()})
+
+    norms = {
+        name: module for name, module in encoder.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    }
+    hooks = [module.register_forward_pre_hook(keep(name)) for name, module in norms.items()]
+    with torch.no_grad():
+        encoder.train()(images)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.fixture
+def adapted(experiments, checkpoint, tmp_path):
+    """Embeddings by the statistics of each experiment."""
+    return predict(experiments, checkpoint, tmp_path / "adapted.zarr", BatchStatistics(ALL_CELLS))
+
+
+def test_each_experiment_is_predicted_by_its_own_statistics(experiments, checkpoint, adapted):
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    stored = adapted.uns["batch_statistics"]
+    assert yaml.safe_load(stored["experiments"]) == list(EXPERIMENTS)
+    for row, name in enumerate(EXPERIMENTS):
+        images, model = images_of(experiments, name), make_model()
+        model.load_state_dict(weights)
+        for layer, values in inputs_of_batch_norms(model.model, images).items():
+            axes = (0, *range(2, values.ndim))
+            mean, var = stored["layers"][f"{layer}.running_mean"][row], stored["layers"][f"{layer}.running_var"][row]
+            np.testing.assert_allclose(mean, values.mean(axis=axes), rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(var, values.var(axis=axes, ddof=1), rtol=1e-3, atol=1e-4)
+        own = {f"model.{key}": torch.from_numpy(values[row]) for key, values in stored["layers"].items()}
+        model.load_state_dict(weights | own)
+        with torch.no_grad():
+            expected = model.eval()(images)[0].numpy()
+        np.testing.assert_allclose(adapted[adapted.obs["experiment"] == name].X, expected, rtol=1e-4, atol=1e-5)
+
+
+class StopsInTheMiddle(Callback):
+    """What a power cut does."""
+
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 6:
+            raise RuntimeError("power cut")
+
+
+def test_a_prediction_by_own_statistics_goes_on_where_it_was_stopped(experiments, checkpoint, adapted, tmp_path):
+    path, own = tmp_path / "stopped.zarr", BatchStatistics(ALL_CELLS)
+    with pytest.raises(RuntimeError, match="power cut"):
+        predict(experiments, checkpoint, path, own, [StopsInTheMiddle()], part_rows=16)
+    for other in (None, BatchStatistics(ALL_CELLS // 2)):
+        with pytest.raises(InputError):
+            predict(experiments, checkpoint, path, other)
+    resumed = predict(experiments, checkpoint, path, own)
+    np.testing.assert_array_equal(resumed.X, adapted.X)
+    for layer, values in adapted.uns["batch_statistics"]["layers"].items():
+        np.testing.assert_array_equal(resumed.uns["batch_statistics"]["layers"][layer], values)
+
+
+def test_further_plates_take_the_statistics_of_earlier_embeddings(experiments, checkpoint, adapted, tmp_path):
+    wells = {"include_wells": ["B/1"]}
+    with pytest.raises(InputError, match="the condition 'infected' alone"):
+        predict(experiments, checkpoint, tmp_path / "infected.zarr", BatchStatistics(ALL_CELLS), **wells)
+    earlier = BatchStatistics(ALL_CELLS, source=str(tmp_path / "adapted.zarr"))
+    later = predict(experiments, checkpoint, tmp_path / "later.zarr", earlier, **wells)
+    expected = adapted[adapted.obs["fov_name"].astype(str).str.startswith("B/1")]
+    np.testing.assert_allclose(later.X, expected.X, rtol=1e-4, atol=1e-5)
+
+
+def test_encoders_that_it_would_not_change_are_told_what_to_do():
+    encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), embedding_dim=8, projection_dim=4)
+    with pytest.raises(InputError, match="dynaclr correct"):
+        ContrastiveModule(encoder, batch_statistics=BatchStatistics())
+    with pytest.raises(ValueError, match="n_cells"):
+        BatchStatistics(n_cells=1)
+
+
+def test_few_cells_are_told_and_come_equally_often_of_each_condition(experiments, checkpoint, tmp_path):
+    conditions = np.repeat(["infected", "uninfected", "other"], [5, 40, 7])
+    rows = balanced_rows(conditions, 30, seed=1)
+    assert {name: int(np.sum(conditions[rows] == name)) for name in np.unique(conditions)} == {
+        "infected": 10, "uninfected": 10, "other": 10
+    }  # fmt: skip
+    assert np.bincount(rows, minlength=52).max() == 2
+    assert len(np.unique(rows[conditions[rows] == "uninfected"])) == 10
+    with pytest.warns(UserWarning, match="60 different cells"):
+        predict(experiments, checkpoint, tmp_path / "few.zarr", BatchStatistics(128))
+    with pytest.raises(InputError, match="no batch_statistics"):
+        BatchStatistics(source=str(tmp_path / "few.zarr" / "..")).stored()

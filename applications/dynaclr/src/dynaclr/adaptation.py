@@ -8,15 +8,123 @@ sample of infected cells alone would lose the infection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+import zarr
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dynaclr.datamodule import MultiExperimentDataModule
-from viscy_models.batch_statistics import estimate_batch_statistics
+from viscy_data.errors import InputError
+from viscy_data.files import missing_path
+from viscy_models.batch_statistics import batch_norms, estimate_batch_statistics, lent_batch_statistics
 
-__all__ = ["balanced_rows", "estimate_per_group"]
+if TYPE_CHECKING:
+    from dynaclr.datamodule import MultiExperimentDataModule
+
+__all__ = [
+    "STATISTICS",
+    "BatchStatistics",
+    "Statistics",
+    "balanced_rows",
+    "embed_by_experiment",
+    "refuse_without_batch_norm",
+]
+
+STATISTICS = "batch_statistics"
+"""Key of ``uns`` of embeddings that were made with statistics of each experiment."""
+
+Statistics = dict[str, dict[str, Tensor]]
+"""By experiment, as `viscy_models.batch_statistics.estimate_batch_statistics` returns them."""
+
+_BATCH = 128
+_HEAD = "projection."
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """Where the statistics of batch normalisation of each predicted experiment come from.
+
+    Parameters
+    ----------
+    n_cells : int, default 2048
+        Cells of each experiment, equally many of each condition; where a condition has fewer, they come several times.
+    source : str, optional
+        Embeddings of an earlier prediction of the same model: experiments that it has statistics of take these, so that
+        further plates of an experiment come into the same space, and only others are estimated.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two cells.
+    """
+
+    n_cells: int = 2048
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_cells < 2:
+            raise ValueError(f"batch_statistics.n_cells: found {self.n_cells}, expected at least 2, such as 2048")
+
+    def record(self) -> dict[str, Any]:
+        """Say in plain values what decides the statistics, but for model and data."""
+        stored = {name: _as_lists(own) for name, own in self.stored().items()}
+        return {"n_cells": self.n_cells, "source": stored}
+
+    def stored(self) -> Statistics:
+        """Read the statistics of `source`; empty without one.
+
+        Raises
+        ------
+        InputError
+            If there are no such embeddings, or they have none.
+        """
+        return {} if self.source is None else _read(Path(self.source))
+
+    def of(self, network: nn.Module, data: MultiExperimentDataModule) -> Statistics:
+        """Return the statistics of every experiment that a data module predicts.
+
+        They are a function of the network and the cells: any rank, and a prediction that goes on, finds the same.
+
+        Parameters
+        ----------
+        network : nn.Module
+            From images to embeddings.
+        data : MultiExperimentDataModule
+            Set up to predict.
+
+        Raises
+        ------
+        InputError
+            If the experiments are not known, or an experiment has cells of one condition alone.
+        """
+        tracks = _tracks(data)
+        experiments, conditions = (tracks[name].to_numpy().astype(str) for name in ("experiment", "condition"))
+        known, device = self.stored(), next(network.parameters()).device
+        statistics: Statistics = {}
+        for name in map(str, np.unique(experiments)):
+            if name in known:
+                statistics[name] = {key: value.to(device) for key, value in known[name].items()}
+                continue
+            rows = np.flatnonzero(experiments == name)
+            _check_composition(name, conditions[rows], self.n_cells)
+            chosen = rows[balanced_rows(conditions[rows], self.n_cells, data.seed)]
+            statistics[name] = estimate_batch_statistics(network, _images(data, chosen, device))
+        return statistics
+
+    @staticmethod
+    def as_uns(statistics: Statistics) -> dict[str, Any]:
+        """Bring statistics into the form that AnnData stores: names as JSON, and per layer an array (E, channels)."""
+        names = sorted(statistics)
+        layers = {
+            key: np.stack([statistics[name][key].cpu().numpy() for name in names]) for key in statistics[names[0]]
+        }
+        return {"experiments": json.dumps(names), "layers": layers}
 
 
 def balanced_rows(conditions: np.ndarray, n_cells: int, seed: int) -> np.ndarray:
@@ -42,26 +150,111 @@ def balanced_rows(conditions: np.ndarray, n_cells: int, seed: int) -> np.ndarray
     return rng.permutation(np.concatenate(drawn))
 
 
-def estimate_per_group(
-    network: nn.Module,
-    data: MultiExperimentDataModule,
-    *,
-    n_cells: int = 2048,
-    batch_size: int = 128,
-    seed: int = 0,
-) -> dict[str, dict[str, Tensor]]:
-    """Estimate the statistics of every experiment that a data module predicts."""
-    tracks = data.predict_dataset.index.tracks
-    experiments, conditions = (tracks[name].to_numpy().astype(str) for name in ("experiment", "condition"))
-    statistics = {}
+def embed_by_experiment(
+    network: nn.Module, images: Tensor, experiments: np.ndarray, statistics: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[Tensor, ...]:
+    """Embed a batch, each cell by the statistics of its experiment.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From images to a tuple of tensors (B, ...).
+    images : Tensor, shape (B, C, Z, Y, X)
+    experiments : ndarray of str, shape (B,)
+    statistics : mapping
+        Of every one of them.
+    """
+    order, parts = [], []
     for name in np.unique(experiments):
-        rows = np.flatnonzero(experiments == name)
-        chosen = rows[balanced_rows(conditions[rows], n_cells, seed)]
-        statistics[str(name)] = estimate_batch_statistics(network, _images(data, chosen, batch_size))
-    return statistics
+        rows = torch.from_numpy(np.flatnonzero(experiments == name)).to(images.device)
+        with lent_batch_statistics(network, statistics[str(name)]):
+            parts.append(network(images[rows]))
+        order.append(rows)
+    back = torch.argsort(torch.cat(order))
+    return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))
 
 
-def _images(data: MultiExperimentDataModule, rows: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    for start in range(0, len(rows) - batch_size + 1, batch_size):
-        batch = data.predict_dataset[rows[start : start + batch_size].tolist()]
-        yield data.pipeline(batch, training=False)["anchor"]
+def refuse_without_batch_norm(network: nn.Module) -> None:
+    """Refuse an encoder whose features no batch normalisation makes, such as a ConvNeXt.
+
+    Raises
+    ------
+    InputError
+        With what takes experiments out of the features of such an encoder.
+    """
+    if any(not name.startswith(_HEAD) for name in batch_norms(network)):
+        return
+    raise InputError(
+        type(network).__name__,
+        field="batch_statistics",
+        found="no batch normalisation before the features: they would stay as they are",
+        expected="an encoder with batch normalisation, such as a resnet18",
+        fix="leave the option out, and normalise the features of each experiment after the prediction: "
+        "dynaclr correct embeddings.zarr --by experiment --method standardize, with --controls",
+    )
+
+
+def _check_composition(name: str, conditions: np.ndarray, n_cells: int) -> None:
+    found = np.unique(conditions)
+    if len(found) < 2:
+        raise InputError(
+            name,
+            field="batch_statistics",
+            found=f"cells of the condition {str(found[0])!r} alone",
+            expected="cells of two conditions or more, since what all cells of a sample share is taken out",
+            fix="predict wells of its other conditions too, or name embeddings with its statistics as source",
+        )
+    fewest = min(np.count_nonzero(conditions == each) for each in found) * len(found)
+    if fewest < n_cells:
+        rank_zero_warn(
+            f"{name}: batch statistics are of {fewest} different cells balanced over conditions, fewer than the "
+            f"{n_cells} of batch_statistics.n_cells, so some come several times"
+        )
+
+
+def _tracks(data: MultiExperimentDataModule) -> Any:
+    index = getattr(getattr(data, "predict_dataset", None), "index", None)
+    if index is None:
+        raise InputError(
+            type(data).__name__,
+            field="batch_statistics",
+            found="a data module that does not say which experiment a cell is of",
+            expected="dynaclr.datamodule.MultiExperimentDataModule",
+            fix="leave the option out",
+        )
+    return index.tracks
+
+
+def _images(data: MultiExperimentDataModule, rows: np.ndarray, device: torch.device) -> Iterator[Tensor]:
+    size = min(_BATCH, len(rows))
+    for start in range(0, len(rows) - size + 1, size):
+        batch = data.on_before_batch_transfer(data.predict_dataset[rows[start : start + size].tolist()], 0)
+        yield data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)["anchor"]
+
+
+def _as_lists(own: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    return {key: value.tolist() for key, value in own.items()}
+
+
+def _read(path: Path) -> Statistics:
+    from viscy_utils.embeddings.store import import_anndata
+
+    if not path.exists():
+        raise missing_path(path, field="batch_statistics.source", expected="embeddings of an earlier prediction")
+    try:
+        uns = zarr.open_group(path, mode="r", use_consolidated=False).get("uns")
+    except FileNotFoundError:  # another folder
+        uns = None
+    if uns is None or STATISTICS not in uns:
+        raise InputError(
+            str(path),
+            field="batch_statistics.source",
+            found=f"no {STATISTICS} in uns",
+            expected="embeddings that were predicted with batch_statistics",
+        )
+    stored = import_anndata().io.read_elem(uns[STATISTICS])
+    layers = {key: torch.from_numpy(np.asarray(values)) for key, values in stored["layers"].items()}
+    return {
+        name: {key: values[row] for key, values in layers.items()}
+        for row, name in enumerate(json.loads(str(stored["experiments"])))
+    }

@@ -105,6 +105,8 @@ class EmbeddingWriter(BasePredictionWriter):
     -----
     ``uns["origin"]`` says where the embeddings come from, see :func:`~viscy_utils.embeddings.origin.read_origin`:
     checkpoint with its hash and step, configuration, versions, data with digests of their stores and tables, date.
+    A module may say more: ``prediction_record()`` what decides its predictions beside weights and data, and
+    ``prediction_uns()`` what else goes to ``uns``.
 
     Raises
     ------
@@ -206,7 +208,8 @@ class EmbeddingWriter(BasePredictionWriter):
         self._flush()
         trainer.strategy.barrier("every rank has written its parts")
         if trainer.is_global_zero:
-            n_rows = self._parts.merge(self.overwrite, {ORIGIN: origin_as_uns(self._origin)})
+            of_module = getattr(pl_module, "prediction_uns", dict)()
+            n_rows = self._parts.merge(self.overwrite, {ORIGIN: origin_as_uns(self._origin), **of_module})
             _logger.debug("wrote %d embeddings to %s", n_rows, self.output_path)
             add_reductions(self.output_path, self._reductions)
         trainer.strategy.barrier("the parts are merged")

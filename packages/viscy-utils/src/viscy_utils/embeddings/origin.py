@@ -29,7 +29,7 @@ ORIGIN = "origin"
 """Key of ``uns`` with the origin of the embeddings."""
 
 _SCHEMA = 1
-_AS_JSON = ("data", "options")  # their keys may be paths, which no zarr group may be called
+_AS_JSON = ("data", "options", "prediction")  # their keys may be paths, which no zarr group may be called
 _BLOCK_BYTES = 2**22
 
 
@@ -52,9 +52,10 @@ def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Map
         ``config`` (YAML; empty outside of the command line),
         ``checkpoint`` (``path``, ``blake2b``, ``epoch``, ``step``; or ``weights``, a digest, where no file was used),
         ``model`` (class), ``versions``, ``data`` (``data_record()`` of the data module; None if it has none),
-        ``options``, ``world_size``.
+        ``options``, ``world_size``; ``prediction``, where the module has a ``prediction_record()`` that says something.
     """
     describe = getattr(getattr(trainer, "datamodule", None), "data_record", None)
+    record = getattr(pl_module, "prediction_record", dict)()
     return {
         "schema": _SCHEMA,
         "date": _now().isoformat(timespec="seconds"),
@@ -66,6 +67,7 @@ def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Map
         "data": None if describe is None else describe(),
         "options": dict(options),
         "world_size": trainer.world_size,
+        **({"prediction": record} if record else {}),
     }
 
 
@@ -76,16 +78,16 @@ def manifest_of(origin: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``schema``, ``model`` (class and digest of the weights), ``data`` (digest; None if nothing is known of the
-        data) and ``world_size``.
+        data) and ``world_size``; ``prediction`` (digest), where the module says how it predicts.
     """
     checkpoint, data = origin["checkpoint"], origin["data"]
     weights = checkpoint.get("blake2b") or checkpoint.get("weights")
-    text = json.dumps(data, sort_keys=True)
     return {
         "schema": _SCHEMA,
         "model": f"{origin['model']}, weights {weights}",
-        "data": None if data is None else hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        "data": None if data is None else _digest(data),
         "world_size": origin["world_size"],
+        **({"prediction": _digest(origin["prediction"])} if "prediction" in origin else {}),
     }
 
 
@@ -132,6 +134,10 @@ def _checkpoint_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, An
     place = {"epoch": content.get("epoch"), "step": content.get("global_step")}
     digest = {"path": str(path.resolve()), "blake2b": _file_digest(path)}
     return digest | {key: int(value) for key, value in place.items() if value is not None}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

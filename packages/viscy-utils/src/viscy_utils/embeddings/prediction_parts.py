@@ -105,13 +105,13 @@ class PredictionParts:
                 fix="start over with overwrite: true",
             )
         found = self._read_manifest()
-        different = [key for key in manifest if found.get(key) != manifest[key]]
+        different = [key for key in {**manifest, **found} if found.get(key) != manifest.get(key)]
         if different:
             raise InputError(
                 str(self.path),
                 field=", ".join(different),
                 found="; ".join(f"{key}: {found.get(key)!r}" for key in different),
-                expected="; ".join(f"{key}: {manifest[key]!r}" for key in different),
+                expected="; ".join(f"{key}: {manifest.get(key)!r}" for key in different),
                 fix="repeat the interrupted prediction as it was, or start over with overwrite: true",
             )
 

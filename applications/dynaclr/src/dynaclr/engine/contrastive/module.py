@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from dynaclr.adaptation import STATISTICS, BatchStatistics, Statistics, embed_by_experiment, refuse_without_batch_norm
 from dynaclr.engine.contrastive.average import check_momentum, follow, frozen_copy
 from dynaclr.engine.contrastive.images import EpochImages
 from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
@@ -68,9 +70,14 @@ class ContrastiveModule(TrainingModule):
         `viscy_losses.MoCoLoss`. A checkpoint without one begins it with the weights of the encoder.
     predict_with_average : bool, default False
         Whether predictions and exports come from the average instead of the encoder itself.
+    batch_statistics : BatchStatistics, optional
+        Predict each experiment with statistics of batch normalisation of its own cells (AdaBN), instead of the running
+        averages of training. They are stored with the embeddings, in ``uns["batch_statistics"]``.
 
     Raises
     ------
+    InputError
+        For ``batch_statistics`` of an encoder without batch normalisation.
     ValueError
         For options out of range, and for a checkpoint that does not fit the encoder. While training, for projections or
         a loss that are not finite, naming the cells: on the CPU at once, on a GPU within 50 steps and before a
@@ -93,6 +100,7 @@ class ContrastiveModule(TrainingModule):
         warmup_epochs: int = 3,
         momentum: float | None = None,
         predict_with_average: bool = False,
+        batch_statistics: BatchStatistics | None = None,
     ) -> None:
         super().__init__(lr, schedule, warmup_epochs, example_input_array_shape)
         if log_negative_metrics_every_n_epochs < 1:
@@ -117,6 +125,16 @@ class ContrastiveModule(TrainingModule):
         self.momentum = None if momentum is None else check_momentum(momentum)
         self.predict_with_average = predict_with_average
         self.average = None if momentum is None else frozen_copy(encoder)
+        if batch_statistics is not None:
+            refuse_without_batch_norm(self.predictor)
+        self.batch_statistics = batch_statistics
+        self._statistics: Statistics | None = None
+
+    @property
+    def predictor(self) -> nn.Module:
+        """What predictions come from, without compilation."""
+        network = self.average if self.predict_with_average else self.model
+        return getattr(network, "_orig_mod", network)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images (B, C, Z, Y, X) into features (B, F) and projections (B, P), as for a prediction."""
@@ -132,8 +150,37 @@ class ContrastiveModule(TrainingModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
         """Embed the anchors of a batch."""
-        features, projections = self(batch["anchor"])
+        if self.batch_statistics is None:
+            features, projections = self(batch["anchor"])
+        else:
+            experiments = np.array([str(row["experiment"]) for row in batch["index"]])
+            own = self._statistics_of_experiments()
+            features, projections = embed_by_experiment(self.predictor, batch["anchor"], experiments, own)
         return {"features": features, "projections": projections, "index": batch["index"]}
+
+    def setup(self, stage: str) -> None:
+        """Forget statistics of an earlier prediction: the weights may be others now."""
+        self._statistics = None
+
+    def on_predict_start(self) -> None:
+        """Estimate the statistics of each experiment, where they are asked for."""
+        if self.batch_statistics is not None:
+            self._statistics_of_experiments()
+
+    def prediction_record(self) -> dict[str, Any]:
+        """Say what decides a prediction beside weights and data; only its like goes on where one was interrupted."""
+        return {} if self.batch_statistics is None else {STATISTICS: self.batch_statistics.record()}
+
+    def prediction_uns(self) -> dict[str, Any]:
+        """Return what is stored with the embeddings."""
+        if self.batch_statistics is None:
+            return {}
+        return {STATISTICS: self.batch_statistics.as_uns(self._statistics_of_experiments())}
+
+    def _statistics_of_experiments(self) -> Statistics:
+        if self._statistics is None:
+            self._statistics = self.batch_statistics.of(self.predictor, self.trainer.datamodule)
+        return self._statistics
 
     def on_train_epoch_end(self) -> None:
         """Log images of samples."""
