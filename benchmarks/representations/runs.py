@@ -82,7 +82,7 @@ def perform(run: Run, cache: Path) -> dict[str, Any]:
 
 def _embedded(run: Run, plates: Plates, cache: Path) -> Embedded:
     spec = run.spec
-    data = _data(run, spec, plates)
+    data = _data(run, spec, plates, neighbor_fraction=0.0)  # near neighbours are of training alone
     if spec["kind"] == "pixels":
         cells = pixel_pca(data, raw=True, seed=run.seed)
     else:
