@@ -1,8 +1,9 @@
 """Read boxes out of a patch store.
 
 Boxes are uncompressed, so a file of them is mapped into memory and a box is a view of it: the window that is wanted is
-cut, turned into float32 and put into its place in one copy. All boxes of a batch are announced to the system first,
-which then fetches them side by side where they are not in memory yet.
+cut, turned into float32 and put into its place in one copy. Where boxes had to be fetched from the disk lately, all
+boxes of a batch are announced to the system first, which then fetches them side by side; for boxes in memory that would
+take half as long as copying them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ from viscy_data.patch_store.layout import StoreRecord, describe_fov, read_places
 from viscy_data.patches import PatchReader
 from viscy_data.stores import FovKey, canonical_store
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 __all__ = ["StoredPatches"]
 
+_ANNOUNCED = 8  # batches, after one whose boxes were not all in memory
 _MAX_OPEN = 16384  # maps; the system allows 65530 per process
 _PROBES = 4
 _REWRITE = "write the store again: dynaclr cache-patches"
@@ -66,9 +73,10 @@ class StoredPatches:
     def _start(self) -> None:
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
         self._lock = Lock()
+        self._announced = _ANNOUNCED
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_shards", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_shards", "_lock", "_announced")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -82,9 +90,14 @@ class StoredPatches:
         shards, places = np.divmod(numbers, self.record.shard_cells)
         opened = self._open(sorted(set(shards.tolist())))
         batch = np.empty((len(rows), self.record.size[0], *self._size), np.float32)
+        fetches = _fetches()
+        if self._announced:
+            for shard, place in zip(shards.tolist(), places.tolist(), strict=True):
+                opened[shard].announce(place)
         boxes = [opened[shard].box(place) for shard, place in zip(shards.tolist(), places.tolist(), strict=True)]
         for target, box, (y, x) in zip(batch, boxes, self._offsets[rows].tolist(), strict=True):
             target[...] = box[:, z, y : y + height, x : x + width]
+        self._announced = _ANNOUNCED if _fetches() > fetches else max(0, self._announced - 1)
         return batch
 
     def _open(self, numbers: list[int]) -> dict[int, _Shard]:
@@ -195,15 +208,19 @@ class _Shard(NamedTuple):
         return cls(path, pages, index[:, 0].tolist(), tuple(record.size), dtype, record.cell_bytes)
 
     def box(self, place: int) -> NDArray[Any]:
-        """Return a view of a box, and have the system fetch it."""
-        offset = self.offsets[place]
-        if _WILL_NEED is not None:
-            first = offset - offset % mmap.PAGESIZE
-            self.pages.madvise(_WILL_NEED, first, offset + self.n_bytes - first)
-        return np.ndarray(self.shape, self.dtype, self.pages, offset)
+        """Return a view of a box."""
+        return np.ndarray(self.shape, self.dtype, self.pages, self.offsets[place])
+
+    def announce(self, place: int) -> None:
+        """Have the system begin to fetch a box, where it can."""
+        if hasattr(mmap, "MADV_WILLNEED"):
+            first = self.offsets[place] - self.offsets[place] % mmap.PAGESIZE
+            self.pages.madvise(mmap.MADV_WILLNEED, first, self.offsets[place] + self.n_bytes - first)
 
 
-_WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+def _fetches() -> int:
+    """Count the pages that this process has waited for the disk for."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
 def _broken(path: Path, found: str) -> InputError:
