@@ -70,6 +70,7 @@ def test_shares_coverage_tau_and_lost_tracks_are_printed_and_pairs_drawn(config,
     assert re.search(r"temporal\W+focal\W+70\.0%", done.output)
     assert re.search(r"leak\W+from other experiments\W+25\.0%\W+25\.0%", done.output)
     assert re.search(r"anchors reached\W+\d+\.\d%", done.output)
+    assert re.search(r"FOVs and frames in a batch\W+\d+\.\d", done.output)
     assert re.search(r"second\W+1\.00", done.output)  # hours: one frame of the slower experiment
     assert re.search(r"first\W+training\W+22\W+\d+\W+6\W+1 \(17%\)", done.output)  # the cell seen once
     assert image.imread(tmp_path / "out" / "pairs.png").std() > 0
@@ -99,6 +100,9 @@ def test_the_report_counts_what_the_batches_hold(config):
     assert report.composition["condition"]["infected"]["delivered"] == infected
     epoch = {position for number in range(sampler.n_batches) for position in sampler.batch(number, 0).tolist()}
     assert report.coverage == len(epoch) / len(anchors)
+    images = [len(anchors.iloc[batch][["experiment", "fov_name", "t"]].value_counts()) for batch in batches]
+    assert report.images == np.mean(images)
+    assert report.lineages == np.mean([anchors["lineage_id"].iloc[batch].nunique() for batch in batches])
     assert report.tau_hours.loc["second"].between(1.0, 2.0).all()
     assert report.tracks["anchors"].sum() == len(anchors)
 

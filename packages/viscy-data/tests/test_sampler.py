@@ -782,3 +782,46 @@ def test_every_combination_of_axes_gives_full_distinct_batches():
             table, 64, bool(aware), leaky, condition_balanced=bool(balanced), temporal_enrichment=bool(temporal)
         )
         assert {len(set(sampler.batch(number).tolist())) for number in range(20)} == {64}
+
+
+def _crowded(n_fovs=12, n_frames=10, n_cells=8):
+    """Two experiments of six FOVs, a condition each, rows in the order of tracks."""
+    fov, _, t = (part.ravel() for part in np.indices((n_fovs, n_cells, n_frames)))
+    return pd.DataFrame(
+        {
+            "experiment": np.where(fov < n_fovs // 2, "a", "b"),
+            "fov_name": [f"A/1/{number % 6}" for number in fov],
+            "t": t,
+            "condition": np.where(fov % 2 == 0, "x", "y"),
+            "hours_post_infection": t / 2,
+        }
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"temporal_enrichment": True, "temporal_window_hours": 1.0}, {"leaky": 0.25}])
+def test_locality_draws_from_fewer_images_and_keeps_the_other_axes(options):
+    table = _crowded()
+    images, shares = {}, {}
+    for locality in (1, 8):
+        sampler = FlexibleBatchSampler(table, 32, seed=3, locality=locality, **options)
+        batches = [table.iloc[sampler.batch(number)] for number in range(sampler.n_batches)]
+        assert all(len(set(batch.index)) == 32 for batch in batches)
+        assert all((batch["condition"] == "x").sum() == 16 for batch in batches)
+        images[locality] = np.mean([len(batch[["experiment", "fov_name", "t"]].drop_duplicates()) for batch in batches])
+        shares[locality] = [int((batch["experiment"] == "a").sum()) for batch in batches]
+        if not options:
+            assert sampler.coverage() == 1.0
+        # A batch is a function of its number alone.
+        assert FlexibleBatchSampler(table, 32, seed=3, locality=locality, **options).batch(5).tolist() == list(
+            batches[5].index
+        )
+    assert images[8] <= images[1] / 2
+    assert shares[8] == shares[1]
+
+
+def test_locality_needs_the_columns_that_tell_images_apart():
+    with pytest.raises(InputError, match="no such column") as caught:
+        FlexibleBatchSampler(_crowded().drop(columns="fov_name"), 32, locality=4)
+    assert caught.value.field == "fov_name"
+    with pytest.raises(InputError, match="at least 1"):
+        FlexibleBatchSampler(_crowded(), 32, locality=0)

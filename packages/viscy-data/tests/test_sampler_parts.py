@@ -15,7 +15,7 @@ from viscy_data.sampler.draw import Pools
 from viscy_data.sampler.epoch import Epoch, floor_sum
 from viscy_data.sampler.groups import AnchorGroups
 from viscy_data.sampler.lineages import LineageLimit
-from viscy_data.sampler.permutation import cyclic_element, hash_key, permute
+from viscy_data.sampler.permutation import cyclic_element, hash_key, permute, permute_runs
 from viscy_data.sampler.rounding import PERIOD, rotating_counts, whole_part
 
 pd = pytest.importorskip("pandas")
@@ -32,6 +32,17 @@ def test_examples_beside_the_arithmetic_are_true(name):
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
 def test_a_permutation_holds_each_element_once(size, key):
     assert np.array_equal(np.sort(permute(np.arange(size), size, key)), np.arange(size))
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=st.integers(1, 500), key=st.integers(0, 2**64 - 1), length=st.integers(1, 40))
+def test_runs_of_neighbours_hold_each_element_once_in_every_cycle(size, key, length):
+    sizes, keys = np.full(2 * size, size), np.full(2 * size, key, np.uint64)
+    elements = permute_runs(np.arange(2 * size), sizes, keys, length)
+    assert np.array_equal(np.sort(elements[:size]), np.arange(size))
+    assert np.array_equal(elements[:size], elements[size:])
+    inside = np.arange(1, size) % length > 0
+    assert (np.diff(elements[:size])[inside] % size == 1 % size).all()
 
 
 def test_elements_do_not_depend_on_what_else_is_asked():

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynaclr.datamodule import MultiExperimentDataModule
-from dynaclr.dataset import MultiExperimentTripletDataset
+from dynaclr.dataset import MultiExperimentTripletDataset, Pairs
 from dynaclr.index.track_statistics import track_statistics
 from viscy_data.distributed import EpochPositions
 from viscy_utils.reports.tables import ReportTable
@@ -36,6 +37,8 @@ class BatchReport:
         Batches of an epoch over all ranks; training anchors; anchors per batch.
     coverage : float
         Share of the anchors that the first epoch reaches.
+    images, lineages : float
+        FOVs and frames that the anchors of a batch are of, and lineages, on average.
     tau_hours : DataFrame
         Per experiment quantiles of the hours from anchor to positive.
     tracks : DataFrame
@@ -55,6 +58,8 @@ class BatchReport:
     n_anchors: int
     batch_size: int
     coverage: float
+    images: float
+    lineages: float
     tau_hours: pd.DataFrame
     tracks: pd.DataFrame
     shortfalls: list[str]
@@ -85,11 +90,19 @@ def inspect_data(data: MultiExperimentDataModule, n_batches: int = 100) -> Batch
         n_anchors=sampler.n_anchors,
         batch_size=sampler.batch_size,
         coverage=sampler.coverage(0),
+        images=_mean_distinct(drawn, dataset, ("fov_index", "t")),
+        lineages=_mean_distinct(drawn, dataset, ("lineage_id",)),
         tau_hours=_tau_hours(dataset, anchors, tau),
         tracks=pd.concat([_track_counts(part).assign(side=side) for side, part in sides]),
         shortfalls=_shortfalls(dataset, sampler.stats()),
         border=pd.concat([_border_shifts(part).assign(side=side) for side, part in sides]),
     )
+
+
+def _mean_distinct(drawn: Sequence[Pairs], dataset: MultiExperimentTripletDataset, columns: Sequence[str]) -> float:
+    """Return how many different values the anchors of a batch have, on average."""
+    table = dataset.index.tracks.assign(fov_index=dataset.fov_index)[list(columns)]
+    return float(np.mean([len(table.iloc[pairs.anchors].drop_duplicates()) for pairs in drawn]))
 
 
 def _tau_hours(dataset: MultiExperimentTripletDataset, anchors: np.ndarray, tau: np.ndarray) -> pd.DataFrame:
@@ -208,6 +221,8 @@ def _epoch_table(report: BatchReport, n_ranks: int) -> ReportTable:
         ("batches", f"{report.n_batches} of {report.batch_size}"),
         ("batches per rank", f"{-(-report.n_batches // n_ranks)} on {n_ranks} ranks"),
         ("anchors reached", f"{report.coverage:.1%}"),
+        ("FOVs and frames in a batch", f"{report.images:.1f}"),
+        ("lineages in a batch", f"{report.lineages:.1f}"),
     ]
     return ReportTable("An epoch", ("", ""), rows)
 

@@ -110,6 +110,8 @@ class MultiExperimentDataModule(BatchDataModule):
         Validate on some FOVs or lineages of every experiment, instead of on ``val_experiments``.
     prefetch_factor : int, optional
         Batches that each reading process has ready, or the background thread without any; by default 2, or 1.
+    locality : int, default 1
+        Cells of one FOV and frame that are drawn together, see :class:`~viscy_data.sampler.FlexibleBatchSampler`.
     patch_store : str, optional
         Store of ``dynaclr cache-patches``, which holds the patches of all cells: batches are the same, and come faster.
 
@@ -167,6 +169,7 @@ class MultiExperimentDataModule(BatchDataModule):
         val_split: SplitWithin | None = None,
         prefetch_factor: int | None = None,
         patch_store: str | None = None,
+        locality: int = 1,
     ) -> None:
         val_experiments = [] if val_experiments is None else val_experiments
         fraction = None if val_split is None else val_split.fraction
@@ -235,6 +238,7 @@ class MultiExperimentDataModule(BatchDataModule):
             temporal_global_fraction=temporal_global_fraction,
             max_per_lineage=max_per_lineage,
             neighbor_fraction=neighbor_fraction,
+            locality=locality,
         )
         self._dropout = ChannelDropout(channel_dropout_channels or [], channel_dropout_prob)
         self._default_dropout = channel_dropout_channels is None

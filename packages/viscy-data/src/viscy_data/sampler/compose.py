@@ -134,7 +134,7 @@ class BatchComposer:
         experiment, earlier, phase = epoch.place(number)
         ask = self._ask_window if self.plan.temporal_enrichment else self._ask
         pools, requests, moved = ask(epoch, number, experiment, earlier, phase)
-        places, request, repeated = draw(pools, requests)
+        places, request, repeated = draw(pools, requests, self.plan.locality)
         came, surplus = None, 0
         if self._near is not None:
             n_own = self.sizes.shape[1] * self.groups.edges.shape[1]

@@ -23,7 +23,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from viscy_data.sampler.permutation import cyclic_element, permute
+from viscy_data.sampler.permutation import cyclic_element, permute, permute_runs
 
 __all__ = ["Pools", "Requests", "draw", "other_slices", "settle", "whole_pools", "windowed_pools"]
 
@@ -145,8 +145,8 @@ def settle(asked: Ints, sizes: Ints) -> tuple[Ints, int]:
     return take, int(np.abs(take - asked).sum() // 2)
 
 
-def draw(pools: Pools, requests: Requests) -> tuple[Ints, Ints, int]:
-    """Draw the anchors of a batch.
+def draw(pools: Pools, requests: Requests, locality: int = 1) -> tuple[Ints, Ints, int]:
+    """Draw the anchors of a batch; those of a request in runs of ``locality`` neighbours.
 
     Returns
     -------
@@ -157,7 +157,9 @@ def draw(pools: Pools, requests: Requests) -> tuple[Ints, Ints, int]:
     request = np.arange(len(counts)).repeat(counts)
     index = np.arange(len(request))
     index += (requests.first - counts.cumsum() + counts)[request]
-    if (requests.first + counts <= sizes).all():
+    if locality > 1:
+        element = permute_runs(index, sizes[request], requests.keys[request], locality)
+    elif (requests.first + counts <= sizes).all():
         element = permute(index, sizes[request], requests.keys[request])
     else:
         element = cyclic_element(index, sizes[request], requests.keys[request], requests.reach[request])

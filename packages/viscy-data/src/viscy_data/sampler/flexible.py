@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +87,11 @@ class FlexibleBatchSampler(ResumableSampler):
         Fraction of each batch, rounded down, that is replaced by near neighbours of other anchors in it (hard
         negatives). A neighbour only takes the place of an anchor of the same experiment, condition and side of the
         window.
+    locality : int, default 1
+        How many anchors are drawn together from neighbouring places: those of one FOV and frame, then of the next
+        frame. Such a batch is read from fewer images, and holds more cells that look alike. 1 draws each by itself.
+    frame_columns : sequence of str, default ("experiment", "fov_name", "t")
+        Columns in which anchors of one image agree, for ``locality``.
 
     Raises
     ------
@@ -132,6 +137,8 @@ class FlexibleBatchSampler(ResumableSampler):
         max_per_lineage: int | None = None,
         neighbors: ArrayLike | None = None,
         neighbor_fraction: float = 0.0,
+        locality: int = 1,
+        frame_columns: Sequence[str] = ("experiment", "fov_name", "t"),
     ) -> None:
         plan = BatchPlan(
             batch_size=batch_size,
@@ -145,8 +152,9 @@ class FlexibleBatchSampler(ResumableSampler):
             temporal_global_fraction=temporal_global_fraction,
             max_per_lineage=max_per_lineage,
             neighbor_fraction=neighbor_fraction,
+            locality=locality,
         )
-        columns = AnchorColumns(experiment_column, condition_column, time_column, lineage_column)
+        columns = AnchorColumns(experiment_column, condition_column, time_column, lineage_column, tuple(frame_columns))
         self._prepare(valid_anchors, plan, (num_replicas, rank), seed, drop_last, columns, neighbors)
 
     @classmethod
@@ -210,6 +218,7 @@ class FlexibleBatchSampler(ResumableSampler):
             experiment=columns.experiment if plan.experiment_aware else None,
             condition=columns.condition if plan.condition_balanced else None,
             time=columns.time if plan.temporal_enrichment else None,
+            frame=columns.frame if plan.locality > 1 else (),
         )
         self.n_anchors = len(groups.order)
         if self.n_anchors < plan.batch_size:

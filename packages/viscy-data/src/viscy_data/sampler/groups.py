@@ -37,12 +37,15 @@ class AnchorColumns:
         By which anchors are divided, balanced and concentrated.
     lineage : str, optional
         By which ``max_per_lineage`` counts.
+    frame : tuple of str
+        What anchors with the same image have in common, for ``locality``.
     """
 
     experiment: str = "experiment"
     condition: str = "condition"
     time: str = "hours_post_infection"
     lineage: str | None = None
+    frame: tuple[str, ...] = ("experiment", "fov_name", "t")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +76,14 @@ class AnchorGroups:
 
     @classmethod
     def from_table(
-        cls, table: pd.DataFrame, experiment: str | None = None, condition: str | None = None, time: str | None = None
+        cls,
+        table: pd.DataFrame,
+        experiment: str | None = None,
+        condition: str | None = None,
+        time: str | None = None,
+        frame: tuple[str, ...] = (),
     ) -> AnchorGroups:
-        """Sort a table by the columns named; None leaves an axis out.
+        """Sort a table by the columns named, and within them by those of ``frame``; None leaves an axis out.
 
         Raises
         ------
@@ -95,7 +103,9 @@ class AnchorGroups:
             if n_codes > 1:
                 key *= key.dtype.type(n_codes)
                 key += codes.astype(key.dtype, copy=False)
-        order, run_keys, run_starts = _sort(key, n_strata * n_times)
+        near = _frame_order(table, frame) if frame else None
+        order, run_keys, run_starts = _sort(key if near is None else key[near], n_strata * n_times)
+        order = order if near is None else near[order].astype(order.dtype)
         bounds = run_starts[np.searchsorted(run_keys, np.arange(n_strata + 1) * n_times)]
         edges = np.stack([bounds[:-1], bounds[1:]], axis=1).reshape(len(experiments), len(conditions), 2)
         return cls(order, edges, experiments, conditions, times, run_keys, run_starts)
@@ -215,6 +225,14 @@ def lineage_codes(table: pd.DataFrame, name: str) -> NDArray[np.integer]:
     without = np.flatnonzero(codes < 0)
     codes[without] = len(table) + np.arange(len(without))
     return codes.astype(np.int32) if len(table) < 2**30 else codes
+
+
+def _frame_order(table: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Order rows such that those that agree in all columns are neighbours."""
+    import pandas as pd
+
+    codes = [pd.factorize(_column(table, name), sort=True)[0] for name in names]
+    return np.lexsort(codes[::-1])
 
 
 def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integer], NDArray[np.float64]]:

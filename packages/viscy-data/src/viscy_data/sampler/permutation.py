@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["cyclic_element", "hash_key", "mix", "permute", "uniform_below"]
+__all__ = ["cyclic_element", "hash_key", "mix", "permute", "permute_runs", "uniform_below"]
 
 _ROUNDS = 3
 _LISTED = 64  # below it, every pair of elements is exactly equally likely
@@ -85,6 +85,38 @@ def permute(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int
     again = large[size[large] < _ONCE]
     out[again] = _scatter(out[again], size[again], mix(key[again]))
     return out
+
+
+def permute_runs(
+    index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64], length: int
+) -> NDArray[np.int64]:
+    """Where a keyed permutation of runs of neighbours sends an index of an endless sequence.
+
+    Each cycle of ``size`` elements has each of them once, in the same order; so any ``size`` consecutive ones are
+    distinct. Where the runs begin is a function of the key. The elements beyond whole runs come last.
+
+    >>> permute_runs(np.arange(10), np.full(10, 10), np.full(10, 7, np.uint64), 3).tolist()
+    [7, 8, 9, 4, 5, 6, 0, 1, 2, 3]
+
+    Parameters
+    ----------
+    index, size : ndarray of int64, shape (n,)
+        Position in the sequence, and size of the domain.
+    key : ndarray of uint64, shape (n,)
+        Each key is another permutation.
+    length : int
+        Of a run, at least 1.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+    """
+    place = index % size
+    n_runs = size // length
+    run, offset = np.divmod(place, length)
+    whole = np.flatnonzero(run < n_runs)
+    run[whole] = permute(run[whole], n_runs[whole], key[whole])
+    return (run * length + offset + uniform_below(size, mix(key + _GOLDEN))) % size
 
 
 def _shuffle(index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -47,6 +47,7 @@ class BatchPlan:
     temporal_global_fraction: float = 0.3
     max_per_lineage: int | None = None
     neighbor_fraction: float = 0.0
+    locality: int = 1
 
     def __post_init__(self) -> None:
         leaky, near, spread = self.leaky, self.neighbor_fraction, self.temporal_global_fraction
@@ -58,6 +59,7 @@ class BatchPlan:
             Option("temporal_window_hours", hours, is_number(hours, 0), "a number of at least 0"),
             Option("temporal_global_fraction", spread, is_number(spread, 0, 1), "a number from 0 to 1"),
             Option("neighbor_fraction", near, is_number(near, 0, 1) and near < 1, _BELOW_ONE),
+            Option("locality", self.locality, is_count(self.locality, 1), "a whole number of at least 1"),
             Option("max_per_lineage", per_lineage, limit_holds, "a whole number of at least 1, or none"),
         ]
         raise_all(check_options(_WHERE, options))
