@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -70,7 +70,18 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
-def _fit(path, callbacks, module=None, dataset=None, **options):
+class Steady(Module):
+    """A module whose steps depend on its weights alone, so that loaders need not go on where they stopped."""
+
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.net[0].bias)
+
+    def training_step(self, batch, batch_idx):
+        return self.net[0].weight.square().mean()
+
+
+def _fit(path, callbacks, module=None, dataset=None, ckpt_path=None, **options):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.manual_seed(0)
     module = module or Module()
@@ -78,7 +89,7 @@ def _fit(path, callbacks, module=None, dataset=None, **options):
     defaults |= {"enable_checkpointing": False, "default_root_dir": path, "logger": False}
     trainer = Trainer(callbacks=callbacks, **(defaults | options))
     loaders = [DataLoader(dataset or Cells(), batch_size=None) for _ in range(2)]
-    trainer.fit(module, *loaders)
+    trainer.fit(module, *loaders, ckpt_path=ckpt_path)
     return trainer, module
 
 
@@ -154,3 +165,31 @@ def test_other_epochs_are_left_out(tmp_path):
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=f"{option}: found 0"):
         OnlineEvaluation(**{option: 0})
+
+
+class Interrupt(Callback):
+    """Save in the middle of the second epoch, after its first validation, and stop there."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == 4:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def _logged(trainer):
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("online/")}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+def test_a_run_that_goes_on_in_the_middle_of_an_epoch_logs_the_same_figures(tmp_path):
+    path = tmp_path / "middle.ckpt"
+    whole, module = _fit(tmp_path, [OnlineEvaluation(k=5)], Steady())
+    _fit(tmp_path, [OnlineEvaluation(k=5), Interrupt(path)], Steady())
+    assert torch.load(path, weights_only=False)["global_step"] == 13
+    resumed, again = _fit(tmp_path, [OnlineEvaluation(k=5)], Steady(), ckpt_path=path)
+    assert resumed.global_step == whole.global_step == 16
+    assert _logged(resumed) == _logged(whole)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
