@@ -61,15 +61,22 @@ class Imports:
 _LOADING = """
 import json
 import os
+from pathlib import Path
 
 if __name__ == "__main__":
+    from viscy_data.worker_processes import prepare_workers
+
+    prepare_workers()  # does not wait for it
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    prepared = [int(process) for process in children.read_text().split()] if children.exists() else None
+
     from imports_dataset import Imports
 
     from viscy_data.distributed import SequentialBatchSampler
     from viscy_data.loaders import BatchLoader
 
     found = list(BatchLoader(Imports(), SequentialBatchSampler(2, 1), num_workers=2))
-    print(json.dumps([os.getpid(), found]))
+    print(json.dumps([os.getpid(), prepared, found]))
 """
 
 
@@ -78,7 +85,7 @@ def test_workers_of_a_loader_import_nothing_heavy_and_share_what_they_import(tmp
     (tmp_path / "imports_dataset.py").write_text(_DATASET)
     (tmp_path / "loading.py").write_text(_LOADING)
     done = subprocess.run([sys.executable, "loading.py"], capture_output=True, check=True, text=True, cwd=tmp_path)
-    process, [first, second] = json.loads(done.stdout.splitlines()[-1])
+    process, prepared, [first, second] = json.loads(done.stdout.splitlines()[-1])
     assert first["process"] != second["process"]
     for worker in (first, second):
         assert {"torch", "imports_dataset"} <= set(worker["modules"])
@@ -87,6 +94,7 @@ def test_workers_of_a_loader_import_nothing_heavy_and_share_what_they_import(tmp
     assert first["parent"] == second["parent"]
     if worker_context().get_start_method() == "forkserver":
         assert first["parent"] != process
+        assert prepared is None or first["parent"] in prepared
         assert {"pandas", "tensorstore"} <= set(first["modules"])  # the dataset needs neither
 
 

@@ -9,7 +9,7 @@ import threading
 from multiprocessing.context import BaseContext
 from typing import Any
 
-__all__ = ["PRELOADED", "begin_worker", "identity", "seed_transforms", "worker_context"]
+__all__ = ["PRELOADED", "begin_worker", "identity", "prepare_workers", "seed_transforms", "worker_context"]
 
 PRELOADED = ("torch.utils.data", "pandas", "tensorstore", "viscy_data.batches.dataset")
 """What the server of worker processes imports, once for all of them.
@@ -29,6 +29,14 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     return context
+
+
+def prepare_workers() -> None:
+    """Have the server of worker processes import beside what this process still does before it needs one."""
+    if worker_context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
 
 
 def begin_worker(worker_id: int) -> None:

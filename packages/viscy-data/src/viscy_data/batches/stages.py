@@ -30,6 +30,7 @@ from viscy_data.distributed import FixedOrderBatchSampler, SequentialBatchSample
 from viscy_data.errors import InputError, raise_all
 from viscy_data.splits import FovSplit
 from viscy_data.stores import FovInfo
+from viscy_data.worker_processes import prepare_workers
 
 if TYPE_CHECKING:
     from viscy_data.loaders import BatchLoader
@@ -211,6 +212,8 @@ class StagedDataModule(LightningDataModule):
         stage = stage or "fit"
         if stage not in self.stages:
             raise NotImplementedError(f"{type(self).__name__} has no stage {stage!r}, only {', '.join(self.stages)}")
+        if self.num_workers:
+            prepare_workers()
         if self.pipeline is None:
             self.pipeline = self.make_pipeline()
         if stage == "predict":
