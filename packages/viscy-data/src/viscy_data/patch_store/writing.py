@@ -7,11 +7,11 @@ hidden folder beside it, which says what it is to become: the same command goes 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ from viscy_data.optional import require
 from viscy_data.patch_store.boxes import CellBoxes
 from viscy_data.patch_store.layout import StoreRecord, read_record, shard_path
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES, PatchReader
-from viscy_data.stores import canonical_store
+from viscy_data.pieces import map_pieces
+from viscy_data.stores import FovInfo, canonical_store
 from viscy_data.windows import check_fovs_hold
 
 __all__ = ["PatchStorePlan", "write_patch_store"]
@@ -110,6 +111,7 @@ def write_patch_store(
     plan: PatchStorePlan,
     *,
     workers: int = 2,
+    dask: str | None = None,
     cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
     advance: Callable[[int], object] = lambda n_cells: None,
 ) -> Path:
@@ -120,9 +122,12 @@ def write_patch_store(
     plan : PatchStorePlan
         Of :meth:`PatchStorePlan.of`.
     workers : int, default 2
-        Threads that each read and write a shard at a time: that many times some 200 MB.
+        Threads, or processes of ``dask="local"``: each reads and writes a shard at a time, that many times some 200 MB.
+    dask : str, optional
+        Scheduler of a Dask cluster that copies, or ``local``, see :func:`viscy_data.pieces.map_pieces`; threads by
+        default.
     cache_pool_bytes : int, default ``DEFAULT_CACHE_POOL_BYTES``
-        Decoded chunks of the images that are kept.
+        Decoded chunks of the images that each process keeps.
     advance : callable, optional
         Called with the number of cells of each shard that is written.
 
@@ -146,15 +151,9 @@ def write_patch_store(
         raise InputError(str(plan.path), found=found, expected=expected, fix="wait for it, or stop it") from None
     try:
         _begin(plan)
-        reader = PatchReader(plan.boxes.fovs, cache_pool_bytes=cache_pool_bytes)
-        target = _open_target(unfinished)
-        pool = ThreadPoolExecutor(workers)
-        futures = [pool.submit(_write_shard, plan, n, reader, target) for n in plan.missing_shards()]
-        try:
-            for future in as_completed(futures):
-                advance(future.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        shards = [_Shard.of(plan, number, cache_pool_bytes) for number in plan.missing_shards()]
+        for n_cells in map_pieces(_write_shard, shards, workers=workers, dask=dask):
+            advance(n_cells)
         refuse_existing(plan.path, remedy=_REMEDY)
         os.rename(unfinished, plan.path)
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -194,12 +193,37 @@ def _open_target(root: Path) -> object:
     return tensorstore.open(spec, open=True, write=True).result()
 
 
-def _write_shard(plan: PatchStorePlan, number: int, reader: PatchReader, target: object) -> int:
-    cells, boxes = plan.record.shard(number), plan.boxes
-    part = dataclasses.replace(boxes, places=boxes.places[cells.start : cells.stop])
-    fov, t = part.places[:, 0], part.places[:, 1]
-    y, x = part.starts(boxes.yx_size).T
-    z = np.full(len(part.places), boxes.slices.start)
-    pixels = reader.read(fov, t, boxes.channels[fov], z, y, x, boxes.size[1:])
-    target[cells.start : cells.stop].write(pixels.astype(plan.record.dtype, copy=False)).result()
-    return len(cells)
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """A piece of the work; written twice, it is the same."""
+
+    root: Path
+    cells: range
+    boxes: CellBoxes
+    dtype: str
+    cache_pool_bytes: int
+
+    @classmethod
+    def of(cls, plan: PatchStorePlan, number: int, cache_pool_bytes: int) -> _Shard:
+        cells = plan.record.shard(number)
+        boxes = dataclasses.replace(plan.boxes, places=plan.boxes.places[cells.start : cells.stop])
+        return cls(plan.unfinished, cells, boxes, plan.record.dtype, cache_pool_bytes)
+
+
+@functools.lru_cache(maxsize=1)
+def _reader(fovs: tuple[FovInfo, ...], cache_pool_bytes: int) -> PatchReader:
+    """Return the one reader of a process, which all its shards share."""
+    return PatchReader(fovs, cache_pool_bytes=cache_pool_bytes)
+
+
+def _write_shard(shard: _Shard) -> int:
+    boxes = shard.boxes
+    fov, t = boxes.places[:, 0], boxes.places[:, 1]
+    y, x = boxes.starts(boxes.yx_size).T
+    z = np.full(len(boxes.places), boxes.slices.start)
+    pixels = _reader(tuple(boxes.fovs), shard.cache_pool_bytes).read(
+        fov, t, boxes.channels[fov], z, y, x, boxes.size[1:]
+    )
+    target = _open_target(shard.root)
+    target[shard.cells.start : shard.cells.stop].write(pixels.astype(shard.dtype, copy=False)).result()
+    return len(shard.cells)
