@@ -13,6 +13,7 @@ __all__ = ["InputError", "InputErrors", "MissingInputError", "is_input_error", "
 
 # What classes refuse arguments with, and what a missing extra raises.
 _REFUSALS = (ValueError, TypeError, ImportError)
+_MOST_FOUND, _MOST_SHOWN = 400, 8  # characters of what was found, problems of an input
 
 
 class InputError(ValueError):
@@ -25,7 +26,7 @@ class InputError(ValueError):
     field : str, optional
         Name of the field, column or option.
     found, expected, fix : str, optional
-        What was there, what would have been right, and what to do about it.
+        What was there (cut in the text where it is long), what would have been right, and what to do about it.
     """
 
     def __init__(self, where: str, *, field: str = "", found: str = "", expected: str = "", fix: str = "") -> None:
@@ -33,7 +34,11 @@ class InputError(ValueError):
         head = f"{where}, field {field}" if field else where
         if expected.startswith("did you mean"):
             expected, fix = "", f"{expected} {fix}".strip()
-        rows = [("found", found), ("expected", expected), ("fix", fix)]
+        rows = [
+            ("found", found if len(found) <= _MOST_FOUND else f"{found[:_MOST_FOUND]} ..."),
+            ("expected", expected),
+            ("fix", fix),
+        ]
         super().__init__("\n".join([head, *(f"  {name:<9}{text}" for name, text in rows if text)]))
 
 
@@ -51,13 +56,15 @@ class InputErrors(InputError):
     Parameters
     ----------
     errors : iterable of InputError
-        Kept in order in the attribute ``errors``.
+        Kept in order in the attribute ``errors``; the text has the first eight.
     """
 
     def __init__(self, errors: Iterable[InputError]) -> None:
         self.errors = tuple(errors)
         super().__init__(f"{len(self.errors)} problems")
-        self.args = ("\n".join([f"{len(self.errors)} problems:", *map(str, self.errors)]),)
+        more = len(self.errors) - _MOST_SHOWN
+        last = [f"and {more} more"] if more > 0 else []
+        self.args = ("\n".join([f"{len(self.errors)} problems:", *map(str, self.errors[:_MOST_SHOWN]), *last]),)
 
 
 def raise_all(errors: Iterable[InputError]) -> None:

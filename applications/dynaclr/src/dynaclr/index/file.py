@@ -195,7 +195,7 @@ def has_index_record(path: Path) -> bool:
     """Tell whether a file is a saved index."""
     try:
         return path.is_file() and _RECORD in _metadata(path)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False
 
 
@@ -216,7 +216,7 @@ def read_index_record(path: Path) -> StoredIndex:
         is_anchor = pq.read_table(path, columns=[_ANCHOR], page_checksum_verification=True)[_ANCHOR].to_numpy()
         record = IndexRecord.from_json(json.loads(schema.metadata[_RECORD]))
         if record and record.schema_version == SCHEMA_VERSION:
-            _check_metadata(schema.metadata)
+            _check_schema(schema)
     columns = [name for name in schema.names if name not in (_TRACK, _ANCHOR)]
     return StoredIndex(record, len(is_anchor), int(is_anchor.sum()), columns)
 
@@ -237,9 +237,10 @@ def write_index_file(
     columns = {name: pa.array(table.columns[name]) for name in table.columns}
     columns |= {_TRACK: pa.array(table.track_index), _ANCHOR: pa.array(is_anchor)}
     metadata = {_RECORD: json.dumps(record.to_json()).encode(), _TRACKS: _pack_tracks(table)}
-    metadata[_SHA256] = _digest(metadata)
+    content = pa.table(columns, metadata=metadata)
+    content = content.replace_schema_metadata(metadata | {_SHA256: _digest(content.schema)})
     with replacing(path, overwrite, remedy="pass overwrite to replace it") as temporary:
-        pq.write_table(pa.table(columns, metadata=metadata), temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(content, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[TracksTable, np.ndarray, IndexRecord]:
@@ -273,8 +274,8 @@ def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[Tra
             is_anchor = np.zeros(len(arrays[_TRACK]), bool)
             is_anchor[arrays[_ANCHOR]] = True
             return mapped_table(registry, record, arrays, metadata), is_anchor, record
-        _check_metadata(metadata)
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            _check_schema(file.schema_arrow)
             content = file.read()
         columns = {name: _to_pandas(content[name]) for name in content.column_names}
         track_index, is_anchor = columns.pop(_TRACK), columns.pop(_ANCHOR)
@@ -429,7 +430,7 @@ def check_index_file(path: str | Path, now: IndexRecord) -> None:
     kind = "Arrow" if is_mapped(path) else "parquet"
     try:
         metadata = _metadata(path)
-    except (pa.ArrowException, OSError) as err:
+    except (pa.ArrowException, OSError, ValueError) as err:
         raise InputError(str(path), found=f"no {kind} file", expected="a saved index", fix=_REBUILD) from err
     if _RECORD not in metadata:
         raise InputError(str(path), found=f"a {kind} file of something else", expected="a saved index", fix=_REBUILD)
@@ -460,15 +461,16 @@ def _undamaged(path: str | Path) -> Iterator[None]:
         raise InputError(str(path), found=f"a damaged file ({what})", expected="a saved index", fix=_REBUILD) from err
 
 
-def _check_metadata(metadata: dict[bytes, bytes]) -> None:
-    """Compare record and tracks with their check sum; those of parquet are of pages alone."""
+def _check_schema(schema: pa.Schema) -> None:
+    """Compare columns, record and tracks with their check sum; those of parquet are of pages alone."""
     # Files of earlier versions have none.
-    if _SHA256 in metadata and metadata[_SHA256] != _digest(metadata):
+    if _SHA256 in schema.metadata and schema.metadata[_SHA256] != _digest(schema):
         raise ValueError("the check sum of its record differs")
 
 
-def _digest(metadata: dict[bytes, bytes]) -> bytes:
-    return hashlib.sha256(metadata[_RECORD] + metadata[_TRACKS]).hexdigest().encode()
+def _digest(schema: pa.Schema) -> bytes:
+    columns = json.dumps([[field.name, str(field.type)] for field in schema]).encode()
+    return hashlib.sha256(columns + schema.metadata[_RECORD] + schema.metadata[_TRACKS]).hexdigest().encode()
 
 
 def _pack_tracks(table: TracksTable) -> bytes:

@@ -26,6 +26,7 @@ KEPT = {
         [ByteEdit(0.456, "drop", 228)],
         [ByteEdit(0.061, "drop", 113)],
         [ByteEdit(0.0, "drop", 126)],
+        *([ByteEdit(0.438442999074644, "flip", bits)] for bits in (1, 128)),  # names of columns
         [ByteEdit(0.991, "repeat", 150), ByteEdit(0.959, "zero", 200)],
     ],
     "classifier.npz": [[ByteEdit(0.456, "cut")], [ByteEdit(0.991, "repeat", 150), ByteEdit(0.959, "zero", 200)]],

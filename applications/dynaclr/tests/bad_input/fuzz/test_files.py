@@ -8,12 +8,15 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from viscy_data.testing.mutations import TreeEdit, byte_edits, edited_bytes, edited_tree, tree_edits
+from viscy_data.testing.mutations import ByteEdit, TreeEdit, byte_edits, edited_bytes, edited_tree, tree_edits
 
 pytest_plugins = ["viscy_data.testing.fixtures"]
 
 INDEX = "build-index experiments.yml index.parquet"
 KEPT_METADATA = [("zarr.json", [TreeEdit(0, "replace", value)]) for value in (None, True)]
+KEPT_METADATA += [("A/1/0/zarr.json", [TreeEdit(52, "replace")])]
+KEPT_EXPERIMENTS = [[TreeEdit(0, "wrap"), TreeEdit(1, "repeat")]]
+KEPT_BYTES = [[ByteEdit(0.0, "repeat", 15)] * 2]
 
 
 def whole_or_nothing(place, command: str, written: str) -> bool:
@@ -29,7 +32,7 @@ def test_values_of_experiments(fresh, tried):
         place.write("experiments.yml", yaml.safe_dump(edited_tree(place.experiments, edits), sort_keys=False))
         whole_or_nothing(place, INDEX, "index.parquet")
 
-    tried(check, tree_edits(3), 30, 1600)
+    tried(check, tree_edits(3), 30, 1600, KEPT_EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", ["experiments.yml", "fit.yml"])
@@ -42,7 +45,7 @@ def test_bytes_of_configurations(fresh, tried, name):
         if name == "experiments.yml":
             whole_or_nothing(place, INDEX, "index.parquet")
 
-    tried(check, byte_edits(), 20, 1000)
+    tried(check, byte_edits(), 20, 1000, KEPT_BYTES)
 
 
 METADATA = ("zarr.json", "A/zarr.json", "A/1/zarr.json", "A/1/0/zarr.json", "A/1/0/0/zarr.json")

@@ -224,7 +224,8 @@ def _understanding(where: str, field: str) -> Iterator[None]:
     except InputError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as err:
-        found = f"what cannot be understood ({type(err).__name__}: {err})"
+        what = f"there is no {err}" if isinstance(err, KeyError) else "values of another kind"
+        found = f"what cannot be understood: {what}"
         raise InputError(where, field=field, found=found, expected="metadata as OME-NGFF has them") from err
 
 
