@@ -1,16 +1,20 @@
-"""Long runs: nothing grows over thousands of batches."""
+"""Long runs: nothing grows over thousands of batches, and nothing is left behind when a process is killed."""
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -95,3 +99,78 @@ def test_nothing_grows_over_thousands_of_batches(synthetic_experiments, tmp_path
     grown = statistics.median(held.resident for held in end) - statistics.median(held.resident for held in begin)
     assert grown < GROWTH, watch.seen
     assert len(list(tmp_path.glob("*.ckpt"))) == 3
+
+
+def _members(session: int) -> dict[int, str]:
+    """Return the living processes of a session with their command lines."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, own = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(own) == session and state != "Z":
+                found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text().replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _roles(session: int) -> dict[str, int]:
+    """Tell command, server of the workers and a worker of it from each other."""
+    members = _members(session)
+    server = [pid for pid, line in members.items() if "forkserver" in line and _parent(pid) == session]
+    workers = [pid for pid in members if server and _parent(pid) == server[0]]
+    return {"command": session} | {"server": server[0], "worker": workers[0]} if workers else {}
+
+
+def _within(seconds: float, condition) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@pytest.mark.parametrize("role", ["command", "server", "worker"])
+def test_no_process_is_left_when_one_is_killed(synthetic_experiments, tmp_path, role):
+    config = {
+        "data": {
+            "class_path": "dynaclr.datamodule.MultiExperimentDataModule",
+            "init_args": {
+                "experiments_yaml": str(synthetic_experiments(2).yaml),
+                **{name: list(value) for name, value in PATCH.items()},
+                "val_experiments": ["second"],
+                "batch_size": 4,
+                "num_workers": 2,
+            },
+        },
+        "model": {"class_path": "applications.dynaclr.tests.test_soak.Small"},
+        "trainer": {"accelerator": "cpu", "max_epochs": 1000, "logger": False, "enable_progress_bar": False},
+    }
+    (tmp_path / "fit.yml").write_text(yaml.safe_dump(config))
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    with (tmp_path / "said.txt").open("w") as said:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "dynaclr", "fit", "--config", "fit.yml", "--run", "soak"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        assert _within(240, lambda: _roles(running.pid) or running.poll() is not None)
+        assert running.poll() is None, (tmp_path / "said.txt").read_text()
+        os.kill(_roles(running.pid)[role], signal.SIGKILL)
+        assert _within(60, lambda: running.poll() is not None), (tmp_path / "said.txt").read_text()
+        assert _within(30, lambda: not _members(running.pid)), _members(running.pid)
+        assert running.returncode != 0
+    finally:
+        for pid in _members(running.pid):
+            os.kill(pid, signal.SIGKILL)
+        running.wait()
