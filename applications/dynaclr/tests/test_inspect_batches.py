@@ -100,7 +100,7 @@ def test_the_report_counts_what_the_batches_hold(config):
     assert report.composition["condition"]["infected"]["delivered"] == infected
     epoch = {position for number in range(sampler.n_batches) for position in sampler.batch(number, 0).tolist()}
     assert report.coverage == len(epoch) / len(anchors)
-    images = [len(anchors.iloc[batch][["experiment", "fov_name", "t"]].value_counts()) for batch in batches]
+    images = [len(anchors.iloc[batch][["experiment", "fov_name", "t"]].drop_duplicates()) for batch in batches]
     assert report.images == np.mean(images)
     assert report.lineages == np.mean([anchors["lineage_id"].iloc[batch].nunique() for batch in batches])
     assert report.tau_hours.loc["second"].between(1.0, 2.0).all()

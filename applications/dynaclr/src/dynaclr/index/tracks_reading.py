@@ -21,7 +21,7 @@ from viscy_data.tracks import count_outside, describe_outside, read_tracks
 __all__ = ["read_table"]
 
 _logger = logging.getLogger(__name__)
-_SHOWN = 10
+_SHOWN = 7  # and how many more there are; a message shows eight
 _Task = tuple[str, FovInfo]  # tracking table, and its FOV
 
 
