@@ -92,7 +92,7 @@ def read_embeddings(path: str | Path) -> ad.AnnData:
 
 
 def _parts_in(path: Path) -> list[Path]:
-    return sorted(path.glob("rank*/*.zarr"))
+    return sorted(path.glob("rank*/[0-9]*.zarr"))
 
 
 def _missing(path: Path) -> MissingInputError:
