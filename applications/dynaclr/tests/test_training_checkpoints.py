@@ -15,7 +15,7 @@ from dynaclr.loss import NTXentHCL
 from viscy_data.errors import InputError
 from viscy_losses import MoCoLoss
 from viscy_models import BetaVae25D, ContrastiveEncoder
-from viscy_utils.training.finite import FiniteWatch, name_cells
+from viscy_utils.training.finite import FiniteWatch, Step, name_cells
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
@@ -162,10 +162,10 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path):
 def test_away_from_the_cpu_one_look_is_for_many_steps():
     """Rows that were noticed keep their step; nobody looks before it is time."""
     watch, values = FiniteWatch(every=3), torch.ones(4, 2, device="meta")
-    watch.add(values, "projections", "batch 0")
-    watch.add(values, "projections", "batch 1")
+    watch.add(values, "projections", Step("train", 0, 0))
+    watch.add(values, "projections", Step("train", 0, 1))
     with pytest.raises((RuntimeError, NotImplementedError), match=r"[mM]eta"):  # tensors without values refuse the look
-        watch.add(values, "projections", "batch 2")
+        watch.add(values, "projections", Step("train", 0, 2))
 
 
 def test_nothing_that_is_not_finite_is_saved(tmp_path):

@@ -239,10 +239,10 @@ class TestRuns:
         assert [epoch["loss/val/total"] for epoch in runs[0]] == [epoch["loss/val/total"] for epoch in runs[1]]
 
     def test_warmup_and_cosine_reach_the_optimizer(self, tmp_path):
-        module = _module(lr=1.0, lr_schedule="WarmupCosine", warmup_epochs=1)
+        module = _module(lr=1e-3, lr_schedule="WarmupCosine", warmup_epochs=1)
         recorder = self._fit(module, tmp_path, _images(n_batches=4), max_epochs=3)
-        assert recorder.rates[:4] == pytest.approx([0.5, 0.75, 1.0, 1.0])
-        assert recorder.rates[-1] < 0.05
+        assert recorder.rates[:4] == pytest.approx([0.5e-3, 0.75e-3, 1e-3, 1e-3])
+        assert recorder.rates[-1] < 0.05e-3
 
     def test_beta_follows_the_epochs(self, tmp_path):
         module = _module(beta=1.0, beta_schedule="linear", beta_min=0.0, beta_warmup_epochs=2)

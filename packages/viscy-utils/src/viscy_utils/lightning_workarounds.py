@@ -6,6 +6,7 @@ that a release which changes it is noticed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _MESSAGES = tuple(f"lightning.{name}" for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"))
 _OF_TRAINING = (*_MESSAGES, "lightning.fabric.utilities.seed")
@@ -95,8 +98,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with replacing(path, overwrite=True) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with replacing(path, overwrite=True) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as err:  # torch has its own words for a disk that is full
+            if isinstance(err, OSError) and err.errno not in _NO_ROOM:
+                raise
+            raise OSError(f"{path} could not be written, and is as it was; is the disk full? ({err})") from err
 
     @classmethod
     def install(cls, trainer: Trainer) -> None:

@@ -21,7 +21,7 @@ from viscy_models.checkpoints import load_weights, mismatches
 from viscy_utils.callbacks import HCSPredictionWriter
 from viscy_utils.pictures.epoch_samples import EpochSamples, takes_pictures
 from viscy_utils.pictures.log_images import log_image
-from viscy_utils.training.finite import FiniteWatch
+from viscy_utils.training.finite import FiniteWatch, Step
 from viscy_utils.training.module import TrainingModule
 from viscy_utils.training.schedule import ScheduleName
 
@@ -241,8 +241,8 @@ class VSUNet(TrainingModule):
                 self._images[stage].add(shown, batch_idx)
         weights = torch.tensor(sizes, dtype=torch.float32, device=self.device) / sum(sizes)
         loss = (torch.stack(losses) * weights).sum()
-        where = f"{stage} epoch {self.current_epoch} batch {batch_idx}"
-        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", where)
+        step, only = Step(stage, self.current_epoch, batch_idx), parts[0] if len(parts) == 1 else None
+        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step, only)
         return loss, sum(sizes)
 
     def _channel_names(self, batch: Mapping[str, Any]) -> list[str]:

@@ -198,6 +198,29 @@ class PatchDataset(Dataset):
         """Return the records of observations: ``record_columns``, as far as the table has them."""
         return self.cells[self._record_columns].iloc[rows].to_dict("records")
 
+    def cells_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Say which cells make up a batch, without reading pixels.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Positions among the items, as for the batch.
+
+        Returns
+        -------
+        list of dict
+            Per image ``role``, ``row`` in the batch, ``store``, ``channels`` (their names in the store, by position),
+            and the record of the observation.
+        """
+        positions = self.check_positions(indices)
+        chosen = self.choose(positions, self.generator(positions, getattr(indices, "epoch", 0))[0])
+        cells = []
+        for role, rows in chosen.items():
+            for row, (fov, record) in enumerate(zip(self.fov_index[rows], self.records(rows), strict=True)):
+                place = {"role": role, "row": row, "store": self.fovs[fov].store, "channels": self._channel_names[fov]}
+                cells.append(place | record)
+        return cells
+
     def places(self, rows: Rows) -> Rows:
         """Return where cells are in what the model sees of them, (B, 2): row and column."""
         return np.stack([along.place for along in self._placements(rows)], axis=1)

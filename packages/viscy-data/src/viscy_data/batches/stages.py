@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from lightning.pytorch import LightningDataModule
@@ -329,6 +330,28 @@ class StagedDataModule(LightningDataModule):
         training = trainer is not None and trainer.training
         validating = trainer is not None and (trainer.validating or trainer.sanity_checking)
         return self.pipeline(batch, training=training, augment=training or (validating and self.augment_validation))
+
+    def cells_of_batch(self, stage: Literal["train", "val"], number: int) -> list[dict[str, Any]]:
+        """Say which cells made up a batch of the present epoch, from the order alone.
+
+        Parameters
+        ----------
+        stage : {"train", "val"}
+        number : int
+            Of the batch in this rank's epoch, as Lightning counts them.
+
+        Returns
+        -------
+        list of dict
+            As of :meth:`viscy_data.batches.dataset.PatchDataset.cells_of`; empty for datasets that do not say.
+        """
+        dataset = self.train_dataset if stage == "train" else self.val_dataset
+        loader = self.trainer.train_dataloader if stage == "train" else self.trainer.val_dataloaders
+        if not hasattr(dataset, "cells_of") or not hasattr(loader, "sampler"):
+            return []
+        first = getattr(loader.sampler, "start_batch", 0)
+        positions = next(islice(loader.sampler, number - first, None), None)
+        return [] if positions is None else dataset.cells_of(positions)
 
     # Checkpoints and records
 

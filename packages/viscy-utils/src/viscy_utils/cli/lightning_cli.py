@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -292,11 +293,10 @@ class VisCyCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except BaseException as err:
             if self._was_interrupted(err):
-                stopped = [
-                    callback.signal for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)
-                ]
+                kept = [callback for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)]
+                number = kept[0].signal if kept else 0
                 advice = how_to_go_on(self.trainer, self.run_folder, self.prog)
-                raise Interrupted(advice, *stopped[:1]) from err
+                raise Interrupted(advice, number or signal.SIGINT) from err
             raise
         finally:
             for callback in self.trainer.callbacks:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -46,7 +47,7 @@ class RunCheckpoints(Checkpoint):
     is_stopping : bool
         Whether a signal has come.
     signal : int
-        The one that came first.
+        The one that came first, to whichever rank; 0 before.
     """
 
     def __init__(self, dirpath: str | Path, regular: bool = True, monitored: Sequence[str] = MONITORED) -> None:
@@ -54,7 +55,7 @@ class RunCheckpoints(Checkpoint):
         self.monitor: str | None = None
         self.best_score = math.inf
         self.is_stopping = False
-        self.signal = int(signal.SIGINT)
+        self.signal = 0
         self._handlers: dict[int, Any] = {}
         self._step = self._validated_step = -1
 
@@ -139,6 +140,8 @@ class RunCheckpoints(Checkpoint):
         """Stop on all ranks where one is asked to: a rank that went on would wait for the others."""
         if trainer.strategy.reduce_boolean_decision(self.is_stopping, all=False):
             self.is_stopping = True
+            own = torch.tensor(self.signal, device=trainer.strategy.root_device)
+            self.signal = int(trainer.strategy.reduce(own, reduce_op="max"))
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, *_: Any) -> None:

@@ -15,7 +15,9 @@ from viscy_data.errors import InputError
 from viscy_data.files import replacing
 from viscy_utils.lightning_workarounds import WatchedSaves
 from viscy_utils.runs.folder import CONFIG, place_in, read_run, update_record
+from viscy_utils.runs.nonfinite import write_nonfinite_cells
 from viscy_utils.runs.versions import package_versions
+from viscy_utils.training.finite import NonFiniteError
 
 try:
     import fcntl
@@ -24,7 +26,7 @@ except ImportError:  # Windows
 
 __all__ = ["RunKeeper"]
 
-_LOG = "train.log"
+_LOG, _CELLS = "train.log", "nonfinite_cells"
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +49,10 @@ class RunKeeper(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin the record, once the data are set up."""
-        if stage != "fit" or not trainer.is_global_zero:
+        if stage != "fit":
+            return
+        self.folder = trainer.strategy.broadcast(self.folder)  # the first rank has made it
+        if not trainer.is_global_zero:
             return
         self._open_log()
         begun = read_run(self.folder).record
@@ -71,7 +76,9 @@ class RunKeeper(Callback):
         self._saves = WatchedSaves(trainer, self._on_saved)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say in the record why the run has ended."""
+        """Say in the record why the run has ended; every rank names its cells."""
+        if isinstance(exception, NonFiniteError):
+            self._name_cells(trainer, exception)
         if self._saves is not None:  # the checkpoint of an interruption is still to come
             is_interrupted = isinstance(exception, KeyboardInterrupt)
             error = None if is_interrupted else f"{type(exception).__name__}: {exception}"
@@ -95,6 +102,15 @@ class RunKeeper(Callback):
             logging.getLogger().removeHandler(self._log)
             self._log.close()
         self._log = self._saves = None
+
+    def _name_cells(self, trainer: Trainer, error: NonFiniteError) -> None:
+        path = self.folder / (f"{_CELLS}.csv" if trainer.is_global_zero else f"{_CELLS}-rank{trainer.global_rank}.csv")
+        try:
+            n_rows = write_nonfinite_cells(path, error, trainer.datamodule)
+        except OSError as err:
+            _logger.warning("the cells could not be written (%s)", err)
+        else:
+            error.add_note(f"{n_rows} images of this step that may be the cause are listed in {path}")
 
     def _open_log(self) -> None:
         """Open the log, which belongs to one process at a time: the system gives it free when the process is gone."""

@@ -3,20 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["FiniteWatch", "name_cells"]
+__all__ = ["FiniteWatch", "NonFiniteError", "Step", "name_cells", "record_of"]
 
 _SHOWN = 5
+_NAMES = ("experiment", "fov_name", "track_id", "t", "lineage")
+_WINDOW = ("fov_name", "t", "z")  # of batches of windows
+_IMAGES = ("anchor", "positive", "negative", "source", "target")
+
+
+class Step(NamedTuple):
+    """A step of a training.
+
+    >>> str(Step("train", 2, 7))
+    'train epoch 2 batch 7'
+    """
+
+    stage: Literal["train", "val"]
+    epoch: int
+    batch_idx: int
+
+    def __str__(self) -> str:
+        return f"{self.stage} epoch {self.epoch} batch {self.batch_idx}"
+
+
+class NonFiniteError(ValueError):
+    """NaN or infinite values in a step.
+
+    Parameters
+    ----------
+    message : str
+    step : Step
+    rows : list of int
+        Of the batch; empty for a loss, to which all of them have contributed.
+    damaged : mapping of str to Tensor, optional
+        Per role of images, bool (B, C): which channels of which row hold such pixels.
+    cells : mapping, optional
+        What the batch says of its cells, as :func:`name_cells` takes it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        step: Step,
+        rows: list[int],
+        damaged: Mapping[str, Tensor] | None = None,
+        cells: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.step, self.rows, self.damaged, self.cells = step, rows, dict(damaged or {}), dict(cells or {})
 
 
 class _Entry(NamedTuple):
-    step: str
+    step: Step
     what: str
     finite: Tensor
+    damaged: Mapping[str, Tensor]
     cells: Mapping[str, Any]
 
 
@@ -36,27 +82,33 @@ class FiniteWatch:
         self.every = every
         self._entries: list[_Entry] = []
 
-    def add(self, values: Tensor, what: str, step: str, batch: Mapping[str, Any] | None = None) -> None:
+    def add(self, values: Tensor, what: str, step: Step, batch: Mapping[str, Any] | None = None) -> None:
         """Remember which rows of values are finite.
 
         Parameters
         ----------
         values : Tensor, shape (B, ...), or () for the whole batch
-        what, step : str
-            What the values and the step are called in a message.
+        what : str
+            What the values are called in a message.
+        step : Step
         batch : mapping, optional
-            That the rows are of; ``index`` and ``lineage`` name its cells.
+            That the rows are of; ``index`` and ``lineage`` name its cells. Away from the CPU its images are looked
+            through in any case, as they are gone when the values are looked at.
 
         Raises
         ------
-        ValueError
+        NonFiniteError
             When it is time to look, for the earliest rows that are not finite.
         """
         finite = torch.isfinite(values.detach())
-        finite = finite.flatten(1).all(dim=1) if finite.ndim > 1 else finite.reshape(-1)
-        names = {key: batch[key] for key in ("index", "lineage") if batch is not None and key in batch}
-        self._entries.append(_Entry(step, what, finite, names))
-        if values.device.type == "cpu" or len(self._entries) >= self.every:
+        finite = finite.flatten(1).all(dim=1) if finite.ndim > 1 else finite
+        on_cpu = values.device.type == "cpu"
+        if on_cpu and bool(finite.all()):
+            return
+        known = batch if isinstance(batch, Mapping) else {}
+        names = {key: known[key] for key in ("index", "lineage") if key in known}
+        self._entries.append(_Entry(step, what, finite, _damaged_channels(known), names))
+        if on_cpu or len(self._entries) >= self.every:
             self.settle()
 
     def settle(self) -> None:
@@ -64,7 +116,7 @@ class FiniteWatch:
 
         Raises
         ------
-        ValueError
+        NonFiniteError
             For the earliest rows that are not finite, naming their cells where the batch knows them.
         """
         entries, self._entries = self._entries, []
@@ -72,15 +124,21 @@ class FiniteWatch:
             return
         for entry, fine in zip(entries, torch.stack([entry.finite.all() for entry in entries]).tolist(), strict=True):
             if not fine:
-                raise ValueError(_report(entry))
+                rows = torch.nonzero(~entry.finite).flatten().tolist() if entry.finite.ndim else []
+                raise NonFiniteError(_report(entry, rows), entry.step, rows, entry.damaged, entry.cells)
 
 
-def _report(entry: _Entry) -> str:
-    rows = torch.nonzero(~entry.finite).flatten().tolist()
+def _damaged_channels(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the images of a batch, (B, C, ...), and which of their channels hold values that are not finite."""
+    images = {role: batch[role] for role in _IMAGES if isinstance(batch.get(role), Tensor) and batch[role].ndim > 2}
+    return {role: ~torch.isfinite(image.detach()).flatten(2).all(dim=2) for role, image in images.items()}
+
+
+def _report(entry: _Entry, rows: Sequence[int]) -> str:
+    if not entry.finite.ndim or not entry.cells:
+        return f"{entry.step}: {entry.what} NaN or infinite; look for a learning rate that is too high"
     cells = name_cells(entry.cells, rows[:_SHOWN])
     shown = "; ".join(cells) + ("; ..." if len(rows) > _SHOWN else "")
-    if not entry.cells:
-        return f"{entry.step}: {entry.what} NaN or infinite; look for a learning rate that is too high"
     cause = "such pixels in these samples" if len(rows) < len(entry.finite) else "weights that have diverged"
     return (
         f"{entry.step}: {entry.what} of {len(rows)} of {len(entry.finite)} cells hold NaN or infinite values "
@@ -102,17 +160,30 @@ def name_cells(batch: Mapping[str, Any], rows: Sequence[int]) -> list[str]:
     list of str
         Such as ``row 3: fov_name A/1/0, track_id 7, t 12``; of lineages where there is no index.
     """
-    index, lineage = batch.get("index"), batch.get("lineage")
     named = []
     for row in rows:
-        record = {}
-        if isinstance(index, Mapping):
-            record = {key: values[row] for key, values in index.items() if len(values) > row}
-        elif isinstance(index, Sequence):
-            record = index[row]
-        elif lineage is not None:
-            record = {"lineage": lineage[row]}
-        known = [key for key in ("experiment", "fov_name", "track_id", "t", "lineage") if key in record]
-        fields = [f"{key} {record[key].item() if isinstance(record[key], Tensor) else record[key]}" for key in known]
+        record = record_of(batch, row)
+        fields = [f"{key} {record[key]}" for key in _NAMES if key in record]
         named.append(f"row {row}" + (f": {', '.join(fields)}" if fields else ""))
     return named
+
+
+def record_of(batch: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """Return what a batch says of one of its rows.
+
+    >>> record_of({"index": {"t": torch.tensor([3, 4])}, "lineage": torch.tensor([7, 8])}, 1)
+    {'t': 4}
+    >>> record_of({"lineage": torch.tensor([7, 8])}, 1)
+    {'lineage': 8}
+    """
+    index, lineage = batch.get("index"), batch.get("lineage")
+    record: Mapping[str, Any] = {}
+    if isinstance(index, Mapping):
+        record = {key: values[row] for key, values in index.items() if len(values) > row}
+    elif isinstance(index, Sequence) and row < len(index) and isinstance(index[row], Mapping):
+        record = index[row]
+    elif isinstance(index, Sequence) and len(index) == len(_WINDOW):  # columns
+        record = {key: values[row] for key, values in zip(_WINDOW, index, strict=True) if len(values) > row}
+    elif lineage is not None:
+        record = {"lineage": lineage[row]}
+    return {key: value.item() if isinstance(value, Tensor) else value for key, value in record.items()}

@@ -19,7 +19,7 @@ from dynaclr.engine.training import TrainingModule
 from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.epoch_samples import takes_pictures
 from viscy_utils.pictures.log_images import log_image
-from viscy_utils.training.finite import FiniteWatch
+from viscy_utils.training.finite import FiniteWatch, Step
 from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["ContrastiveModule", "ContrastivePrediction"]
@@ -222,11 +222,11 @@ class ContrastiveModule(TrainingModule):
         objective = objective_of(self.loss_function)
         compared = self.views(batch, objective)
         views = compared[0]
-        step = f"{stage} epoch {self.current_epoch} batch {batch_idx}"
+        step = Step(stage, self.current_epoch, batch_idx)
         projections = torch.cat([view for each in compared for view in (each.anchor, each.positive)], dim=1)
         self._watch.add(projections, "projections", step, batch)
         loss = sum(objective.compute(each) for each in compared)
-        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step)
+        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step, batch)
         size = len(views.anchor)
         # A cell alone has nothing to be told from. It is logged without weight rather than not at all, since all
         # processes have to log alike.

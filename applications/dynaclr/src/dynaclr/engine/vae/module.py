@@ -23,6 +23,7 @@ from dynaclr.imbalance import (
 )
 from viscy_utils.pictures.epoch_samples import EpochSamples, takes_pictures
 from viscy_utils.pictures.log_images import log_image
+from viscy_utils.training.finite import FiniteWatch, Step
 from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["BetaVaeModule"]
@@ -136,6 +137,7 @@ class BetaVaeModule(TrainingModule):
         self._tallies = nn.ModuleDict(tallies)
         self.figures: dict[str, ClassMetrics] = {}
         self.latent_kl: dict[str, Tensor] = {}
+        self._watch = FiniteWatch()
 
     @property
     def beta(self) -> float:
@@ -211,6 +213,10 @@ class BetaVaeModule(TrainingModule):
             self.vae_logger.log_latent_interpolation(self)
             self.vae_logger.log_factor_traversal_matrix(self)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save what is not finite."""
+        self._watch.settle()
+
     def expected_input(self) -> dict[str, int]:
         """Say what images the network takes; of label images, the module itself makes the channels."""
         found = super().expected_input()
@@ -233,6 +239,8 @@ class BetaVaeModule(TrainingModule):
         x = batch["anchor"]
         labels = self._classes(x)
         output = self._reconstruct(x, labels)
+        step = Step(stage, self.current_epoch, batch_idx)
+        self._watch.add(output["total_loss"], f"the loss of {type(self.loss_function).__name__} is", step, batch)
         self.vae_logger.log_enhanced_metrics(self, output, batch, stage)
         self._latents[f"{stage}_latents"].update(output["mu"], output["logvar"])
         if labels is not None:
@@ -243,6 +251,7 @@ class BetaVaeModule(TrainingModule):
         return output["total_loss"]
 
     def _end_epoch(self, stage: Stage) -> None:
+        self._watch.settle()
         self.vae_logger.log_epoch_means(self, stage)
         image = self._images[stage].take()
         if image is not None:

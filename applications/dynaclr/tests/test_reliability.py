@@ -1,0 +1,306 @@
+"""Faults in real runs: commands that are killed go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from viscy_data.stores import PlateWriter
+from viscy_data.tracks import write_tracks
+from viscy_utils.embeddings.reading import read_embedding_dataset
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks"),
+]
+
+N_FRAMES, N_TRACKS, FOVS = 6, 3, ("A/1/0", "B/1/0")
+SERVER = Path(__file__).with_name("forked_commands.py")
+
+
+class Commands:
+    """Commands of dynaclr in forks of one process, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
+        )
+        assert self._server.stdout.readline() == "ready\n"
+
+    def run(self, *args, ranks=1, seconds=60.0, faults=()):
+        """Run a command on some ranks; returns how each has ended. Faults are further settings of its processes."""
+        processes = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        for rank in range(ranks):
+            env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "RANK": str(rank)}
+            env |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
+            env = env | {"TORCHELASTIC_RUN_ID": "test"} if ranks > 1 else {}
+            options = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"] if ranks > 1 else []
+            process = {"argv": [*args, *options], "cwd": str(self.folder), "out": str(self.folder / f"out{rank}")}
+            processes.append({**process, "env": env, **(faults[rank] if rank < len(faults) else {})})
+            Path(process["out"]).unlink(missing_ok=True)
+        self._server.stdin.write(json.dumps({"processes": processes, "seconds": seconds}) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def codes(self, *args, **options):
+        """Run, and return the exit codes alone."""
+        return [ended["code"] for ended in self.run(*args, **options)]
+
+    def said(self, rank=0):
+        """Return what a rank of the last command has written."""
+        return (self.folder / f"out{rank}").read_text()
+
+    def close(self):
+        self._server.stdin.close()
+        self._server.wait(timeout=30)
+        self._server.stdout.close()
+
+
+def write_experiments(folder: Path, name="experiments.yml", nan_at=None) -> None:
+    """Write two experiments of random pixels; ``nan_at`` names experiment, FOV, frame and channel with a NaN."""
+    rng, entries = np.random.default_rng(0), []
+    for number, experiment in enumerate(("first", "second")):
+        store, tracks = folder / name / f"{experiment}.zarr", folder / name / experiment
+        with PlateWriter(store, ["Phase", "GFP"]) as plate:
+            for fov in FOVS:
+                pixels = rng.normal(100 * number, 5, (N_FRAMES, 2, 1, 40, 40)).astype(np.float32)
+                if nan_at is not None and nan_at[:2] == (experiment, fov):
+                    pixels[nan_at[2], nan_at[3], 0] = np.nan
+                plate.write(fov, pixels)
+                rows = [(k, t, 12.0 + 6 * k, 14.0 + 5 * k) for k in range(N_TRACKS) for t in range(N_FRAMES)]
+                write_tracks(pd.DataFrame(rows, columns=["track_id", "t", "y", "x"]), tracks / fov / "tracks.csv")
+        entries.append(
+            {
+                "name": experiment,
+                "data_path": str(store),
+                "tracks_path": str(tracks),
+                "channel_names": ["Phase", "GFP"],
+                "source_channel": ["Phase", "GFP"],
+                "condition_wells": {"control": ["A/1"], "infected": ["B/1"]},
+                "interval_minutes": 30.0,
+            }
+        )
+    (folder / f"{name}.yml").write_text(yaml.safe_dump({"experiments": entries}))
+
+
+def config_of(experiments: str, **trainer) -> dict:
+    keys = ["ch_0", "ch_1"]
+    flips = {"class_path": "viscy_transforms.BatchedRandFlipd", "init_args": {"keys": keys, "spatial_axes": [1, 2]}}
+    noise = {"class_path": "viscy_transforms.BatchedRandGaussianNoised", "init_args": {"keys": keys, "prob": 0.5}}
+    encoder = {"backbone": "convnext_atto", "in_channels": 2, "in_stack_depth": 1, "stem_kernel_size": [1, 2, 2]}
+    encoder |= {"stem_stride": [1, 2, 2], "embedding_dim": 16, "projection_dim": 8}
+    data = {"experiments_yaml": experiments, "val_experiments": ["second"], "z_range": [0, 1], "batch_size": 4}
+    data |= {"yx_patch_size": [24, 24], "final_yx_patch_size": [16, 16], "num_workers": 0}
+    data |= {"augmentations": [flips, noise]}
+    loss = {"class_path": "dynaclr.loss.NTXentHCL", "init_args": {"temperature": 0.2, "gather_distributed": True}}
+    model = {"encoder": {"class_path": "viscy_models.contrastive.ContrastiveEncoder", "init_args": encoder}}
+    model |= {"loss_function": loss, "example_input_array_shape": [1, 2, 1, 16, 16], "log_batches_per_epoch": 0}
+    settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "limit_val_batches": 2}
+    settings |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return {
+        "seed_everything": 1,
+        "trainer": settings | trainer,
+        "model": {"class_path": "dynaclr.engine.ContrastiveModule", "init_args": model},
+        "data": {"class_path": "dynaclr.datamodule.MultiExperimentDataModule", "init_args": data},
+    }
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reliability")
+    write_experiments(folder, "whole")
+    server = Commands(folder)
+    yield server
+    server.close()
+
+
+def fit(commands, run, fault=None, *, ranks=1, callbacks=(), experiments="whole.yml", **trainer):
+    """Begin or go on with a run, with a fault; returns how its ranks have ended."""
+    fault = {"steps": f"{run}.steps", **(fault or {})}
+    own = {"class_path": "forked_commands.Fault", "init_args": fault}
+    config = config_of(experiments, callbacks=[own, *callbacks], **trainer)
+    (commands.folder / f"{run}.yml").write_text(yaml.safe_dump(config))
+    return commands.run("fit", "--config", f"{run}.yml", "--run", run, "--resume", ranks=ranks)
+
+
+def steps_of(commands, run, rank=0):
+    """Return what happened in each step, by epoch and number; a step that was made twice has to be the same."""
+    steps = {}
+    for line in (commands.folder / f"{run}.steps.{rank}").read_text().splitlines():
+        epoch, number, *happened = json.loads(line)
+        assert steps.setdefault((epoch, number), happened) == happened, f"epoch {epoch} step {number} differs"
+    return steps
+
+
+def weights(commands, run):
+    path = commands.folder / "runs" / run / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(commands):
+    (ended,) = fit(commands, "unbroken")
+    assert ended["code"] == 0, commands.said()
+    steps = steps_of(commands, "unbroken")
+    assert len({epoch for epoch, _ in steps}) == 2
+    assert len(steps) >= 8
+    return steps
+
+
+EVERY_STEP = {
+    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "init_args": {"every_n_train_steps": 1, "save_last": True, "save_top_k": -1, "monitor": None},
+}
+FAULTS = [  # hook, steps made before, what happens, exit code
+    ("on_before_backward", 2, "SIGKILL", -9),  # before the first checkpoint
+    ("on_before_optimizer_step", 3, "SIGUSR1", 138),
+    ("on_validation_batch_start", 7, "SIGKILL", -9),
+    ("on_validation_batch_start", 7, "SIGTERM", 143),
+    ("on_train_batch_start", 9, "full disk", 1),
+    ("on_before_optimizer_step", 9, "SIGKILL", -9),
+    ("on_before_zero_grad", 11, "SIGINT", 130),
+]
+
+
+def assert_whole(commands, run):
+    """Whatever has the name of a checkpoint is one."""
+    for path in (commands.folder / "runs" / run / "checkpoints").glob("*.ckpt"):
+        torch.load(path, weights_only=True)
+
+
+def assert_ends_alike(commands, run, unbroken):
+    assert steps_of(commands, run) == unbroken
+    found, expected = weights(commands, run), weights(commands, "unbroken")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_fit_that_is_ended_again_and_again_goes_on_to_the_last_bit(commands, unbroken):
+    for hook, after, kind, code in FAULTS:
+        (ended,) = fit(commands, "broken", {"hook": hook, "after": after, "kind": kind})
+        assert ended["code"] == code, commands.said()
+        if kind == "full disk":
+            assert "could not be written, and is as it was" in commands.said()
+        assert_whole(commands, "broken")
+    (ended,) = fit(commands, "broken")
+    assert ended["code"] == 0, commands.said()
+    assert_ends_alike(commands, "broken", unbroken)
+
+
+def test_a_fit_with_a_checkpoint_of_every_step_goes_on_with_the_next_step(commands, unbroken):
+    fault = {"hook": "on_before_backward", "after": 5, "kind": "SIGKILL"}
+    (ended,) = fit(commands, "every", fault, callbacks=(EVERY_STEP,))
+    assert ended["code"] == -9, commands.said()
+    n_made = len(steps_of(commands, "every"))
+    (ended,) = fit(commands, "every", callbacks=(EVERY_STEP,))
+    assert ended["code"] == 0, commands.said()
+    assert_ends_alike(commands, "every", unbroken)
+    lines = (commands.folder / "every.steps.0").read_text().splitlines()
+    assert (n_made, len(lines)) == (5, len(unbroken)), "no step is made twice"
+
+
+def test_pixels_that_are_not_finite_end_a_fit_with_the_cells_in_a_file(commands):
+    write_experiments(commands.folder, "nan", nan_at=("first", "B/1/0", 3, 1))
+    (ended,) = fit(commands, "nonfinite", experiments="nan.yml")
+    assert ended["code"] == 1, commands.said()
+    folder = commands.folder / "runs" / "nonfinite"
+    assert "nonfinite_cells.csv" in commands.said()
+    with open(folder / "nonfinite_cells.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        named = {name: row[name] for name in ("experiment", "fov_name", "t", "nonfinite_channels")}
+        assert named == {"experiment": "first", "fov_name": "B/1/0", "t": "3", "nonfinite_channels": "GFP"}
+        assert row["role"] in ("anchor", "positive")
+        assert int(row["track_id"]) < N_TRACKS
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("kind", ["error", "SIGKILL"])
+def test_a_rank_that_ends_ends_the_others_within_seconds(commands, kind):
+    fault = {"hook": "on_before_backward", "after": 2, "kind": kind, "rank": 1}
+    ends = fit(commands, f"ranks_{kind}", fault, ranks=2)
+    assert ends[1]["code"] == {"error": 1, "SIGKILL": -9}[kind], commands.said(1)
+    assert ends[0]["code"] == 1, commands.said(0)
+    assert abs(ends[0]["at"] - ends[1]["at"]) < 20
+    assert kind != "error" or "a rank has failed" in commands.said(1)
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(commands):
+    fault = {"hook": "on_before_backward", "after": 2, "kind": "SIGTERM", "rank": 1}
+    ends = fit(commands, "told", fault, ranks=2)
+    assert [ended["code"] for ended in ends] == [143, 143], commands.said()
+    assert steps_of(commands, "told", 0).keys() == steps_of(commands, "told", 1).keys()
+    path = commands.folder / "runs" / "told" / "checkpoints" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 3
+
+
+# Prediction
+
+
+def predict(commands, output, *, ranks=1, kills=()):
+    """Predict on some ranks; kills say at which write below the folder of the output each is killed."""
+    folder = str(output.parent) + "/"
+    job = {"predict": {"experiments_yaml": "whole.yml", "output": str(output)}, "folder": folder}
+    faults = [job | ({} if kill is None else {"kill_at": kill}) for kill in (*kills, *[None] * (ranks - len(kills)))]
+    return commands.codes(ranks=ranks, faults=faults, seconds=60)
+
+
+def assert_same_rows(found, expected):
+    found, expected = anndata.read_zarr(found), anndata.read_zarr(expected)
+    pd.testing.assert_frame_equal(found.obs, expected.obs)
+    np.testing.assert_array_equal(found.X, expected.X)
+    np.testing.assert_array_equal(found.obsm["X_projections"], expected.obsm["X_projections"])
+
+
+def assert_readable(output, expected):
+    """What readers see of an interrupted prediction: rows that are right, or nothing."""
+    if output.exists():
+        assert_same_rows(output, expected)
+    parts = output.with_name(f"{output.name}.parts")
+    if list(parts.glob("rank*/[0-9]*.zarr")):
+        part, whole = read_embedding_dataset(parts), anndata.read_zarr(expected)
+        assert 0 < part.n_obs <= whole.n_obs
+        assert set(map(bytes, np.asarray(part.X))) <= set(map(bytes, np.asarray(whole.X)))
+
+
+@pytest.mark.parametrize(("ranks", "n_kills"), [(1, 20), (2, 4)])
+def test_a_prediction_that_is_killed_anywhere_loses_doubles_and_moves_no_row(commands, ranks, n_kills):
+    expected = commands.folder / "expected" / "embeddings.zarr"
+    if not expected.exists():
+        assert predict(commands, expected, kills=[10**9]) == [0], commands.said()
+    n_writes = int((commands.folder / "expected.events").read_text())
+    assert n_writes > 100
+    rng, n_killed, output = random.Random(ranks), 0, commands.folder / f"killed{ranks}" / "embeddings.zarr"
+    while n_killed < n_kills:
+        of_first = [rng.randrange(1, n_writes)]  # which also merges the parts
+        kills = of_first if ranks == 1 or rng.random() < 0.5 else [None, rng.randrange(1, n_writes // 2)]
+        codes = predict(commands, output, ranks=ranks, kills=kills)
+        assert None not in codes, "a rank goes on waiting for one that is gone"
+        n_killed += -9 in codes
+        if codes == [0] * ranks:
+            assert_same_rows(output, expected)
+            shutil.rmtree(output.parent)
+        elif output.parent.exists():
+            assert_readable(output, expected)
+    if not output.exists():
+        assert predict(commands, output, ranks=ranks) == [0] * ranks, commands.said()
+    assert_same_rows(output, expected)
