@@ -115,6 +115,8 @@ class StagedDataModule(LightningDataModule):
         problems: Sequence[InputError] = (),
     ) -> None:
         super().__init__()
+        # A rank may have predicted all of its part before an interruption of the others.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         ahead = (loader_options or {}).get("prefetch_factor")
         shared = [
             Option("batch_size", batch_size, is_count(batch_size, 1), "a whole number of at least 1"),

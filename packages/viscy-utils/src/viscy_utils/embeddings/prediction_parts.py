@@ -94,7 +94,7 @@ class PredictionParts:
         InputError
             If they belong to another model, other data or another number of ranks, or if nobody knows the data.
         """
-        if not self.path.exists():
+        if not (self.path / "manifest.json").exists() and not self._written():  # killed before there was anything
             return
         if manifest.get("data") is None:
             raise InputError(
@@ -126,6 +126,9 @@ class PredictionParts:
         self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self.path / "manifest.json", overwrite=True) as temporary:
             temporary.write_text(json.dumps(dict(manifest), indent=1))
+
+    def _written(self) -> list[Path]:
+        return sorted(self.path.glob("rank*/[0-9]*.zarr"))
 
     def remove(self) -> None:
         """Delete all parts."""
@@ -174,7 +177,7 @@ class PredictionParts:
         FileExistsError
             If there is an output and ``overwrite`` is False; the parts stay.
         """
-        stores = sorted(self.path.glob("rank*/[0-9]*.zarr"))
+        stores = self._written()
         if not stores:
             raise InputError(str(self.path), found="no rows", fix="check what the prediction runs over")
         with replacing(self.output_path, overwrite) as temporary:
