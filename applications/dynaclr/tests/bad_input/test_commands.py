@@ -272,6 +272,7 @@ WORKING = {
         "wrote .*images.zarr: statistics of GFP in 2 FOVs of .*; left out channel Phase3D",
         "fit",
     ),
+    "cache-patches": ("cache-patches -c fit.yml -o patches.zarr", "wrote patches.zarr", "fit"),
     "inspect-batches": ("inspect-batches -c fit.yml --batches 2 --pairs 1", "wrote inspect_batches/pairs.png", "fit"),
     "fit": ("fit --config fit.yml --run new", "wrote runs/new: config.yaml, checkpoints/best.ckpt, ", "predict"),
     "validate": ("validate --config fit.yml --run new", "wrote no file: the metrics are above", "predict"),
