@@ -6,10 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import zarr
 
 from viscy_data import PatchReader
 from viscy_data.errors import InputError, MissingInputError
-from viscy_data.stores import FovKey, PlateWriter, open_array, read_plate, read_stack
+from viscy_data.stores import FovKey, GrowingPlate, PlateWriter, open_array, read_plate, read_stack
 from viscy_data.testing.serving import served
 
 CHANNELS = ["Phase", "GFP"]
@@ -99,6 +100,22 @@ def test_planes_of_zeros_that_were_written_are_no_missing_chunks(tmp_path):
     reader = PatchReader(read_plate(tmp_path / "p.zarr"))
     assert not read(reader, 0).any()
     assert not reader.missing
+
+
+def test_planes_of_zeros_are_written_also_where_another_library_has_set_another_pipeline(tmp_path):
+    pytest.importorskip("zarrs")
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        with PlateWriter(tmp_path / "p.zarr", CHANNELS) as writer:
+            writer.write("A/1/0", np.zeros((3, 2, 1, 16, 16), np.uint16))
+        growing = GrowingPlate(tmp_path / "g.zarr")
+        growing.begin({}, lambda path: shutil.copytree(tmp_path / "p.zarr", path))
+        for chunk in (growing.folder / "plate.zarr").rglob("c"):
+            shutil.rmtree(chunk)
+        growing.array("A/1/0")[...] = 0
+    for plate in (tmp_path / "p.zarr", growing.folder / "plate.zarr"):
+        reader = PatchReader(read_plate(plate))
+        assert not read(reader, 0).any()
+        assert not reader.missing
 
 
 def test_a_store_that_vanishes_is_an_error_not_black_cells(plate):

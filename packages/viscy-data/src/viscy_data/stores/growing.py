@@ -14,6 +14,7 @@ from typing import Any
 
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
+from viscy_data.stores.writing import ALL_CHUNKS, pipeline_of_all_chunks
 
 __all__ = ["GrowingPlate"]
 
@@ -84,7 +85,8 @@ class GrowingPlate:
         import zarr
 
         array = self.folder / "plate.zarr" / fov_name / "0"
-        return zarr.open_array(array, mode="r+").with_config({"write_empty_chunks": True})
+        with pipeline_of_all_chunks():
+            return zarr.open_array(array, mode="r+").with_config(ALL_CHUNKS)
 
     def n_done(self, rank: int = 0) -> int:
         """Count the steps that a rank has done, its first ones."""

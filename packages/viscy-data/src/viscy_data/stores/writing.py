@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,14 +13,29 @@ import numpy as np
 from viscy_data.files import refuse_existing, replacing
 from viscy_data.stores.names import canonical_fov_name, canonical_store
 
-__all__ = ["PlateWriter"]
+__all__ = ["ALL_CHUNKS", "PlateWriter", "pipeline_of_all_chunks"]
 
 _AXES = [
     {"name": "T", "type": "time", "unit": "second"},
     {"name": "C", "type": "channel"},
     *({"name": name, "type": "space", "unit": "micrometer"} for name in "ZYX"),
 ]
+ALL_CHUNKS = {"write_empty_chunks": True}
+"""Configuration of arrays that we write: a chunk that is not there is one that was lost."""
+
 _WHITE, _FULL_RANGE = "FFFFFF", {"start": 0.0, "end": 65535.0, "min": 0.0, "max": 65535.0}
+
+
+@contextmanager
+def pipeline_of_all_chunks() -> Iterator[None]:
+    """Arrays that are opened inside keep to ``ALL_CHUNKS``, whichever pipeline of codecs another library has set.
+
+    The one of zarrs, which iohub sets for the whole process, leaves out chunks of nothing but zeros in any case.
+    """
+    import zarr
+
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+        yield
 
 
 class PlateWriter:
@@ -125,18 +141,19 @@ class PlateWriter:
         position = self._plate.create_group(f"{row}/{column}/{fov}")
         self._describe(position, self._position_metadata(fov, [1.0] * 5 if scale is None else scale))
         options = {"dimension_names": list("TCZYX")} if self._version == "0.5" else {}
-        array = position.create_array(
-            self._array_key,
-            shape=tuple(shape),
-            dtype=dtype,
-            chunks=self._chunks or (1, 1, *shape[2:]),
-            shards=self._shards,
-            compressors=_compressor(self._version),
-            chunk_key_encoding={"name": "default" if self._version == "0.5" else "v2", "separator": "/"},
-            fill_value=0,
-            config={"write_empty_chunks": True},  # a chunk that is not there is one that was lost
-            **options,
-        )
+        with pipeline_of_all_chunks():
+            array = position.create_array(
+                self._array_key,
+                shape=tuple(shape),
+                dtype=dtype,
+                chunks=self._chunks or (1, 1, *shape[2:]),
+                shards=self._shards,
+                compressors=_compressor(self._version),
+                chunk_key_encoding={"name": "default" if self._version == "0.5" else "v2", "separator": "/"},
+                fill_value=0,
+                config=ALL_CHUNKS,
+                **options,
+            )
         self._fovs_of.setdefault(f"{row}/{column}", []).append(fov)
         return array
 

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from viscy_data.stores.writing import ALL_CHUNKS, pipeline_of_all_chunks
+
 __all__ = ["write_foreign_image", "write_foreign_plate", "write_foreign_series"]
 
 
@@ -143,7 +145,8 @@ def _write_image(
     version: str,
     array_options: Mapping[str, Any],
 ) -> None:
-    group.create_array(array_key, data=pixels, **{"config": {"write_empty_chunks": True}} | array_options)
+    with pipeline_of_all_chunks():
+        group.create_array(array_key, data=pixels, **{"config": ALL_CHUNKS} | array_options)
     _set_ome(group, version, _image_metadata(axes, channel_names, scale, array_key))
 
 
