@@ -94,6 +94,8 @@ from dynaclr.cli import cli
 for name in ("inspect-batches", "train-linear-classifier", "apply-linear-classifier", "cross-validate"):
     done = CliRunner().invoke(cli, [name, "-c", "absent.yml"])
     assert done.exit_code == 2 and "absent.yml" in done.output, done.output
+done = CliRunner().invoke(cli, ["cache-patches", "-c", "absent.yml", "-o", "patches.zarr"])
+assert done.exit_code == 2 and "absent.yml" in done.output, done.output
 done = CliRunner().invoke(cli, ["compare-losses", "-c", "absent.yml", "--variants", "variants.yml"])
 assert done.exit_code == 2 and "absent.yml" in done.output, done.output
 print("heavy:", *{"torch", "lightning", "monai", "pandas", "sklearn"} & set(sys.modules))

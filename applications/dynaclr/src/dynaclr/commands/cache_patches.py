@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dynaclr.commands.fit_configs import config_arguments, configs_option, load_data, refuse_missing_configs
 from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
 
@@ -13,15 +14,7 @@ __all__ = ["cache_patches"]
 
 
 @click.command("cache-patches", context_settings=CONTEXT_SETTINGS)
-@click.option(
-    "--config",
-    "-c",
-    "configs",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Config of `dynaclr fit`; keys of later ones replace those of earlier ones.",
-)
+@configs_option
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Store to write.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Threads that copy.")
 def cache_patches(configs: tuple[Path, ...], output: Path, workers: int) -> None:
@@ -31,25 +24,18 @@ def cache_patches(configs: tuple[Path, ...], output: Path, workers: int) -> None
     `predict` stay the same bit for bit. A copy that was stopped goes on when the command is given again.
     """
     with report_errors("dynaclr"):
+        refuse_missing_configs(configs)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        from dynaclr.config import load_data_module
         from viscy_data.batches import BatchDataModule
         from viscy_data.cache import readable_size
-        from viscy_data.errors import InputError
         from viscy_data.files import refuse_existing
         from viscy_data.patch_store import PatchStorePlan, write_patch_store
         from viscy_utils.cli.places import noting_places
 
         refuse_existing(output)
-        data = load_data_module(configs)
-        if not isinstance(data, BatchDataModule):
-            raise InputError(
-                ", ".join(map(str, configs)),
-                field="data.class_path",
-                found=f"{type(data).__module__}.{type(data).__qualname__}",
-                expected="a data module of cells, such as dynaclr.datamodule.MultiExperimentDataModule",
-            )
+        expected = "a data module of cells, such as dynaclr.datamodule.MultiExperimentDataModule"
+        data = load_data(configs, BatchDataModule, expected)
         with noting_places(configs):
             plan = PatchStorePlan.of(output, data.cell_boxes())
         record, to_write = plan.record, plan.bytes_to_write
@@ -62,5 +48,4 @@ def cache_patches(configs: tuple[Path, ...], output: Path, workers: int) -> None
             task = progress.add_task("cells", total=record.n_cells, completed=record.n_cells - missing)
             write_patch_store(plan, workers=workers, advance=lambda n_cells: progress.advance(task, n_cells))
         click.echo(f"wrote {output}")
-        files = " ".join(f"--config {path}" for path in configs)
-        click.echo(f"next: dynaclr fit {files} --data.init_args.patch_store {output}")
+        click.echo(f"next: dynaclr fit {config_arguments(configs)} --data.init_args.patch_store {output}")

@@ -6,23 +6,15 @@ from pathlib import Path
 
 import click
 
+from dynaclr.commands.fit_configs import config_arguments, configs_option, load_data, refuse_missing_configs
 from viscy_utils.cli.application import CONTEXT_SETTINGS
-from viscy_utils.cli.config_files import read_configs
 from viscy_utils.cli.errors import report_errors
 
 __all__ = ["inspect_batches"]
 
 
 @click.command("inspect-batches", context_settings=CONTEXT_SETTINGS)
-@click.option(
-    "--config",
-    "-c",
-    "configs",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Config of `dynaclr fit`; keys of later ones replace those of earlier ones.",
-)
+@configs_option
 @click.option("--batches", default=100, show_default=True, type=click.IntRange(min=1), help="Batches to draw.")
 @click.option("--ranks", default=1, show_default=True, type=click.IntRange(min=1), help="Processes to train with.")
 @click.option(
@@ -40,10 +32,9 @@ def inspect_batches(
 ) -> None:
     """Show shares asked for and delivered, coverage, tau in hours, tracks without a positive, and example pairs."""
     with report_errors("dynaclr"):
-        read_configs([str(path) for path in configs])  # what is missing is refused before anything is imported
+        refuse_missing_configs(configs)
         from rich.console import Console
 
-        from dynaclr.config import load_data_module
         from dynaclr.datamodule import MultiExperimentDataModule
         from dynaclr.inspection import inspect_data, report_tables
         from dynaclr.pair_page import example_pairs, write_pairs
@@ -53,14 +44,7 @@ def inspect_batches(
         page = output / "pairs.png"
         if pairs and page.exists() and not overwrite:
             raise InputError(str(page), found="a file", expected="nothing", fix="add --overwrite to replace it")
-        data = load_data_module(configs)
-        if not isinstance(data, MultiExperimentDataModule):
-            raise InputError(
-                ", ".join(map(str, configs)),
-                field="data.class_path",
-                found=f"{type(data).__module__}.{type(data).__qualname__}",
-                expected="dynaclr.datamodule.MultiExperimentDataModule",
-            )
+        data = load_data(configs, MultiExperimentDataModule, "dynaclr.datamodule.MultiExperimentDataModule")
         with noting_places(configs):
             data.setup("fit")
         console = Console()
@@ -70,4 +54,4 @@ def inspect_batches(
             output.mkdir(parents=True, exist_ok=True)
             write_pairs(example_pairs(data, pairs), page)
             click.echo(f"wrote {page}")
-        click.echo(f"next: dynaclr fit {' '.join(f'--config {path}' for path in configs)}")
+        click.echo(f"next: dynaclr fit {config_arguments(configs)}")

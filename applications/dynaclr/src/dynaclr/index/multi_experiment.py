@@ -21,7 +21,6 @@ import numpy as np
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index.conditions import report_unnamed, unnamed_wells
 from dynaclr.index.file import (
-    IndexRecord,
     check_index_file,
     is_mapped,
     mapped_identity,
@@ -31,6 +30,7 @@ from dynaclr.index.file import (
     write_mapped_index,
 )
 from dynaclr.index.left_out import LeftOut
+from dynaclr.index.record import IndexRecord
 from dynaclr.index.sources import find_sources
 from dynaclr.index.summary import summarize
 from dynaclr.index.tracks_reading import read_table

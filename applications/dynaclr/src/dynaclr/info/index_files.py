@@ -9,7 +9,7 @@ from dynaclr.info.description import Describer, Description
 from viscy_utils.reports.tables import ReportTable
 
 if TYPE_CHECKING:
-    from dynaclr.index.file import IndexRecord
+    from dynaclr.index.record import IndexRecord
 
 __all__ = ["INDEX"]
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from viscy_data.cache import readable_size
 from viscy_data.errors import InputError, raise_all
-from viscy_data.files import refuse_existing
+from viscy_data.files import refuse_existing, replacing
 from viscy_data.optional import require
 from viscy_data.patch_store.boxes import CellBoxes
 from viscy_data.patch_store.layout import StoreRecord, read_record, shard_path
@@ -177,9 +177,8 @@ def _begin(plan: PatchStorePlan) -> None:
     metadata = {"zarr_format": 3, "node_type": "array", "attributes": {}} | record.array_metadata()
     (unfinished / "patches" / "zarr.json").write_text(json.dumps(metadata, indent=1))
     group = {"zarr_format": 3, "node_type": "group", "attributes": record.attributes()}
-    temporary = unfinished / ".zarr.json"
-    temporary.write_text(json.dumps(group))
-    os.replace(temporary, unfinished / "zarr.json")
+    with replacing(unfinished / "zarr.json") as temporary:
+        temporary.write_text(json.dumps(group))
 
 
 def _open_target(root: Path) -> object:

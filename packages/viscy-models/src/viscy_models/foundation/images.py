@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from viscy_models._components.arguments import did_you_mean
-
-__all__ = ["ChannelUse", "Plane", "check_choice", "resized", "standardized", "to_plane"]
+__all__ = ["ChannelUse", "Plane", "resized", "standardized", "to_plane"]
 
 Plane = Literal["middle", "max", "mean"]
 ChannelUse = Literal["average", "concatenate"]
-
-
-def check_choice(name: str, found: str, choices: Any) -> None:
-    """Refuse what is none of the choices of a Literal."""
-    known = get_args(choices)
-    if found not in known:
-        raise ValueError(f"{name}: found {found!r}{did_you_mean(found, known)}, expected one of {', '.join(known)}")
 
 
 def to_plane(x: Tensor, plane: Plane) -> Tensor:

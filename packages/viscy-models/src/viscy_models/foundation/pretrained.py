@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from viscy_models._components.arguments import positive
+from viscy_models._components.arguments import one_of, positive
 from viscy_models.contrastive.projection import projection_mlp, require_batch
-from viscy_models.foundation.images import ChannelUse, Plane, check_choice, resized, standardized, to_plane
+from viscy_models.foundation.images import ChannelUse, Plane, resized, standardized, to_plane
 
 __all__ = ["PretrainedEncoder"]
 
@@ -71,8 +71,8 @@ class PretrainedEncoder(nn.Module):
     ) -> None:
         super().__init__()
         positive("in_channels", in_channels)
-        check_choice("channels", channels, ChannelUse)
-        check_choice("plane", plane, Plane)
+        one_of("channels", channels, get_args(ChannelUse))
+        one_of("plane", plane, get_args(Plane))
         self.backbone, self.freeze = backbone, freeze
         self.in_channels, self.channels, self.plane, self.standardize = in_channels, channels, plane, standardize
         self.img_size = (img_size, img_size)
