@@ -11,11 +11,9 @@ import numpy as np
 from viscy_utils.evaluation.annotation_efficiency import annotation_efficiency
 from viscy_utils.evaluation.distance import mean_squared_displacement
 from viscy_utils.evaluation.measures import Judged
-from viscy_utils.evaluation.smoothness import smoothness_by_time
 
 __all__ = ["CURVES", "N_LINEAGES", "Curve", "CurveKind", "all_curves", "curve_records"]
 
-_MOST_MOVING = 20_000
 _MOST_LAGS = 50
 _MOST_PROBED = 5_000
 N_LINEAGES = (2, 5, 10, 20, 50, 100)
@@ -77,14 +75,9 @@ def _curve(measure: str, x: Any, value: Any, chance: Any, spread: Any = np.nan, 
     return Curve(measure, part, *(tuple(map(float, each)) for each in columns))
 
 
-def _moving(judged: Judged) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    cells = judged.everything.whole_tracks(_MOST_MOVING)
-    return cells.features, cells.tracks, cells.obs["t"].to_numpy().astype(np.int64)
-
-
 def _by_time(name: str, chance: float) -> Callable[[Judged], list[Curve]]:
     def compute(judged: Judged) -> list[Curve]:
-        table = smoothness_by_time(*_moving(judged), seed=judged.seed).dropna()
+        table = judged.smoothness_by_time.dropna()
         if table.empty:
             raise ValueError("no frame has two tracks that go on")
         return [_curve(name, table.index, table[name], chance)]
@@ -93,7 +86,7 @@ def _by_time(name: str, chance: float) -> Callable[[Judged], list[Curve]]:
 
 
 def _displacement(judged: Judged) -> list[Curve]:
-    features, tracks, t = _moving(judged)
+    features, tracks, t = judged.moving
     longest = int(np.ptp(t))
     table = mean_squared_displacement(features, tracks, t, min(_MOST_LAGS, longest) or None).dropna()
     if table.empty:

@@ -22,8 +22,9 @@ from viscy_utils.evaluation.profiles import profile_score
 from viscy_utils.evaluation.purity import knn_purity
 from viscy_utils.evaluation.retrieval import CellPlaces, Retrieval, lineage_retrieval
 from viscy_utils.evaluation.scores import ProbeScores, Score
+from viscy_utils.evaluation.smoothness import smoothness_by_time
 
-_MOST_RETRIEVED = 100_000
+_MOST_RETRIEVED, _MOST_MOVING = 100_000, 20_000
 _ALPHA = 0.05
 _HOURS = "hours_post_infection"
 
@@ -133,6 +134,17 @@ class Judged:
         return (
             replace(found, note=f"in {'frames' if unit == 't' else 'hours'}, {found.note}") if found.n_cells else found
         )
+
+    @cached_property
+    def moving(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, tracks and frames of whole tracks."""
+        cells = self.everything.whole_tracks(_MOST_MOVING)
+        return cells.features, cells.tracks, cells.obs["t"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def smoothness_by_time(self) -> pd.DataFrame:
+        """Smoothness and dynamic range frame by frame."""
+        return smoothness_by_time(*self.moving, seed=self.seed)
 
     @cached_property
     def divisions(self) -> DivisionScores:
