@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +198,53 @@ def test_a_run_that_goes_on_in_the_middle_of_an_epoch_logs_the_same_figures(tmp_
     assert resumed.global_step == whole.global_step == 16
     assert _logged(resumed) == _logged(whole)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+class Shrinking(Steady):
+    """Learns nothing, collapses in the second epoch, and recovers; keeps what each process has logged."""
+
+    def __init__(self, path=None):
+        super().__init__()
+        self.path, self.logged = path, []
+
+    def on_validation_epoch_start(self):
+        self.scale = 1e-9 if self.trainer.current_epoch == 1 else 1.0
+
+    def on_fit_end(self):
+        if self.path is not None:
+            self.path.with_name(f"rank {self.global_rank}.json").write_text(json.dumps(self.logged))
+
+    def on_train_epoch_end(self):
+        self.logged.append(_logged(self.trainer))
+
+    def training_step(self, batch, batch_idx):
+        return 0 * self.net(batch["anchor"]).mean()
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+from test_online_evaluation import Cells, OnlineEvaluation, Shrinking, _fit
+
+options = {"devices": 2, "strategy": "ddp_fork", "max_epochs": 3}
+_fit(sys.argv[1], [OnlineEvaluation(k=5)], Shrinking(Path(sys.argv[1], "module")), Cells(7), **options)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_log_the_figures_of_one(tmp_path):
+    """Also where the embedding collapses: the first process warns, and none waits for ever.
+
+    Of 7 batches each process has 4: one comes twice, so that neither waits for the other.
+    """
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("has collapsed. 112 held-out cells") == 1
+    with pytest.warns(UserWarning, match=r"epoch 1: the embedding has collapsed. 112 held-out cells"):
+        _, alone = _fit(tmp_path, [OnlineEvaluation(k=5)], Shrinking(), Cells(7), max_epochs=3)
+    assert [len(figures) for figures in alone.logged] == [6, 6, 6]
+    for rank in range(2):
+        assert json.loads((tmp_path / f"rank {rank}.json").read_text()) == alone.logged

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_warn
 
+from viscy_data.distributed import World
 from viscy_data.optional import require
 from viscy_utils.evaluation.geometry import alignment, effective_rank, spread, uniformity
 from viscy_utils.randomness import fixed_randomness
@@ -24,6 +25,14 @@ __all__ = ["OnlineEvaluation"]
 _MOST_UNIFORMITY = 2000
 _COLLAPSED_RANK = 2.0
 _COLLAPSED_SPREAD = 1e-4
+
+
+class _Part(NamedTuple):
+    """What is kept of a batch: its number over all processes, arrays of a row per cell, and the cells' records."""
+
+    number: int
+    cells: dict[str, np.ndarray]
+    records: Sequence[Mapping[str, Any]]
 
 
 class OnlineEvaluation(Callback):
@@ -51,8 +60,8 @@ class OnlineEvaluation(Callback):
     -----
     For modules whose ``predict_step`` returns ``features`` and ``projections`` of ``batch["anchor"]``, such as
     `dynaclr.engine.ContrastiveModule`. Labels come from the dataset's ``records`` of ``batch["observation"]``; without
-    them, a warning says that only figures without labels are logged. With several processes the first one looks at its
-    share of the cells, and all log its figures. Needs the extra ``eval``.
+    them, a warning says that only figures without labels are logged. Several processes embed a share of the cells each,
+    and log the figures that one process would. Needs the extra ``eval``.
     """
 
     def __init__(self, label: str = "condition", k: int = 20, max_cells: int = 2000, every_n_epochs: int = 1) -> None:
@@ -60,8 +69,7 @@ class OnlineEvaluation(Callback):
             if value < 1:
                 raise ValueError(f"{name}: found {value}, expected at least 1")
         self.label, self.k, self.max_cells, self.every_n_epochs = label, k, max_cells, every_n_epochs
-        self._parts: list[dict[str, np.ndarray]] = []
-        self._records: list[Mapping[str, Any]] = []
+        self._parts: list[_Part] = []
         self._n_chosen = 0
         self._has_warned: set[str] = set()
 
@@ -69,14 +77,10 @@ class OnlineEvaluation(Callback):
         """Find out at the beginning whether what is needed is there."""
         if stage == "fit":
             require("sklearn", extra="eval", package="viscy-utils")
-            if trainer.world_size > 1:
-                rank_zero_info(
-                    f"OnlineEvaluation looks at the held-out cells of the first of {trainer.world_size} processes"
-                )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the cells of the last epoch."""
-        self._parts, self._records, self._n_chosen = [], [], 0
+        self._parts, self._n_chosen = [], 0
 
     def on_validation_batch_end(
         self,
@@ -88,33 +92,34 @@ class OnlineEvaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Embed the cells of some batches."""
-        is_asked = trainer.is_global_zero and not dataloader_idx and self._is_due(trainer)
-        if not is_asked or not self._is_chosen(trainer, batch, batch_idx):
+        number = batch_idx * trainer.world_size + trainer.global_rank  # batches are dealt out in turn
+        if dataloader_idx or not self._is_due(trainer) or not self._is_chosen(trainer, batch, number):
             return
         with (
             torch.no_grad(),
             fixed_randomness(0, pl_module.device),
             trainer.precision_plugin.forward_context(),
         ):
-            part = _embedded(pl_module, batch["anchor"], batch_idx)
+            cells = _embedded(pl_module, batch["anchor"], batch_idx)
             if "positive" in batch:
-                part["positive"] = _embedded(pl_module, batch["positive"], batch_idx)["projections"]
-        self._parts.append(part)
-        self._records += self._records_of(trainer, batch)
+                cells["positive"] = _embedded(pl_module, batch["positive"], batch_idx)["projections"]
+        if "observation" in batch:
+            cells["observation"] = np.asarray(batch["observation"].cpu())
+        self._parts.append(_Part(number, cells, self._records_of(trainer, cells)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the figures and log them, in all processes those of the first."""
+        """Compute the figures of the cells of all processes in the first, and log them in all."""
         if not self._is_due(trainer):
             return
-        figures = self._figures(trainer) if self._parts else {}
+        parts, self._parts = _of_all_processes(self._parts), []
+        figures = self._figures(trainer, parts) if parts else {}
         if trainer.world_size > 1:
             figures = trainer.strategy.broadcast(figures)
         named = {f"online/{name}": value for name, value in figures.items()}
         pl_module.log_dict(named, on_step=False, on_epoch=True, sync_dist=trainer.world_size > 1, batch_size=1)
 
-    def _figures(self, trainer: Trainer) -> dict[str, float]:
-        cells = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        records, self._parts, self._records = pd.DataFrame(self._records), [], []
+    def _figures(self, trainer: Trainer, parts: Sequence[_Part]) -> dict[str, float]:
+        cells, records = _joined(parts)
         features = cells["features"]
         if len(features) < 3 or not np.isfinite(features).all():
             self._warn("few", "OnlineEvaluation: fewer than 3 held-out cells, or features that are not finite")
@@ -130,21 +135,21 @@ class OnlineEvaluation(Callback):
 
     def _is_chosen(self, trainer: Trainer, batch: Mapping[str, Any], number: int) -> bool:
         """Tell whether a batch is one of those spread evenly over the validation."""
-        n_batches = trainer.num_val_batches[0]
+        n_batches = trainer.num_val_batches[0] * trainer.world_size
         if not np.isfinite(n_batches):
-            return sum(len(part["features"]) for part in self._parts) < self.max_cells
-        if number == 0:
+            return sum(len(part.cells["features"]) for part in self._parts) * trainer.world_size < self.max_cells
+        if number < trainer.world_size:
             self._n_chosen = min(int(n_batches), -(-self.max_cells // max(1, len(batch["anchor"]))))
         return (number + 1) * self._n_chosen // n_batches > number * self._n_chosen // n_batches
 
-    def _records_of(self, trainer: Trainer, batch: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    def _records_of(self, trainer: Trainer, cells: Mapping[str, np.ndarray]) -> Sequence[Mapping[str, Any]]:
         loaders = trainer.val_dataloaders
         loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
         records = getattr(getattr(loader, "dataset", None), "records", None)
-        if records is None or "observation" not in batch:
+        if records is None or "observation" not in cells:
             self._warn("records", "OnlineEvaluation: batches do not say which cells they are of; no label is looked at")
             return []
-        return records(np.asarray(batch["observation"].cpu()))
+        return records(cells["observation"])
 
     def _with_labels(self, features: np.ndarray, records: pd.DataFrame) -> dict[str, float]:
         from viscy_utils.evaluation.labels import is_missing, is_unknown
@@ -191,7 +196,28 @@ class OnlineEvaluation(Callback):
     def _warn(self, key: str, message: str) -> None:
         if key not in self._has_warned:
             self._has_warned.add(key)
-            warnings.warn(message, stacklevel=3)
+            rank_zero_warn(message, stacklevel=4)
+
+
+def _of_all_processes(parts: list[_Part]) -> list[_Part]:
+    """Return the parts of all processes in the order of their batches, in the first process; nothing in the others."""
+    world = World.detect()
+    if world.size == 1:
+        return parts
+    gathered = [None] * world.size if world.rank == 0 else None
+    torch.distributed.gather_object(parts, gathered)
+    return sorted((part for own in gathered or () for part in own), key=lambda part: part.number)
+
+
+def _joined(parts: Sequence[_Part]) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Join the parts of batches; cells that come again, so that processes have batches alike in number, count once."""
+    cells = {name: np.concatenate([part.cells[name] for part in parts]) for name in parts[0].cells}
+    records = pd.DataFrame([record for part in parts for record in part.records])
+    if "observation" in cells:
+        rows = np.sort(np.unique(cells["observation"], return_index=True)[1])
+        cells = {name: values[rows] for name, values in cells.items()}
+        records = records.iloc[rows] if len(records) else records
+    return cells, records
 
 
 def _embedded(module: LightningModule, images: torch.Tensor, number: int) -> dict[str, np.ndarray]:
