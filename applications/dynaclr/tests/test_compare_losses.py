@@ -277,6 +277,31 @@ def test_classifiers_are_recorded_as_well(tmp_path):
     assert {each.name: each.level for each in judge(records)}["mode collapse"] == "good"
 
 
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_losses_that_are_not_finite_are_null_in_the_file_and_judged(tmp_path, loss):
+    class Diverging(Model):
+        def training_step(self, batch, batch_idx):
+            self.log("loss/train", loss)
+            return self.layer(batch[0]).square().mean()
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[EpochRecorder(str(tmp_path / "epochs.jsonl"))],
+    )  # fmt: skip
+    trainer.fit(Diverging(1), DataLoader(TensorDataset(torch.zeros(8, 1)), batch_size=8))
+    (line,) = (tmp_path / "epochs.jsonl").read_text().splitlines()
+    written = json.loads(line, parse_constant=refuse)
+    assert written["train_loss"] is None
+    assert "val_loss" not in written
+    records = read_records(tmp_path / "epochs.jsonl")
+    assert records[0].val_loss is None
+    assert {each.name: each.level for each in judge(records)}["loss stability"] == "bad"
+
+
 def _record(epoch=0, loss=1.0, confusion=None, kl=None, order=0):
     return EpochRecord(epoch, loss, None, confusion, kl, order)
 

@@ -236,7 +236,7 @@ def test_the_page_says_what_was_found_what_was_left_out_and_where_it_is_from(sto
         "features that are not finite",
         "no images of cells",
         "&lt;b&gt;second&lt;/b&gt; (held out)",
-        "(chance 0.50)",
+        ", chance 0.5.",
     ):
         assert words in page
     assert "<b>" not in page[page.index("<body>") :]

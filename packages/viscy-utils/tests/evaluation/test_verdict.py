@@ -30,7 +30,7 @@ def scored(name, probe, mixing, **options):
 def test_the_best_is_only_clear_where_intervals_do_not_overlap():
     clear, *_ = verdict([scored("a", 0.7, 0.3), scored("b", 0.9, 0.3)], "state")
     assert clear.level == "good"
-    assert clear.text.startswith("b carries state best: 0.90 against 0.70 of a")
+    assert clear.text.startswith("b carries state best: 0.900 against 0.700 of a")
     near, *_ = verdict([scored("a", 0.86, 0.3), scored("b", 0.9, 0.3)], "state")
     assert near.level == "watch"
     assert "may be chance" in near.text
@@ -60,7 +60,7 @@ def test_one_embedding_is_judged_by_biology_first(probe, mixing, level, words):
 
 def test_a_linear_probe_that_still_tells_experiments_is_mentioned():
     line, _ = verdict([scored("a", 0.9, 0.27, measures={"experiment_probe": Score(0.97, 0.95, 0.99, 0.25)})], "state")
-    assert line.text.endswith("(chance 0.25); a linear probe at 0.97.")
+    assert line.text.endswith("chance 0.25; a linear probe at 0.970.")
 
 
 def cells():

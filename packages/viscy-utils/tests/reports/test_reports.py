@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from viscy_utils.reports.files import json_text, write_text
+from viscy_utils.reports.files import json_line, json_text, write_text
 from viscy_utils.reports.numbers import duration, significant
 from viscy_utils.reports.tables import Marked, ReportTable, csv_text
 
 
 def test_json_has_null_for_what_is_no_number_and_leaves_texts_alone():
     content = {"NaN": ["NaN", float("nan"), np.float32("inf"), np.arange(2)], "name": "NaN or Infinity"}
-    assert json.loads(json_text(content)) == {"NaN": ["NaN", None, None, [0, 1]], "name": "NaN or Infinity"}
+    for text in (json_text(content), json_line(content)):
+        assert json.loads(text) == {"NaN": ["NaN", None, None, [0, 1]], "name": "NaN or Infinity"}
+    assert json_line(content).count("\n") == 1
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), st.text(max_size=8), min_size=2), min_size=1, max_size=3))

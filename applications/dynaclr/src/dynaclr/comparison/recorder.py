@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
+
+from viscy_utils.reports.files import json_line
 
 __all__ = ["EpochRecord", "EpochRecorder", "SameDataOrder", "observed_epochs", "read_records"]
 
@@ -44,6 +47,9 @@ class EpochRecord:
     confusion: list[list[int]] | None
     latent_kl: list[float] | None
     data_order: int
+
+
+_NAMES = [field.name for field in fields(EpochRecord)]
 
 
 class SameDataOrder(Callback):
@@ -121,7 +127,7 @@ class EpochRecorder(Callback):
         )
         self._checksum = 0
         with self.path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+            file.write(_line(record))
         observer = _observer.get()
         if observer is not None:
             observer(record)
@@ -141,7 +147,22 @@ def read_records(path: Path) -> list[EpochRecord]:
     """Read the records of a run; none if it did not complete an epoch."""
     if not path.exists():
         return []
-    return [EpochRecord(**json.loads(line)) for line in path.read_text(encoding="utf8").splitlines()]
+    return [_record(json.loads(line)) for line in path.read_text(encoding="utf8").splitlines()]
+
+
+def _line(record: EpochRecord) -> str:
+    """Write what a run has; null is a number that is not finite."""
+    return json_line({name: value for name, value in asdict(record).items() if value is not None})
+
+
+def _record(written: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(**{name: _finite_or_nan(written[name]) if name in written else None for name in _NAMES})
+
+
+def _finite_or_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite_or_nan(entry) for entry in value]
+    return math.nan if value is None else value
 
 
 def _loss(trainer: Trainer, stage: str) -> float | None:

@@ -135,7 +135,7 @@ def _judge(
     own = (cells.obs["group_"].to_numpy().astype(str), cells.obs["control_"].to_numpy(dtype=bool))
     before = _scores(cells, cells.features, request, seed, None)
     after = _scores(cells, FoldCorrection.pack(cells.features, *own), request, seed, FoldCorrection(method))
-    rows = [(name, _text(before[name]), _text(after[name])) for name in before]
+    rows = [(name, str(before[name]), str(after[name])) for name in before]
     title = "Balanced accuracy, the correction fitted inside each fold (95 % intervals over lineages)"
     Console(soft_wrap=True).print(ReportTable(title, ("", "before", f"after: {method}"), rows).terminal())
     say(*_warnings(before, after))
@@ -157,12 +157,6 @@ def _scores(
         name: in_folds(partial(judge, features, labels, *where, first=first, seed=seed)).balanced_accuracy
         for name, (judge, labels) in told.items()
     }
-
-
-def _text(score: Score) -> str:
-    if np.isnan(score.value):
-        return f"not computed: {score.note}"
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}], chance {score.chance:.2f}"
 
 
 def _warnings(before: dict[str, Score], after: dict[str, Score]) -> Iterator[str]:

@@ -21,6 +21,7 @@ import zarr
 from lightning.pytorch import LightningModule, Trainer
 
 from viscy_data.schema import refuse_newer
+from viscy_utils.reports.files import json_line
 from viscy_utils.runs.versions import package_versions
 
 __all__ = ["ORIGIN", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
@@ -93,7 +94,7 @@ def manifest_of(origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def origin_as_uns(origin: Mapping[str, Any]) -> dict[str, Any]:
     """Bring an origin into the form that AnnData stores: texts, numbers and mappings."""
-    return {key: json.dumps(value) if key in _AS_JSON else value for key, value in origin.items()}
+    return {key: json_line(value).rstrip() if key in _AS_JSON else value for key, value in origin.items()}
 
 
 def read_origin(path: str | Path) -> dict[str, Any] | None:

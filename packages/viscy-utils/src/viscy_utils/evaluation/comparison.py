@@ -170,12 +170,8 @@ def measures_table(comparisons: Sequence[Comparison], label: str) -> ReportTable
 
 
 def _cell(score: Score, end: str) -> str:
-    if np.isnan(score.value):
-        return f"not computed: {score.note}"
-    interval = "" if np.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]"
-    chance = "" if np.isnan(score.chance) else f", chance {score.chance:.2g}"
-    note = f"\n{score.note}" if score.note else ""
-    return f"{score.value:.3f}{interval}{chance}{end}{note}"
+    note = f"\n{score.note}" if score.note and not np.isnan(score.value) else ""
+    return f"{score}{end}{note}"
 
 
 def comparison_notes(comparisons: Sequence[Comparison], *, left_out: bool = True) -> Iterator[str]:

@@ -127,9 +127,9 @@ def draw_embeddings(
         points, obs = layout.points[order], each.obs.iloc[layout.rows[order]]
         owner = label_owner(each.obs, label)
         draw_classes(row[0], points, obs[label].astype(str))
-        row[0].set_title(f"{label} of the {owner}: probe {_words(found.probe)}", fontsize="medium")
+        row[0].set_title(f"{label} of the {owner}: probe{_words(found.probe)}", fontsize="medium")
         draw_classes(row[1], points, obs["experiment"].astype(str), tuple(held_out))
-        row[1].set_title(f"experiment: told from neighbours {_words(found.separability)}", fontsize="medium")
+        row[1].set_title(f"experiment: told from neighbours{_words(found.separability)}", fontsize="medium")
         row[0].set_ylabel(f"{each.name}\nt-SNE, {len(points):,} of {len(each.obs):,} cells")
         if time is not None:
             draw_numbers(row[2], points, time_axis(obs)[1], "hours")
@@ -146,7 +146,4 @@ def _layout(embedded: Embedded, max_cells: int, seed: int) -> Layout:
 
 
 def _words(score: Score) -> str:
-    if np.isnan(score.value):
-        return f"not computed\n{score.note}"
-    interval = f"[{score.low:.2f}, {score.high:.2f}]"
-    return f"{score.value:.2f}\n{interval}, chance {score.chance:.2f}, n = {score.n_cells:,} cells"
+    return f"\n{score}" + ("" if np.isnan(score.value) else f", n = {score.n_cells:,} cells")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from viscy_utils.evaluation.intervals import draw_units, percentile_interval
+from viscy_utils.reports.numbers import significant
 
 __all__ = ["ProbeScores", "Score", "score_predictions", "score_shares", "weighted_auroc"]
 
@@ -40,6 +41,18 @@ class Score:
     def missing(cls, note: str) -> Score:
         """Return a score without a value, with the reason."""
         return cls(np.nan, np.nan, np.nan, np.nan, note)
+
+    def __str__(self) -> str:
+        """Write value, interval and chance, the same in tables, pictures and sentences.
+
+        >>> str(Score(0.8125, 0.75, 0.875, 0.5)), str(Score.missing("a single class"))
+        ('0.812 [0.750, 0.875], chance 0.5', 'not computed: a single class')
+        """
+        if np.isnan(self.value):
+            return f"not computed: {self.note}"
+        interval = "" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        chance = "" if np.isnan(self.chance) else f", chance {significant(self.chance)}"
+        return f"{self.value:.3f}{interval}{chance}"
 
     @property
     def is_informative(self) -> bool:

@@ -57,14 +57,14 @@ def _best(comparisons: Sequence[Comparison], best: str, label: str) -> Marked:
     first, second = scored[0].probe, scored[1].probe
     clear = first.low > second.high
     words = "their intervals do not overlap" if clear else "their intervals overlap: the difference may be chance"
-    text = f"{best} carries {label} best: {first.value:.2f} against {second.value:.2f} of {scored[1].name}; {words}."
+    text = f"{best} carries {label} best: {first.value:.3f} against {second.value:.3f} of {scored[1].name}; {words}."
     return Marked(text, "good" if clear else "watch")
 
 
 def _biology(score: Score, label: str) -> Marked:
     if np.isnan(score.value):
         return Marked(f"whether it carries {label} is not known ({score.note}).", "unknown")
-    text = f"{label} is read off at {_words(score)}"
+    text = f"{label} is read off at {score}"
     return Marked(f"{text}.", "good") if score.is_informative else Marked(f"{text}, not above chance.", "bad")
 
 
@@ -80,9 +80,5 @@ def _mixing(row: Comparison) -> Marked:
     else:
         words = "stay apart" if way > _APART else "are mixed in part"
     probe = row.measures.get("experiment_probe")
-    linear = "" if probe is None or np.isnan(probe.value) else f"; a linear probe at {probe.value:.2f}"
-    return Marked(f"Experiments {words}: neighbours tell them at {_words(score)}{linear}.", level)
-
-
-def _words(score: Score) -> str:
-    return f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}] (chance {score.chance:.2f})"
+    linear = "" if probe is None or np.isnan(probe.value) else f"; a linear probe at {probe.value:.3f}"
+    return Marked(f"Experiments {words}: neighbours tell them at {score}{linear}.", level)

@@ -11,7 +11,7 @@ from typing import Any
 
 from viscy_data.files import replacing
 
-__all__ = ["json_text", "write_text"]
+__all__ = ["json_line", "json_text", "write_text"]
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -37,6 +37,11 @@ def json_text(content: Any) -> str:
     }
     """
     return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+
+
+def json_line(content: Any) -> str:
+    """Write content as a line of JSON, for files that grow line by line; values as in :func:`json_text`."""
+    return json.dumps(_plain(content), allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
