@@ -45,7 +45,7 @@ def test_titles_hold_score_chance_and_number_of_cells(cells):
     titles = [axis.get_title() for axis in drawn(cells).axes[:3]]
     assert f"state of the cell: probe\n{score.probe.value:.3f}" in titles[0]
     assert "chance 0.5, n = 72 cells" in titles[0]
-    assert f"told from neighbours {score.separability.value:.2f}" in titles[1]
+    assert f"told from neighbours\n{score.separability.value:.3f}" in titles[1]
     assert titles[2] == f"hours post infection: smoothness {score.smoothness:.2f}"
 
 
