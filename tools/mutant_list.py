@@ -217,9 +217,15 @@ MUTANTS = [
         "sampler",
         f"{_SAMPLER}/flexible.py",
         _SAMPLER_TESTS,
-        ("for turn in range(self.start_batch, len(self)):", "for turn in range(len(self)):"),
         ("max(1, whole + (rest > 0 and not self.drop_last))", "max(1, whole)"),
-        ("(world.rank + turn * world.size) % n_batches", "(world.rank * len(self) + turn) % n_batches"),
+    ),
+    *_of(
+        "sampler",
+        f"{_DATA}/distributed.py",
+        ("packages/viscy-data/tests/test_distributed.py", *_SAMPLER_TESTS),
+        ("range(start + world.rank,", "range(world.rank,"),
+        ("self.positions(number % n_batches, epoch)", "self.positions(number // world.size % n_batches, epoch)"),
+        ("len(self) - ceil((self.n_batches - self.start) /", "len(self) - ((self.n_batches - self.start) //"),
     ),
     # Patches
     *_of(

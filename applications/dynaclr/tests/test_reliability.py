@@ -253,6 +253,23 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(commands):
     assert torch.load(path, weights_only=True)["global_step"] == 3
 
 
+def test_a_fit_goes_on_with_fewer_and_with_more_ranks_from_where_it_was(commands, unbroken):
+    parts = [(2, 2), (1, 3), (2, None)]  # of ranks, and steps after which they are stopped
+    for ranks, after in parts:
+        fault = {} if after is None else {"hook": "on_before_zero_grad", "after": after - 1, "kind": "SIGTERM"}
+        ends = fit(commands, "elastic", fault, ranks=ranks)
+        assert [ended["code"] for ended in ends] == [0 if after is None else 143] * ranks, commands.said()
+    assert len(unbroken) == 14
+    first = {(0, 0): 0, (0, 1): 2, (0, 4): 4, (0, 3): 5}  # numbers over all ranks, of a rank's batches
+    second = {(0, 0): 1, (0, 1): 3, (0, 3): 6}
+    for rank, numbers in enumerate((first, second)):
+        numbers |= {(1, turn): (rank + 2 * turn) % 7 for turn in range(4)}  # the epoch is filled up for two ranks
+        steps = steps_of(commands, "elastic", rank)
+        assert steps.keys() == numbers.keys()
+        for (epoch, number), (*cells_and_images, _) in steps.items():
+            assert cells_and_images == unbroken[epoch, numbers[epoch, number]][:-1]
+
+
 # Prediction
 
 

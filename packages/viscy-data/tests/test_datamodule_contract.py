@@ -6,15 +6,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
 
 from viscy_data import CellDivisionTripletDataModule, ConcatDataModule
+from viscy_data.errors import InputError
 from viscy_data.testing.training import Recorder, StopAfter, last_image, quiet_trainer
 
 pytest.importorskip("pandas")
@@ -32,8 +35,8 @@ Factory = Callable[..., LightningDataModule]
 NAMES = [name for name in DATA_MODULES if name != "livecell" or (find_spec("tifffile") and find_spec("pycocotools"))]
 TRAINING = [name for name in NAMES if name != "segmentation"]
 PREDICTING = ["triplets", "windows", "classification", "cell_division"]
-SHARED_ORDER = [name for name in TRAINING if name not in ("concatenated_frames", "combined")]
-"""Whose ranks share the batches of a lone process; the others give each rank a part of its own."""
+SHARED_ORDER = [name for name in TRAINING if name != "concatenated_frames"]
+"""Whose ranks share the batches of a lone process; the other one gives each rank a part of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +102,108 @@ def test_ranks_share_the_order_of_a_lone_process(folder, name, monkeypatch):
         data = DATA_MODULES[name](folder)
         with as_rank(monkeypatch, data, size, rank):
             data.setup("fit")
-            orders[size, rank] = [last_image(batch) for batch in data.train_dataloader()]
+            orders[size, rank] = images_of(data.train_dataloader())
     dealt = [batch for turn in zip(orders[2, 0], orders[2, 1], strict=True) for batch in turn]
     assert_equal(dealt[: len(orders[1, 0])], orders[1, 0])
+
+
+def loader_of(monkeypatch, data: LightningDataModule, size: int, rank: int, state: dict | None = None) -> Iterable:
+    """Return the training loader of a rank, from the place of a state on."""
+    with as_rank(monkeypatch, data, size, rank):
+        data.setup("fit")
+        if state is not None:
+            data.load_state_dict(state)
+        return data.train_dataloader()
+
+
+def images_of(loader: Iterable) -> list[torch.Tensor]:
+    """Return an image of each batch, or one after the other those of all members that are side by side."""
+    if not isinstance(loader, CombinedLoader):
+        return [last_image(batch) for batch in loader]
+    return [torch.cat([last_image(part).double().flatten() for part in parts]) for parts, _, _ in loader]
+
+
+def state_of(data: LightningDataModule, loader: Iterable) -> dict:
+    """Return the state that a checkpoint holds of a data module whose loader this is."""
+    state = data.state_dict()
+    return state if "train_loaders" in state else state | {"train_loader": loader.state_dict()}
+
+
+@pytest.mark.parametrize("name", SHARED_ORDER)
+def test_other_numbers_of_ranks_go_on_in_mid_epoch_with_the_batches_that_are_left(folder, name, monkeypatch):
+    alone = images_of(loader_of(monkeypatch, DATA_MODULES[name](folder), 1, 0))
+    done, state = 0, None
+    for size in (1, 3, 2):  # a step with each
+        for rank in reversed(range(size)):
+            data = DATA_MODULES[name](folder)
+            loader = loader_of(monkeypatch, data, size, rank, state)
+            left = images_of(loader)
+            assert len(left) == -(-(len(alone) - done) // size)
+            numbers = [done + rank + turn * size for turn in range(len(left))]
+            assert_equal(left, [alone[number % len(alone)] for number in numbers])
+        done += size
+        if done >= len(alone):
+            return
+        next(iter(loader))
+        state = state_of(data, loader)
+
+
+def test_parts_of_ranks_are_gone_on_with_by_as_many_ranks(folder, monkeypatch):
+    data = DATA_MODULES["concatenated_frames"](folder)
+    loader = loader_of(monkeypatch, data, 2, 0)
+    place = loader.state_dict()
+    assert place["batches"] >= 4
+
+    def go_on(done: int) -> Iterable:
+        state = {"train_loader": place | {"done": done}}
+        return loader_of(monkeypatch, DATA_MODULES["concatenated_frames"](folder), 1, 0, state)
+
+    assert go_on(0).sampler.start_batch == 0
+    over = go_on(place["batches"])
+    assert over.sampler.start_batch == len(over)
+    with pytest.raises(InputError, match=r"number of ranks\n.*1, and 2 in the checkpoint"):
+        go_on(2)
+
+
+class Steps(Callback):
+    """Write down the number of each batch of training, and after which ones there was a validation."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.made.append((trainer.current_epoch, batch_idx))
+
+    def on_validation_start(self, trainer, pl_module):
+        self.made.append((trainer.current_epoch, "validation"))
+
+
+def with_two_ranks(path: Path, n_done: int) -> None:
+    """Let a checkpoint of a lone process be one of two, which have gone as far together."""
+    checkpoint = torch.load(path, weights_only=True)
+    loop = checkpoint["loops"]["fit_loop"]
+    (data,) = [value for value in checkpoint.values() if isinstance(value, dict) and "train_loader" in value]
+    data["train_loader"] = {**data["train_loader"], "ranks": 2}
+    assert data["train_loader"]["done"] == n_done
+    loop["state_dict"]["combined_loader"] = [data["train_loader"]]
+    current = loop["epoch_loop.batch_progress"]["current"]
+    current.update({count: number // 2 for count, number in current.items()})
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 0.5}, {"limit_train_batches": 5}])
+def test_lightning_counts_batches_as_if_there_had_been_as_many_ranks_before(folder, tmp_path, options):
+    path, whole, resumed = tmp_path / "two.ckpt", Steps(), Steps()
+    quiet_trainer(callbacks=[whole], **options).fit(Recorder(), DATA_MODULES["triplets"](folder))
+    stopped = quiet_trainer(callbacks=[StopAfter(path, 2)], **options)
+    with pytest.raises(SystemExit):
+        stopped.fit(Recorder(), DATA_MODULES["triplets"](folder))
+    with_two_ranks(path, 2)
+    quiet_trainer(callbacks=[resumed], **options).fit(
+        Recorder(), DATA_MODULES["triplets"](folder), ckpt_path=path, weights_only=True
+    )
+    assert (0, 2) in whole.made
+    assert resumed.made == whole.made[whole.made.index((0, 2)) :]
 
 
 @pytest.mark.parametrize("name", PREDICTING)

@@ -3,7 +3,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DistributedSampler
 
@@ -133,6 +133,33 @@ def test_shuffled_batches_are_those_of_a_lone_process_dealt_out_in_turn(n, batch
     assert dealt == [alone[turn % len(alone)] for turn in range(len(dealt))]
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    n=st.integers(1, 40),
+    batch_size=st.integers(1, 5),
+    drop_last=st.booleans(),
+    parts=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=4),
+)
+@example(n=20, batch_size=2, drop_last=True, parts=[(2, 1), (1, 3), (2, 1), (3, 1), (2, 1)])
+def test_an_epoch_goes_on_with_another_number_of_ranks_from_where_it_was(n, batch_size, drop_last, parts):
+    left = alone = list(shuffled(n, batch_size, drop_last=drop_last))
+    start = 0
+    for size, n_steps in parts:  # steps of that many ranks each
+        ranks = [shuffled(n, batch_size, size, rank, drop_last=drop_last) for rank in range(size)]
+        for sampler in ranks:
+            sampler.start = start
+        orders, rounds = [list(sampler) for sampler in ranks], []
+        queue = left + size * alone  # where the epoch ends within a round, it is filled up from the beginning
+        while len(rounds) * size < len(left):
+            rounds.append([queue.pop(0) for _ in range(size)])
+        assert list(map(list, zip(*orders, strict=True))) == rounds
+        assert {len(sampler) - sampler.start_batch for sampler in ranks} == {len(rounds)}
+        n_made = min(size * n_steps, len(left))
+        left, start = left[n_made:], start + n_made
+        if not left:
+            return
+
+
 def test_shuffled_batches_know_their_epoch_and_can_begin_in_the_middle():
     sampler = shuffled(20, 4, seed=3)
     epochs = []
@@ -142,12 +169,12 @@ def test_shuffled_batches_know_their_epoch_and_can_begin_in_the_middle():
         assert all(batch.epoch == epoch for batch in sampler)
     assert epochs[0] != epochs[1]
     assert flat(epochs[0]) != flat(list(shuffled(20, 4, seed=4)))
-    sampler.start_batch = 2
+    sampler.start = 2
     assert list(sampler) == epochs[1][2:]
     sampler.set_epoch(0)
     assert list(sampler) == epochs[0]
-    with pytest.raises(ValueError, match="start_batch"):
-        sampler.start_batch = 6
+    with pytest.raises(ValueError, match="start must lie between 0 and 5"):
+        sampler.start = 6
     with pytest.raises(ValueError, match="epoch"):
         sampler.set_epoch(-1)
     with pytest.raises(ValueError, match="n and batch_size"):

@@ -152,7 +152,7 @@ def test_leaving_early_stops_the_reading_thread():
         iterator = iter(loader)
         next(iterator)
         iterator.close()
-    assert loader.state_dict() == {"epoch": 0, "batches": 1}
+    assert loader.state_dict()["done"] == 1
 
 
 def test_the_state_counts_what_was_handed_out():
@@ -161,7 +161,7 @@ def test_the_state_counts_what_was_handed_out():
     for _ in range(2):
         next(iterator)
     state = loader.state_dict()
-    assert state == {"epoch": 0, "batches": 2}
+    assert state == {"epoch": 0, "batches": 6, "done": 2, "ranks": 1}
     iterator.close()
     resumed = BatchLoader(Positions(), sampler=make_sampler())
     resumed.load_state_dict(state)
@@ -169,6 +169,41 @@ def test_the_state_counts_what_was_handed_out():
     assert len(resumed) == 6
     resumed.sampler.set_epoch(1)
     assert len(list(resumed)) == 6
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3), (3, 2)])
+def test_other_ranks_share_what_is_left_of_an_epoch(before, after):
+    def loaders(size):
+        return [BatchLoader(Positions(), sampler=make_sampler(num_replicas=size, rank=rank)) for rank in range(size)]
+
+    def anchors(loader):
+        return [batch["anchor"].tolist() for batch in loader]
+
+    first = loaders(before)
+    for loader in first:
+        loader.sampler.set_epoch(3)
+        next(iter(loader))
+    (state,) = {tuple(sorted(loader.state_dict().items())) for loader in first}
+    assert dict(state) == {"epoch": 3, "batches": 6, "done": before, "ranks": before}
+    second = loaders(after)
+    for loader in second:
+        loader.load_state_dict(dict(state))
+        assert loader.state_dict() == dict(state) | {"ranks": after}
+    turns = list(zip(*map(anchors, second), strict=True))
+    whole = [batch for _, batch in expected([3])]
+    assert [batch for turn in turns for batch in turn] == (whole[before:] + whole)[: len(turns) * after]
+    assert (len(turns) - 1) * after < 6 - before
+    for loader in second:
+        assert loader.state_dict() == {"epoch": 3, "batches": 6, "done": 6, "ranks": after}
+        loader.sampler.set_epoch(4)
+        assert loader.state_dict()["done"] == 0
+        assert len(anchors(loader)) == len(loader)
+
+
+def test_the_state_of_a_version_that_counted_the_batches_of_a_rank_is_read():
+    loader = BatchLoader(Positions(), sampler=make_sampler(num_replicas=2, rank=1))
+    loader.load_state_dict({"epoch": 1, "batches": 2})
+    assert [batch["anchor"].tolist() for batch in loader] == [make_sampler().batch(5, 1).tolist()]
 
 
 def test_a_sampler_that_cannot_resume_says_so():

@@ -617,7 +617,7 @@ def test_fall_backs_are_logged_once(caplog):
 def test_it_pickles_and_goes_on():
     sampler = FlexibleBatchSampler(make_table(), 16, leaky=0.1)
     sampler.set_epoch(2)
-    sampler.start_batch = 3
+    sampler.start = 3
     copy = pickle.loads(pickle.dumps(sampler))
     assert list(copy) == list(sampler)
     assert len(list(copy)) == len(copy) - 3
@@ -627,12 +627,12 @@ def test_an_epoch_can_begin_in_the_middle():
     sampler = FlexibleBatchSampler(make_table(), 16)
     whole = [epoch_of(sampler, epoch) for epoch in (4, 5)]
     sampler.set_epoch(4)
-    sampler.start_batch = 10
+    sampler.start = 10
     assert list(sampler) == whole[0][10:]
     assert len(sampler) == len(whole[0])
     assert epoch_of(sampler, 5) == whole[1]
-    with pytest.raises(ValueError, match="start_batch must lie between 0 and 37"):
-        sampler.start_batch = 38
+    with pytest.raises(ValueError, match="start must lie between 0 and 37"):
+        sampler.start = 38
 
 
 def test_any_columns_will_do():

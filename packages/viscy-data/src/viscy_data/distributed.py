@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
+from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
 __all__ = [
@@ -215,31 +217,6 @@ class FixedOrderBatchSampler(SequentialBatchSampler):
             yield self._order[batch].tolist()
 
 
-class ResumableSampler(DistributedSampler):
-    """What a sampler of batches needs to go on in the middle of an epoch; subclasses have a length and an order."""
-
-    epoch: int = 0
-    _start: tuple[int, int] = (0, 0)
-
-    @property
-    def start_batch(self) -> int:
-        """First batch of this rank in the present epoch, for resuming; other epochs begin at 0. Settable."""
-        epoch, start = self._start
-        return start if epoch == self.epoch else 0
-
-    @start_batch.setter
-    def start_batch(self, start: int) -> None:
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start_batch must lie between 0 and {len(self)}, found {start}.")
-        self._start = (self.epoch, int(start))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; Lightning calls it at the start of each."""
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, found {epoch}.")
-        self.epoch = int(epoch)
-
-
 class EpochPositions(list[int]):
     """The positions of a batch, and the epoch that they were drawn for.
 
@@ -257,10 +234,69 @@ class EpochPositions(list[int]):
         self.epoch = epoch
 
 
+class ResumableSampler(DistributedSampler):
+    """Batches of an epoch that are dealt out to the ranks in turn, from any of them on.
+
+    The epoch is one sequence of batches over all ranks: batch ``number`` belongs to rank ``number % num_replicas``, and
+    the last round wraps around to the first batches, so that all ranks have the same number. A subclass has
+    ``num_replicas`` and ``rank``, and says :attr:`n_batches` and :meth:`batch`.
+    """
+
+    elastic: ClassVar[bool] = True
+    """Whether the sequence is the same for any number of ranks."""
+    epoch: int = 0
+    _start: tuple[int, int] = (0, 0)
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of an epoch over all ranks."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many batches there are")
+
+    def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """Return the positions of one batch of the sequence over all ranks, of the present epoch by default."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what is in a batch")
+
+    @property
+    def start(self) -> int:
+        """First batch of the present epoch over all ranks, for resuming; other epochs begin at 0. Settable."""
+        epoch, start = self._start
+        return start if epoch == self.epoch else 0
+
+    @start.setter
+    def start(self, start: int) -> None:
+        if not 0 <= start <= self.n_batches:
+            raise ValueError(f"start must lie between 0 and {self.n_batches}, found {start}.")
+        self._start = (self.epoch, int(start))
+
+    @property
+    def start_batch(self) -> int:
+        """The number that the first batch after :attr:`start` has on this rank: its epoch ends at ``len(self)``."""
+        return len(self) - ceil((self.n_batches - self.start) / self.num_replicas)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch; Lightning calls it at the start of each."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, found {epoch}.")
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        """Count this rank's batches in a whole epoch: the same on every rank."""
+        return ceil(self.n_batches / self.num_replicas)
+
+    def __iter__(self) -> Iterator[EpochPositions]:
+        """Yield this rank's batches of the present epoch, from :attr:`start` on."""
+        epoch, n_batches, start = self.epoch, self.n_batches, self.start
+        world = World(self.num_replicas, self.rank)
+        for number in range(start + world.rank, start + world.size * (len(self) - self.start_batch), world.size):
+            yield self.positions(number % n_batches, epoch)
+
+    def positions(self, number: int, epoch: int) -> EpochPositions:
+        """Return :meth:`batch` as loaders hand it to datasets."""
+        return EpochPositions(self.batch(number, epoch).tolist(), epoch)
+
+
 class ShuffledBatchSampler(ResumableSampler):
     """Batches of a new random order of all items in each epoch.
-
-    The sequence does not depend on the number of ranks: batches are dealt out in turn, and the last round wraps around.
 
     Parameters
     ----------
@@ -290,6 +326,7 @@ class ShuffledBatchSampler(ResumableSampler):
         # The parent's constructor wants a dataset; its type alone is what matters here.
         self.n, self.batch_size, self.seed = int(n), int(batch_size), int(seed)
         self.num_replicas, self.rank, self.drop_last, self.shuffle = world.size, world.rank, bool(drop_last), True
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
     def n_batches(self) -> int:
@@ -297,20 +334,20 @@ class ShuffledBatchSampler(ResumableSampler):
         whole, rest = divmod(self.n, self.batch_size)
         return max(1, whole + (rest > 0 and not self.drop_last))
 
-    def __len__(self) -> int:
-        """Count this rank's batches in a whole epoch: the same on every rank."""
-        return ceil(self.n_batches / self.num_replicas)
-
-    def __iter__(self) -> Iterator[EpochPositions]:
-        """Yield this rank's batches of the present epoch, from ``start_batch`` on."""
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        for turn in range(self.start_batch, len(self)):
-            first = (self.rank + turn * self.num_replicas) % self.n_batches * self.batch_size
-            yield EpochPositions(order[first : first + self.batch_size].tolist(), self.epoch)
+    def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """Return the positions of one batch of the sequence over all ranks, of the present epoch by default."""
+        epoch = self.epoch if epoch is None else epoch
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng((self.seed, epoch)).permutation(self.n))
+        first = number * self.batch_size
+        return self._order[1][first : first + self.batch_size]
 
 
 class ShardedBatchSampler(ResumableSampler):
     """Batches of :class:`ShardedDistributedSampler`: each rank keeps to its contiguous shard of the items.
+
+    The ranks' own sequences make one in turn, which is another one for another number of ranks: a run can go on with
+    more or fewer of them at the end of an epoch only.
 
     Parameters
     ----------
@@ -325,6 +362,8 @@ class ShardedBatchSampler(ResumableSampler):
     [[0, 1, 2, 3], [4, 5, 6, 7]]
     """
 
+    elastic = False
+
     def __init__(
         self, n: int, batch_size: int, num_replicas: int = 1, rank: int = 0, seed: int = 0, drop_last: bool = True
     ) -> None:
@@ -333,16 +372,22 @@ class ShardedBatchSampler(ResumableSampler):
         self._items = ShardedDistributedSampler(range(n), num_replicas, rank, seed=seed)
         self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), int(seed), True, bool(drop_last)
         self.num_replicas, self.rank = self._items.num_replicas, self._items.rank
+        self._order: tuple[int, NDArray[np.int64]] | None = None
 
-    def __len__(self) -> int:
-        """Count this rank's batches in a whole epoch: the same on every rank."""
+    @property
+    def n_batches(self) -> int:
+        """Batches of an epoch over all ranks."""
         whole, rest = divmod(len(self._items), self.batch_size)
-        return max(1, whole + (rest > 0 and not self.drop_last))
+        return self.num_replicas * max(1, whole + (rest > 0 and not self.drop_last))
 
-    def __iter__(self) -> Iterator[EpochPositions]:
-        """Yield this rank's batches of the present epoch, from ``start_batch`` on."""
-        self._items.set_epoch(self.epoch)
-        positions = list(self._items)
-        for number in range(self.start_batch, len(self)):
-            first = number * self.batch_size
-            yield EpochPositions(positions[first : first + self.batch_size], self.epoch)
+    def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """Return the positions of one of this rank's batches, of the present epoch by default."""
+        turn, rank = divmod(number, self.num_replicas)
+        if rank != self.rank:
+            raise IndexError(f"batch {number} is one of rank {rank}, and this is rank {self.rank}")
+        epoch = self.epoch if epoch is None else epoch
+        if self._order is None or self._order[0] != epoch:
+            self._items.set_epoch(epoch)
+            self._order = (epoch, np.fromiter(self._items, np.int64))
+        first = turn * self.batch_size
+        return self._order[1][first : first + self.batch_size]

@@ -19,6 +19,8 @@ from monai.data import ThreadDataLoader
 from monai.data.thread_buffer import buffer_iterator
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
+from viscy_data.distributed import ResumableSampler
+from viscy_data.errors import InputError
 from viscy_data.worker_processes import begin_worker, identity, worker_context
 
 __all__ = ["BatchLoader", "identity"]
@@ -98,27 +100,81 @@ class BatchLoader(ThreadDataLoader):
         super().__init__(
             dataset, buffer_size=buffer_size, sampler=sampler, num_workers=num_workers, pin_memory=pin_memory, **kwargs
         )
-        self._served = 0
+        self._options = kwargs
+        self._place: tuple[int, int] | None = None
+
+    def with_sampler(self, sampler: Sampler) -> BatchLoader:
+        """Return a loader like this one that goes through its dataset in another order."""
+        settings = (self.num_workers, self.pin_memory, self.buffer_size)
+        return type(self)(self.dataset, sampler, *settings, **self._options)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the rest of the epoch: from ``sampler.start_batch`` on."""
+        """Yield the rest of the epoch: from ``sampler.start`` on."""
         # A generator: nothing is drawn before the first batch is asked for, and by then the epoch has been announced.
-        self._served = getattr(self.sampler, "start_batch", 0)
+        self._place = None
+        self._place = epoch, done = self._where()
         batches = _outcomes(DataLoader.__iter__(self))
         for batch in buffer_iterator(batches, self.buffer_size, self.buffer_timeout):
             if isinstance(batch, _Failure):
                 raise batch.error
-            self._served += 1
+            done += self._n_ranks
+            self._place = (epoch, done)
             yield batch
 
+    @property
+    def _n_ranks(self) -> int:
+        return getattr(self.sampler, "num_replicas", 1)
+
+    @property
+    def _n_batches(self) -> int:
+        return getattr(self.sampler, "n_batches", len(self.sampler) * self._n_ranks)
+
+    def _where(self) -> tuple[int, int]:
+        """Return the epoch, and how many of its batches over all ranks were handed out."""
+        epoch = int(getattr(self.sampler, "epoch", 0))
+        begun = self._place is not None and self._place[0] == epoch
+        return self._place if begun else (epoch, getattr(self.sampler, "start", 0))
+
     def state_dict(self) -> dict[str, int]:
-        """Say where in which epoch the loader is: ``{"epoch": ..., "batches": handed out so far on this rank}``."""
-        return {"epoch": int(getattr(self.sampler, "epoch", 0)), "batches": self._served}
+        """Say where in which epoch the loader is.
+
+        Returns
+        -------
+        dict
+            ``epoch``; ``batches``: of the epoch over all ranks; ``done``: those of them that were handed out so far;
+            ``ranks``: the number of ranks.
+        """
+        epoch, done = self._where()
+        n_batches = self._n_batches
+        return {"epoch": epoch, "batches": n_batches, "done": min(done, n_batches), "ranks": self._n_ranks}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue after the batches of ``state_dict`` when its epoch is iterated; others begin at their start."""
-        if not hasattr(self.sampler, "start_batch"):
-            raise ValueError(f"{type(self.sampler).__name__} cannot begin in the middle of an epoch.")
-        self.sampler.set_epoch(state_dict["epoch"])
-        self.sampler.start_batch = state_dict["batches"]
-        self._served = state_dict["batches"]
+        """Continue after the batches of ``state_dict`` when its epoch is iterated; others begin at their start.
+
+        The number of ranks may be another one than it was: those that there are share the batches that are left.
+
+        Raises
+        ------
+        ValueError
+            If the sampler cannot begin there; an :class:`~viscy_data.errors.InputError` where the number of ranks is
+            why.
+        """
+        sampler = self.sampler
+        if not isinstance(sampler, ResumableSampler):
+            raise ValueError(f"{type(sampler).__name__} cannot begin in the middle of an epoch.")
+        n_batches, done = self._n_batches, state_dict.get("done")
+        if done is None:  # of a version that counted the batches of a rank, on as many ranks as now
+            done = state_dict["batches"] * self._n_ranks
+        elif done == state_dict["batches"]:
+            done = n_batches
+        elif done and not sampler.elastic and state_dict["ranks"] != self._n_ranks:
+            raise InputError(
+                type(sampler).__name__,
+                field="number of ranks",
+                found=f"{self._n_ranks}, and {state_dict['ranks']} in the checkpoint",
+                expected="as many in the middle of an epoch, since each rank has a part of the samples of its own",
+                fix="go on with as many as before up to the end of the epoch, or from a checkpoint of the end of one",
+            )
+        sampler.set_epoch(state_dict["epoch"])
+        sampler.start = min(done, n_batches)
+        self._place = None

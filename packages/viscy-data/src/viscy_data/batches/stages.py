@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Sampler
 
+from viscy_data.batches.elastic import follow_ranks
 from viscy_data.batches.record import constructor_of, plain_record, settings_of
 from viscy_data.checks import Option, check_options, is_count
 from viscy_data.distributed import FixedOrderBatchSampler, SequentialBatchSampler, ShuffledBatchSampler, World
@@ -163,7 +164,7 @@ class StagedDataModule(LightningDataModule):
     def train_sampler(self, world: World | None = None) -> Sampler:
         """Return what composes a rank's training batches, a lone process's by default: shuffled items.
 
-        It can begin in mid-epoch (``start_batch``), as :class:`~viscy_data.distributed.ShuffledBatchSampler` does.
+        It is a :class:`~viscy_data.distributed.ResumableSampler`, which can begin in mid-epoch.
         """
         world = World() if world is None else world
         return ShuffledBatchSampler(
@@ -378,6 +379,7 @@ class StagedDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the place in the epoch for the next training loader, and the split; warn when the data are others."""
         self._restored = state_dict.get("train_loader")
+        follow_ranks(self.trainer, [self._restored], lambda: self.trainer.train_dataloader.sampler.start_batch)
         if "split" in state_dict:
             self._restore_split(FovSplit.from_record(state_dict["split"]))
         saved, now = state_dict.get("n_anchors", {}), self.n_anchors()

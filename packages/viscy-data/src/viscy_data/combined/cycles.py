@@ -1,82 +1,57 @@
-"""A training loader that goes on: through its data again, in a new order, until an epoch has the length asked for."""
+"""An order of training that goes on: through its batches again, newly drawn, until an epoch is as long as asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import numpy as np
+from numpy.typing import NDArray
 
-from viscy_data.loaders import BatchLoader
+from viscy_data.distributed import EpochPositions, ResumableSampler
 
-__all__ = ["CycledLoader"]
+__all__ = ["CycledBatchSampler"]
 
 
-class CycledLoader:
-    """Repeat a loader of whole batches within an epoch.
+class CycledBatchSampler(ResumableSampler):
+    """Repeat the batches of a sampler within an epoch.
 
-    Epoch ``e`` of a loader that is gone through ``k`` times are its epochs ``e * k`` to ``e * k + k - 1``: every batch
-    is a function of epoch and number, and a resumed epoch goes on as an unbroken one.
+    Epoch ``e`` of a sampler that is gone through ``k`` times are its epochs ``e * k`` to ``e * k + k - 1``: every batch
+    is a function of epoch and number, whatever the number of ranks, and a resumed epoch goes on as an unbroken one.
 
     Parameters
     ----------
-    loader : BatchLoader
-        With a sampler that can begin in the middle of an epoch.
-    length : int
-        Batches of an epoch, at least as many as the loader has.
+    batches : ResumableSampler
+        Whose batches are repeated, over its ranks.
+    n_batches : int
+        Batches of an epoch over all ranks, at least as many as the sampler has.
 
     Examples
     --------
     >>> from viscy_data.distributed import ShuffledBatchSampler
-    >>> class Numbers(list):
-    ...     def __getitem__(self, positions):
-    ...         return sorted(positions)
-    >>> loader = CycledLoader(BatchLoader(Numbers(range(4)), ShuffledBatchSampler(4, 2)), length=5)
-    >>> batches = list(loader)
-    >>> len(batches), sorted(batches[0] + batches[1]), sorted(batches[2] + batches[3])
+    >>> drawn = list(CycledBatchSampler(ShuffledBatchSampler(4, 2), n_batches=5))
+    >>> len(drawn), sorted(drawn[0] + drawn[1]), sorted(drawn[2] + drawn[3])
     (5, [0, 1, 2, 3], [0, 1, 2, 3])
     """
 
-    def __init__(self, loader: BatchLoader, length: int) -> None:
-        self.loader, self.length = loader, length
-        self.epoch, self._start, self._served = 0, (0, 0), 0
+    def __init__(self, batches: ResumableSampler, n_batches: int) -> None:
+        # The parent's constructor wants a dataset; its type alone is what matters here.
+        self._batches, self._n_batches = batches, n_batches
+        self._n_cycles = -(-n_batches // batches.n_batches)
+        self.num_replicas, self.rank, self.elastic = batches.num_replicas, batches.rank, batches.elastic
+        self.seed, self.shuffle, self.drop_last = batches.seed, batches.shuffle, batches.drop_last
 
     @property
-    def sampler(self) -> CycledLoader:
-        """Itself: where Lightning looks for ``set_epoch``."""
-        return self
+    def n_batches(self) -> int:
+        """Batches of an epoch over all ranks."""
+        return self._n_batches
 
-    @property
-    def dataset(self) -> Any:
-        """The dataset of the loader."""
-        return self.loader.dataset
+    def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
+        """Return the positions of one batch of the sequence over all ranks, of the present epoch by default."""
+        return self._batches.batch(*self._place(number, self.epoch if epoch is None else epoch))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; Lightning calls it at the start of each."""
-        self.epoch = int(epoch)
+    def positions(self, number: int, epoch: int) -> EpochPositions:
+        """Return :meth:`batch` as loaders hand it to datasets, with the epoch of the sampler that is repeated."""
+        return self._batches.positions(*self._place(number, epoch))
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the batches of the present epoch, from where a restored state says."""
-        epoch, start = self._start
-        self._served = start if epoch == self.epoch else 0
-        per_cycle = len(self.loader)
-        n_cycles = -(-self.length // per_cycle)
-        while self._served < self.length:
-            cycle, first = divmod(self._served, per_cycle)
-            self.loader.load_state_dict({"epoch": self.epoch * n_cycles + cycle, "batches": first})
-            for batch in self.loader:
-                self._served += 1
-                yield batch
-                if self._served == self.length:
-                    return
-
-    def state_dict(self) -> dict[str, int]:
-        """Say where in which epoch the loader is, see :meth:`BatchLoader.state_dict`."""
-        return {"epoch": self.epoch, "batches": self._served}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue after the batches of ``state_dict`` when its epoch is iterated; others begin at their start."""
-        self.epoch = state_dict["epoch"]
-        self._start = (state_dict["epoch"], state_dict["batches"])
-        self._served = state_dict["batches"]
+    def _place(self, number: int, epoch: int) -> tuple[int, int]:
+        """Return the number of a batch in which epoch of the sampler that is repeated."""
+        cycle, own = divmod(number, self._batches.n_batches)
+        return own, epoch * self._n_cycles + cycle

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 
-from viscy_data.combined.cycles import CycledLoader
+from viscy_data.batches.elastic import follow_ranks
+from viscy_data.combined.cycles import CycledBatchSampler
 from viscy_data.combined.members import Members
+from viscy_data.distributed import ResumableSampler
 from viscy_data.errors import InputError
 from viscy_data.loaders import BatchLoader
 
@@ -83,10 +85,7 @@ class CombinedDataModule(Members):
         loaders = self._loaders("train", lambda member: member.train_dataloader())
         mode = self.train_mode
         if mode == "max_size_cycle":
-            longest = max(map(len, loaders))
-            for place, loader in enumerate(loaders):
-                if isinstance(loader, BatchLoader) and len(loader) < longest:
-                    loaders[place] = CycledLoader(loader, longest)
+            loaders = _as_long_as_the_longest(loaders)
             # Loaders of one length end together; cycling would fetch a batch more to find out.
             mode = "min_size" if len(set(map(len, loaders))) == 1 else mode
         for loader, state in zip(loaders, self._restored, strict=False):
@@ -134,6 +133,12 @@ class CombinedDataModule(Members):
                 self._owners[part].append((number, place))
         return loaders
 
+    def _first_batch(self) -> int:
+        """Return the number of the first batch to come of the loader that says how long an epoch is."""
+        ours = [loader for loader in self._train_loaders if isinstance(loader, BatchLoader)]
+        decides = min if self.train_mode == "min_size" else max
+        return decides(ours, key=len).sampler.start_batch
+
     # Batches
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -176,6 +181,7 @@ class CombinedDataModule(Members):
         """Restore the members, and keep the places in the epoch for the next training loaders."""
         self.restore_members(state_dict)
         self._restored = list(state_dict.get("train_loaders", []))
+        follow_ranks(self.trainer, self._restored, self._first_batch)
 
     def data_record(self) -> dict[str, Any]:
         """Return everything that decides the pixels, with the records of the members."""
@@ -184,6 +190,19 @@ class CombinedDataModule(Members):
 
     def _modes(self) -> dict[str, str]:
         return {f"{part}_mode": getattr(self, f"{part}_mode") for part in ("train", "val", "test", "predict")}
+
+
+def _as_long_as_the_longest(loaders: Sequence[Any]) -> list[Any]:
+    """Let loaders that can go through their batches again do so, until all ranks together have as many of each."""
+    orders = [getattr(loader, "sampler", None) for loader in loaders]
+    numbers = [o.n_batches if isinstance(o, ResumableSampler) else len(l) for o, l in zip(orders, loaders, strict=True)]
+    longest = max(numbers)
+    return [
+        loader.with_sampler(CycledBatchSampler(loader.sampler, longest))
+        if isinstance(loader, BatchLoader) and number < longest
+        else loader
+        for loader, number in zip(loaders, numbers, strict=True)
+    ]
 
 
 def _mode(field: str, mode: CombineMode | str, without: str = "", only: str = "") -> str:

@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from viscy_data.distributed import EpochPositions, ResumableSampler, World
+from viscy_data.distributed import ResumableSampler, World
 from viscy_data.sampler.compose import BatchComposer
 from viscy_data.sampler.epoch import Epoch
 from viscy_data.sampler.groups import AnchorColumns, AnchorGroups, lineage_codes
@@ -110,7 +110,8 @@ class FlexibleBatchSampler(ResumableSampler):
     repeats, and a warning.
 
     With several ranks, batch ``number`` belongs to rank ``number % num_replicas``; the last round wraps around to the
-    first batches, so that all ranks have the same number.
+    first batches, so that all ranks have the same number. An epoch can be gone on with from any batch, with any number
+    of ranks (``start``).
     """
 
     def __init__(
@@ -258,18 +259,6 @@ class FlexibleBatchSampler(ResumableSampler):
         """Batches of an epoch over all ranks."""
         whole, rest = divmod(self.n_anchors, self.batch_size)
         return max(1, whole + (rest > 0 and not self.drop_last))
-
-    def __len__(self) -> int:
-        """Count this rank's batches in a whole epoch: the same on every rank."""
-        return -(-self.n_batches // self.num_replicas)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield this rank's batches of the present epoch, from ``start_batch`` on, as lists of positions."""
-        epoch, n_batches = self.epoch, self.n_batches
-        world = World(self.num_replicas, self.rank)
-        for turn in range(self.start_batch, len(self)):
-            batch = self.batch((world.rank + turn * world.size) % n_batches, epoch)
-            yield EpochPositions(batch.tolist(), epoch)
 
     def batch(self, number: int, epoch: int | None = None) -> NDArray[np.int64]:
         """Compose one batch.
