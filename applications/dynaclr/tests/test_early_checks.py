@@ -96,9 +96,16 @@ for name in ("inspect-batches", "train-linear-classifier", "apply-linear-classif
     assert done.exit_code == 2 and "absent.yml" in done.output, done.output
 done = CliRunner().invoke(cli, ["cache-patches", "-c", "absent.yml", "-o", "patches.zarr"])
 assert done.exit_code == 2 and "absent.yml" in done.output, done.output
+for args in (
+    ["evaluate", "-e", "absent.zarr", "-o", "report"], ["export-atlas", "absent.zarr", "-o", "atlas.parquet"],
+    ["correct", "absent.zarr", "--method", "lot", "--controls", "t < 2"],
+    ["split-embeddings", "-i", "absent.zarr", "-o", "parts"],
+):
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 2 and "absent.zarr" in done.output, done.output
 done = CliRunner().invoke(cli, ["compare-losses", "-c", "absent.yml", "--variants", "variants.yml"])
 assert done.exit_code == 2 and "absent.yml" in done.output, done.output
-print("heavy:", *{"torch", "lightning", "monai", "pandas", "sklearn"} & set(sys.modules))
+print("heavy:", *{"torch", "lightning", "monai", "pandas", "sklearn", "zarr"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "heavy:\n", done.stderr

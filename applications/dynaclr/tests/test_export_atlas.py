@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tracemalloc
 
 import anndata
 import numpy as np
@@ -18,8 +19,9 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from dynaclr.cli import cli
+from viscy_data.patches import PatchReader
 from viscy_data.stores import PlateWriter
-from viscy_utils.embeddings.store import write_anndata
+from viscy_utils.embeddings.store import add_array, write_anndata
 
 SIDE, N_FRAMES, IMAGE = 8, 10, (40, 48)
 EXPERIMENTS = {"bright": 900, "dim": 30}  # and the counts of their brightest pixels
@@ -233,3 +235,48 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_lost(folder):
     shutil.rmtree("embeddings.zarr")
     assert "embeddings.zarr" in refused("--overwrite")
     assert sorted(path.name for path in folder.iterdir()) == ["atlas.parquet"]
+
+
+def test_features_are_read_in_blocks_and_only_where_a_layout_is_computed(folder):
+    """40,000 cells of 256 features are 41 MB, a copy of which is never in memory."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40_000, 256)).astype(np.float32) * np.linspace(1, 3, 256, dtype=np.float32) + 50
+    features[:, 7] = features[:, 3] + 0.1 * features[:, 7]  # the first component is of these two
+    features[:, 9] = 5
+    features[11, 4] = np.inf
+    obs = pd.DataFrame({"t": np.arange(40_000)}, index=[str(number) for number in range(40_000)])
+    succeed("--no-thumbnails", "--max-cells", 5)  # imports what it needs
+    shutil.rmtree("embeddings.zarr")
+    write_anndata(anndata.AnnData(features, obs=obs), "embeddings.zarr")
+    tracemalloc.start()
+    said = succeed("--no-thumbnails", "--layout", "pca", "--overwrite")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "1 cells left out" in said
+    assert most < 0.75 * features.nbytes
+    table = pq.read_table("atlas.parquet")
+    kept = np.delete(features, 11, axis=0)
+    scaled = StandardScaler().fit_transform(kept.astype(np.float64))
+    expected = PCA(2).fit_transform(scaled)[:, 0]
+    np.testing.assert_allclose(table["projection_x"], expected, rtol=1e-3, atol=1e-3)
+
+    group = zarr.open_group("embeddings.zarr", mode="r+", use_consolidated=False)
+    add_array(group, "obsm/X_umap", (40_000, 2))[:] = rng.normal(size=(40_000, 2))
+    for path in (folder / "embeddings.zarr" / "X").iterdir():
+        if not path.name.startswith("."):
+            path.write_bytes(b"no pixels") if path.is_file() else shutil.rmtree(path)
+    assert "40,000 cells, places of umap (stored)" in succeed("--no-thumbnails", "--overwrite")
+
+
+def test_every_fov_is_opened_once(folder, monkeypatch):
+    readers = []
+
+    class Counted(PatchReader):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            readers.append(self)
+
+    monkeypatch.setattr("viscy_utils.evaluation.cell_images.PatchReader", Counted)
+    succeed()
+    assert pq.ParquetFile("atlas.parquet").num_row_groups == 2
+    assert [reader.opens for reader in readers] == [4]  # two FOVs of two plates

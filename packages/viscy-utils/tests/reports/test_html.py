@@ -206,7 +206,7 @@ def test_embeddings_whose_images_are_not_at_hand_say_so(plate, tmp_path, what):
         cells.origin.clear()
     found = read_cell_images(cells, np.arange(4))
     assert len(found.rows) == 0
-    words = {"places": "y and x", "origin": "do not say", "store": "gone.zarr"}[what]
+    words = {"places": "lack the columns y", "origin": "do not say", "store": "gone.zarr"}[what]
     assert any(words in note for note in found.notes)
 
 

@@ -91,6 +91,9 @@ plot_embeddings = config_command(
 @report_errors("dynaclr")
 def split_embeddings(input_path: Path, output_dir: Path, overwrite: bool) -> None:
     """Write the embeddings of each experiment to a store of its own."""
+    from viscy_utils.embeddings.kind import refuse_unfinished
+
+    refuse_unfinished(input_path)
     from dynaclr.evaluation.splitting import split_embeddings as split
 
     split(input_path, output_dir, overwrite)

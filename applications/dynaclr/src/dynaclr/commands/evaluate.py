@@ -79,13 +79,18 @@ def evaluate(
     cells with tracks and images, tables, curves, origin. Beside it are report.json, report.csv, report.md, report.png,
     mixing.png, curves.csv and curves.png; the tables are printed.
     """
-    from dynaclr.evaluation.report import evaluate_embeddings
     from viscy_data.errors import InputError
+    from viscy_utils.embeddings.kind import refuse_unfinished
 
     if not embeddings and not runs:
         raise InputError("dynaclr evaluate", found="no embeddings", expected="--embeddings PATH or --run RUN")
+    named = _named((*embeddings, *map(_of_run, runs)))
+    for path in named.values():
+        refuse_unfinished(path)
+    from dynaclr.evaluation.report import evaluate_embeddings
+
     evaluate_embeddings(
-        _named((*embeddings, *map(_of_run, runs))),
+        named,
         label,
         output_dir,
         pixel_configs=configs,

@@ -53,6 +53,9 @@ def export_atlas(
 
     Thumbnails are the middle slice of what the encoder saw, channels beside each other, one brightness per experiment.
     """
+    from viscy_utils.embeddings.kind import refuse_unfinished
+
+    refuse_unfinished(embeddings)
     from dynaclr.evaluation.atlas_export import export_atlas as export
 
     size = None if no_thumbnails else thumbnail_size

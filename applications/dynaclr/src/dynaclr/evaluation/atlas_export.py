@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,14 +12,10 @@ from dynaclr.evaluation.stores import say
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, reading_input
 from viscy_data.files import refuse_existing
-from viscy_utils.embeddings.reading import read_embeddings
+from viscy_utils.embeddings.reading import ArrayRows, StoredEmbeddings, open_embeddings
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.atlas import principal_plane
 from viscy_utils.evaluation.draws import draw_rows
-from viscy_utils.evaluation.embedded import Embedded
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 __all__ = ["export_atlas"]
 
@@ -63,22 +59,22 @@ def export_atlas(
     FileExistsError
     """
     refuse_existing(output, overwrite, remedy="choose another file, or replace it with --overwrite")
-    adata = read_embeddings(path)
-    taken = [name for name in OWN_COLUMNS if name in adata.obs]
+    store = open_embeddings(path)
+    taken = [name for name in OWN_COLUMNS if name in store.obs]
     if taken:
         found = f"columns called {', '.join(taken)}, as columns of the file are"
         raise InputError(str(path), field="obs", found=found, fix="rename them")
-    embedded = Embedded(path.stem, np.asarray(adata.X, np.float32), adata.obs, origin=dict(adata.uns))
-    method, stored = _find_layout(adata, path, layout)
-    usable = np.isfinite(embedded.features if stored is None else stored).all(axis=1)
+    method, stored = _find_layout(store, path, layout)
+    features = ArrayRows(store.features, np.arange(len(store.obs)))
+    usable = features.are_finite() if stored is None else np.isfinite(stored).all(axis=1)
     rows = np.flatnonzero(usable)
     if not len(rows):
         raise InputError(str(path), field="obsm" if stored is not None else "X", found="no cell with finite values")
     if max_cells is not None:
         rows = rows[draw_rows(len(rows), max_cells, seed)]
-    points = _compute(method, embedded.features[rows], seed) if stored is None else stored[rows]
-    images = None if thumbnail_size is None else find_images(embedded, rows, thumbnail_size)
-    n_images, notes = write_atlas(output, embedded, rows, points, images, overwrite)
+    points = _compute(method, replace(features, rows=rows), seed) if stored is None else stored[rows]
+    images = None if thumbnail_size is None else find_images(store.obs, store.uns, rows, thumbnail_size)
+    n_images, notes = write_atlas(output, store.obs, rows, points, images, overwrite)
     if not usable.all():
         say(f"{(~usable).sum():,} cells left out: values of {method} that are not finite")
     if len(rows) < usable.sum():
@@ -90,9 +86,9 @@ def export_atlas(
     say(f"next: uvx embedding-atlas {output} --x {COORDINATES[0]} --y {COORDINATES[1]}{shown}")
 
 
-def _find_layout(adata: ad.AnnData, path: Path, layout: str | None) -> tuple[str, np.ndarray | None]:
+def _find_layout(store: StoredEmbeddings, path: Path, layout: str | None) -> tuple[str, np.ndarray | None]:
     """Return the name of a layout, and its points where the store holds them."""
-    held = {key.removeprefix("X_"): key for key in adata.obsm}
+    held = {key.removeprefix("X_"): key for key in store.obsm}
     if layout is None:
         name = next((method for method in _METHODS if method in held), "pca")
     else:
@@ -101,15 +97,15 @@ def _find_layout(adata: ad.AnnData, path: Path, layout: str | None) -> tuple[str
         if name in _METHODS:
             return name, None
         raise InputError(str(path), field="layout", found=layout, expected=near_matches(name, [*held, *_METHODS]))
-    points = np.asarray(adata.obsm[held[name]], np.float32)
+    points = store.obsm[held[name]]
     if points.ndim != 2 or points.shape[1] < 2:
         found = f"an array of shape {points.shape}"
         raise InputError(str(path), field=f"obsm.{held[name]}", found=found, expected="at least two columns")
-    return name, points[:, :2]
+    return name, np.asarray(points[:, :2], np.float32)
 
 
-def _compute(method: str, features: np.ndarray, seed: int) -> np.ndarray:
+def _compute(method: str, features: ArrayRows, seed: int) -> np.ndarray:
     if method == "pca":
-        return principal_plane(features, seed)
+        return principal_plane(features)
     with reading_input(f"computing {method}"):
-        return reduce_features(method, features, {"random_state": seed})
+        return reduce_features(method, features.read(), {"random_state": seed})

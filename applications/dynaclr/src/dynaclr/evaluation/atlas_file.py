@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,7 @@ from rich.progress import Progress
 
 from viscy_data.files import replacing
 from viscy_data.optional import require
-from viscy_utils.evaluation.cell_images import CellImages, Contrast, read_cell_images
-from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.cell_images import CellImageReader, CellImages, Contrast
 from viscy_utils.reports.html.thumbnails import thumbnail, thumbnail_size
 
 __all__ = ["COORDINATES", "IMAGE", "OWN_COLUMNS", "AtlasImages", "find_images", "write_atlas"]
@@ -41,6 +42,7 @@ class AtlasImages:
 
     Attributes
     ----------
+    reader : CellImageReader
     side : int
         Pixels of the longer side of a channel, at most.
     contrast : mapping
@@ -51,20 +53,22 @@ class AtlasImages:
         Why cells have none.
     """
 
+    reader: CellImageReader
     side: int
     contrast: Contrast
     channels: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def find_images(embedded: Embedded, rows: np.ndarray, side: int) -> AtlasImages:
+def find_images(obs: pd.DataFrame, uns: Mapping[str, Any], rows: np.ndarray, side: int) -> AtlasImages:
     """Look at some cells of each experiment, to show all of its cells in one brightness.
 
     Parameters
     ----------
-    embedded : Embedded
-        Of which at most 1024 of ``rows`` per experiment are read.
+    obs, uns : DataFrame and mapping
+        Of the store of embeddings.
     rows : ndarray of int64, shape (K,)
+        Of which at most 1024 per experiment are read.
     side : int
 
     Returns
@@ -73,17 +77,18 @@ def find_images(embedded: Embedded, rows: np.ndarray, side: int) -> AtlasImages:
         Without channels where no image can be read.
     """
     groups = [rows]
-    if "experiment" in embedded.obs:
-        experiments = embedded.obs["experiment"].astype(str).to_numpy()[rows]
+    if "experiment" in obs:
+        experiments = obs["experiment"].astype(str).to_numpy()[rows]
         groups = [rows[experiments == name] for name in np.unique(experiments)]
     some = [each[np.linspace(0, len(each) - 1, min(len(each), _SHOWN)).astype(np.int64)] for each in groups]
-    found = read_cell_images(embedded, np.concatenate(some))
-    return AtlasImages(side, found.contrast, found.channels if len(found.rows) else (), found.notes)
+    reader = CellImageReader(obs, uns)
+    found = reader.read(np.concatenate(some))
+    return AtlasImages(reader, side, found.contrast, found.channels if len(found.rows) else (), found.notes)
 
 
 def write_atlas(
     path: Path,
-    embedded: Embedded,
+    obs: pd.DataFrame,
     rows: np.ndarray,
     points: np.ndarray,
     images: AtlasImages | None = None,
@@ -98,8 +103,8 @@ def write_atlas(
     Parameters
     ----------
     path : Path
-    embedded : Embedded
-        Its ``obs`` has the names of the cells as index.
+    obs : DataFrame
+        Of the embeddings; its index has the names of the cells.
     rows : ndarray of int64, shape (K,)
         Cells in the order of the file.
     points : ndarray of float32, shape (K, 2)
@@ -118,7 +123,7 @@ def write_atlas(
     ------
     FileExistsError
     """
-    table = _table(embedded.obs.iloc[rows], points)
+    table = _table(obs.iloc[rows], points)
     schema, n_images = table.schema, 0
     notes = dict.fromkeys(() if images is None else images.notes)
     shown = images is not None and bool(images.channels)
@@ -134,7 +139,7 @@ def write_atlas(
             part = table.slice(start, _ROWS)
             if shown:
                 own = rows[start : start + _ROWS]
-                found = read_cell_images(embedded, own, contrast=images.contrast, advance=lambda n: None)
+                found = images.reader.read(own, images.contrast)
                 column = _image_column(found, own, part[_CELL].to_pylist(), images.side)
                 part = part.append_column(schema.field(IMAGE), column)
                 n_images += len(found.rows)

@@ -3,69 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
-from viscy_data.checks import near_matches
-from viscy_data.errors import InputError, MissingInputError
+from viscy_data.errors import InputError
 from viscy_data.typing import INDEX_COLUMNS
-from viscy_utils.embeddings.store import SAMPLE_COLUMN, import_anndata, parts_path_of
+from viscy_utils.embeddings.kind import kind_of_store, refuse_unfinished
+from viscy_utils.embeddings.store import SAMPLE_COLUMN, import_anndata
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
     import xarray as xr
 
-__all__ = ["get_available_index_columns", "kind_of_store", "read_embedding_dataset", "read_embeddings"]
+__all__ = [
+    "ArrayRows",
+    "StoredEmbeddings",
+    "get_available_index_columns",
+    "kind_of_store",
+    "open_embeddings",
+    "read_embedding_dataset",
+    "read_embeddings",
+]
 
 _logger = logging.getLogger(__name__)
 
-_IMAGE_KEYS = {"multiscales", "plate", "well", "omero", "ome"}
-_EXPECTED = "a store of embeddings"
-
-
-def kind_of_store(path: str | Path) -> Literal["anndata", "parts", "xarray"]:
-    """Tell in which layout embeddings are stored.
-
-    Parameters
-    ----------
-    path : str or Path
-        A store, or the folder ``<store>.parts`` of an unfinished prediction.
-
-    Returns
-    -------
-    {"anndata", "parts", "xarray"}
-        The xarray layout is that of old.
-
-    Raises
-    ------
-    MissingInputError
-        If there is nothing.
-    InputError
-        If there is something else, such as a table, a config or an image store.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise _missing(path)
-    if not path.is_dir():
-        kind = "a YAML file" if path.suffix in (".yml", ".yaml") else f"a file ({path.suffix or 'without a suffix'})"
-        raise _other(path, kind)
-    if path.name.endswith(".parts") and _parts_in(path):
-        return "parts"
-    try:
-        group = zarr.open_group(path, mode="r")
-    except (FileNotFoundError, ValueError) as err:
-        raise _other(path, "a folder that is no zarr group") from err
-    if group.attrs.get("encoding-type") == "anndata":
-        return "anndata"
-    if _IMAGE_KEYS & set(group.attrs):
-        raise _other(path, "an image store (OME-Zarr)")
-    if "features" not in group:
-        raise _other(path, f"a zarr group of {', '.join(sorted(group)) or 'nothing'}")
-    return "xarray"
+_BLOCK_BYTES = 1 << 22
 
 
 def read_embeddings(path: str | Path) -> ad.AnnData:
@@ -81,32 +49,87 @@ def read_embeddings(path: str | Path) -> ad.AnnData:
     MissingInputError, InputError
         If there is nothing or something else, also an unfinished prediction or a store of the old layout.
     """
-    kind = kind_of_store(path)
-    if kind == "parts":
-        raise InputError(str(path), found="an unfinished prediction", expected=_EXPECTED, fix="let predict finish it")
-    if kind == "xarray":
-        raise InputError(
-            str(path), found="embeddings of the old layout", fix="convert them with `viscy convert_to_anndata`"
-        )
+    refuse_unfinished(path)
     return import_anndata().read_zarr(path)
+
+
+@dataclass(frozen=True)
+class StoredEmbeddings:
+    """A store that is open: its table in memory, its arrays on disk.
+
+    Attributes
+    ----------
+    obs : DataFrame
+        N rows.
+    uns : mapping
+    features : zarr.Array, shape (N, F)
+    obsm : mapping of str to zarr.Array, shape (N, K)
+    """
+
+    obs: pd.DataFrame
+    uns: Mapping[str, Any]
+    features: zarr.Array
+    obsm: Mapping[str, zarr.Array]
+
+
+def open_embeddings(path: str | Path) -> StoredEmbeddings:
+    """Open a finished store of embeddings, without reading its features.
+
+    Parameters
+    ----------
+    path : str or Path
+        AnnData zarr store.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        As :func:`read_embeddings`, and for features that are stored as a sparse array.
+    """
+    refuse_unfinished(path)
+    read = import_anndata().io.read_elem
+    group = zarr.open_group(path, mode="r", use_consolidated=False)
+    if not isinstance(group["X"], zarr.Array):
+        raise InputError(str(path), field="X", found="a sparse array", expected="one of all features")
+    return StoredEmbeddings(read(group["obs"]), read(group["uns"]), group["X"], dict(group["obsm"].arrays()))
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Rows of a stored array, read in blocks of about 4 MB whenever they are iterated over.
+
+    Attributes
+    ----------
+    array : zarr.Array, shape (N, K)
+    rows : ndarray of int64, shape (M,)
+        Ascending.
+    """
+
+    array: zarr.Array
+    rows: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        n_rows = self.array.chunks[0]
+        n_rows *= max(1, _BLOCK_BYTES // max(1, n_rows * int(np.prod(self.array.shape[1:])) * 4))
+        for start in range(0, self.array.shape[0], n_rows):
+            first, end = np.searchsorted(self.rows, (start, start + n_rows))
+            if first < end:
+                yield np.asarray(self.array[start : start + n_rows], np.float32)[self.rows[first:end] - start]
+
+    def are_finite(self) -> np.ndarray:
+        """Tell which rows are of finite values only, bool (M,)."""
+        return np.concatenate([np.zeros(0, bool), *(np.isfinite(block).all(axis=1) for block in self)])
+
+    def read(self) -> np.ndarray:
+        """Return all of them, float32 (M, K)."""
+        values, first = np.empty((len(self.rows), *self.array.shape[1:]), np.float32), 0
+        for block in self:
+            values[first : first + len(block)] = block
+            first += len(block)
+        return values
 
 
 def _parts_in(path: Path) -> list[Path]:
     return sorted(path.glob("rank*/[0-9]*.zarr"))
-
-
-def _missing(path: Path) -> MissingInputError:
-    parts = parts_path_of(path)
-    if parts.exists():
-        hint = f"an unfinished prediction can be read at {parts}"
-    else:
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = near_matches(path.name, beside, otherwise="write it with predict")
-    return MissingInputError(str(path), found="nothing", expected=_EXPECTED, fix=hint)
-
-
-def _other(path: Path, found: str) -> InputError:
-    return InputError(str(path), found=found, expected=_EXPECTED, fix="name the store that predict has written")
 
 
 def get_available_index_columns(dataset: xr.Dataset, dataset_path: str | None = None) -> list[str]:

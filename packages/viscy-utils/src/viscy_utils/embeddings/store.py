@@ -18,6 +18,7 @@ import zarr
 
 from viscy_data.files import replacing
 from viscy_data.optional import require
+from viscy_utils.embeddings.kind import parts_path_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -48,12 +49,6 @@ def import_anndata() -> Any:
     """
     require("xarray", extra="anndata", package="viscy-utils")
     return require("anndata", extra="anndata", package="viscy-utils")
-
-
-def parts_path_of(output_path: str | Path) -> Path:
-    """Return the folder beside an output that holds what is written before it is complete."""
-    output_path = Path(output_path)
-    return output_path.with_name(f"{output_path.name}.parts")
 
 
 def observation_table(index: pd.DataFrame) -> pd.DataFrame:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.embedded import CELL, Embedded
 from viscy_utils.evaluation.embedding_pictures import Layout, project
 
 __all__ = ["Atlas", "make_atlas", "principal_plane"]
+
+_ROWS = 1024  # that are copied at once
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,44 @@ def make_atlas(embedded: Sequence[Embedded], max_cells: int, n_whole: int, seed:
     return Atlas(kept, tuple(each[drawn] for each in rows), place[order], len(cells))
 
 
-def principal_plane(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the first two principal components of standardised features, float32 (N, 2)."""
-    if len(features) < 3:
-        return np.zeros((len(features), 2), np.float32)
-    points = reduce_features("pca", features, {"n_components": 2, "random_state": seed})
-    return np.pad(points, ((0, 0), (0, 1)))[:, :2]
+def principal_plane(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the first two principal components of standardised features.
+
+    Parameters
+    ----------
+    parts : iterable of ndarray of float, shape (M, F)
+        The rows in parts, which are gone through twice: once for the correlations of the features (F, F), then to
+        project. Few rows are copied at a time.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 2)
+        Zeros for fewer than three rows. The largest weight of each component is positive.
+    """
+    n, shift = 0, None
+    for block in _blocks(parts):
+        if shift is None:
+            shift = block.mean(axis=0)
+            sums, products = np.zeros_like(shift), np.zeros((len(shift), len(shift)))
+        block -= shift  # else much of the precision is lost where the mean is large
+        n, sums, products = n + len(block), sums + block.sum(axis=0), products + block.T @ block
+    if n < 3:
+        return np.zeros((n, 2), np.float32)
+    mean = sums / n
+    covariance = products / n - np.outer(mean, mean)
+    scale = np.sqrt(np.maximum(covariance.diagonal(), 0))
+    scale[scale <= 1e-12 * np.abs(shift + mean)] = np.inf  # constant but for rounding
+    weights = np.linalg.eigh(covariance / np.outer(scale, scale))[1][:, :-3:-1]
+    largest = np.abs(weights).argmax(axis=0)
+    weights = weights * np.sign(weights[largest, np.arange(weights.shape[1])]) / scale[:, None]
+    points = np.concatenate([((block - (shift + mean)) @ weights).astype(np.float32) for block in _blocks(parts)])
+    return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+
+
+def _blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for part in parts:
+        for start in range(0, len(part), _ROWS):
+            yield part[start : start + _ROWS].astype(np.float64)
 
 
 def _keys(obs: pd.DataFrame) -> pd.MultiIndex:

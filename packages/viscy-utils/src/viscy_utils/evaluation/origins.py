@@ -11,13 +11,23 @@ import numpy as np
 
 from viscy_utils.evaluation.embedded import CELL, Embedded
 
-__all__ = ["origin_notes", "origin_of", "patch_side"]
+__all__ = ["origin_notes", "origin_of", "patch_side", "stored_origin"]
 
 _MOVED_PIXELS = 0.5
 
 
 def origin_of(embedded: Embedded) -> dict[str, Any]:
+    """Return what the store of an embedding says, see :func:`stored_origin`."""
+    return stored_origin(embedded.origin)
+
+
+def stored_origin(uns: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a store says of its checkpoint and its data, as plain values.
+
+    Parameters
+    ----------
+    uns : mapping
+        Of the store.
 
     Returns
     -------
@@ -25,7 +35,7 @@ def origin_of(embedded: Embedded) -> dict[str, Any]:
         ``checkpoint`` (mapping), ``date``, ``model``, ``versions`` and ``sources`` (store, number of observations and
         digest of the cells) as far as they are known.
     """
-    stored = embedded.origin.get("origin")
+    stored = uns.get("origin")
     if not isinstance(stored, Mapping):
         return {}
     found = {key: _plain(stored[key]) for key in ("checkpoint", "date", "model", "versions") if key in stored}

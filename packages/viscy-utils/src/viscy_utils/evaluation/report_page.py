@@ -150,7 +150,7 @@ def _views(embedded: Sequence[Embedded], atlas: Atlas, layouts: Sequence[Layout]
         every = np.arange(len(each.obs))
         made = {_title(method): Layout(every, points) for method, points in each.layouts.items()}
         made["t-SNE"] = layout
-        made["principal components"] = Layout(every, principal_plane(each.features, seed))
+        made["principal components"] = Layout(every, principal_plane([each.features]))
         for method, own in made.items():
             points = atlas.points(number, own)
             n_cells = int(np.isfinite(points[:, 0]).sum())

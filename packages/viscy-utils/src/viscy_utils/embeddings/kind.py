@@ -1,0 +1,94 @@
+"""What is stored at a path, told before the libraries that read it are imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from viscy_data.checks import near_matches
+from viscy_data.errors import InputError, MissingInputError
+
+__all__ = ["kind_of_store", "parts_path_of", "refuse_unfinished"]
+
+_IMAGE_KEYS = {"multiscales", "plate", "well", "omero", "ome"}
+_EXPECTED = "a store of embeddings"
+
+
+def kind_of_store(path: str | Path) -> Literal["anndata", "parts", "xarray"]:
+    """Tell in which layout embeddings are stored.
+
+    Parameters
+    ----------
+    path : str or Path
+        A store, or the folder ``<store>.parts`` of an unfinished prediction.
+
+    Returns
+    -------
+    {"anndata", "parts", "xarray"}
+        The xarray layout is that of old.
+
+    Raises
+    ------
+    MissingInputError
+        If there is nothing.
+    InputError
+        If there is something else, such as a table, a config or an image store.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise _missing(path)
+    if not path.is_dir():
+        kind = "a YAML file" if path.suffix in (".yml", ".yaml") else f"a file ({path.suffix or 'without a suffix'})"
+        raise _other(path, kind)
+    if path.name.endswith(".parts") and any(path.glob("rank*/[0-9]*.zarr")):
+        return "parts"
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+    except (FileNotFoundError, ValueError) as err:
+        raise _other(path, "a folder that is no zarr group") from err
+    if group.attrs.get("encoding-type") == "anndata":
+        return "anndata"
+    if _IMAGE_KEYS & set(group.attrs):
+        raise _other(path, "an image store (OME-Zarr)")
+    if "features" not in group:
+        raise _other(path, f"a zarr group of {', '.join(sorted(group)) or 'nothing'}")
+    return "xarray"
+
+
+def refuse_unfinished(path: str | Path) -> None:
+    """Refuse what is no finished store of embeddings.
+
+    Raises
+    ------
+    MissingInputError, InputError
+        If there is nothing or something else, also an unfinished prediction or a store of the old layout.
+    """
+    kind = kind_of_store(path)
+    if kind == "parts":
+        raise InputError(str(path), found="an unfinished prediction", expected=_EXPECTED, fix="let predict finish it")
+    if kind == "xarray":
+        raise InputError(
+            str(path), found="embeddings of the old layout", fix="convert them with `viscy convert_to_anndata`"
+        )
+
+
+def parts_path_of(output_path: str | Path) -> Path:
+    """Return the folder beside an output that holds what is written before it is complete."""
+    output_path = Path(output_path)
+    return output_path.with_name(f"{output_path.name}.parts")
+
+
+def _missing(path: Path) -> MissingInputError:
+    parts = parts_path_of(path)
+    if parts.exists():
+        hint = f"an unfinished prediction can be read at {parts}"
+    else:
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = near_matches(path.name, beside, otherwise="write it with predict")
+    return MissingInputError(str(path), found="nothing", expected=_EXPECTED, fix=hint)
+
+
+def _other(path: Path, found: str) -> InputError:
+    return InputError(str(path), found=found, expected=_EXPECTED, fix="name the store that predict has written")
