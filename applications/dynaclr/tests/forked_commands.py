@@ -119,11 +119,15 @@ def _run(process: dict) -> None:
         main()
 
 
-def _predict(experiments_yaml: str, output: str) -> None:
-    """Predict without the command line, whose parsing would take longer than the prediction."""
+def _predict(experiments_yaml: str, output: str, statistics_of: int | None = None) -> None:
+    """Predict without the command line, whose parsing would take longer than the prediction.
+
+    With ``statistics_of`` by statistics of so many cells of each experiment.
+    """
     import torch
     from lightning.pytorch import Trainer
 
+    from dynaclr.adaptation import BatchStatistics
     from dynaclr.datamodule import MultiExperimentDataModule
     from dynaclr.engine import ContrastiveModule
     from viscy_utils.callbacks import EmbeddingWriter
@@ -132,13 +136,16 @@ def _predict(experiments_yaml: str, output: str) -> None:
         def __init__(self):
             super().__init__()
             self.features, self.projection = torch.nn.Linear(2 * 16 * 16, 6), torch.nn.Linear(6, 3)
+            self.norm = torch.nn.Identity() if statistics_of is None else torch.nn.BatchNorm1d(6)
 
         def forward(self, x):
-            features = self.features(x.flatten(1))
+            features = self.norm(self.features(x.flatten(1)))
             return features, self.projection(features)
 
     torch.manual_seed(0)
-    model = ContrastiveModule(Encoder())
+    model = ContrastiveModule(
+        Encoder(), batch_statistics=None if statistics_of is None else BatchStatistics(statistics_of)
+    )
     options = {"z_range": (0, 1), "yx_patch_size": (16, 16), "final_yx_patch_size": (16, 16), "batch_size": 5}
     data = MultiExperimentDataModule(experiments_yaml, num_workers=0, **options)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))

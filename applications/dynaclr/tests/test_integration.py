@@ -267,6 +267,38 @@ def test_each_experiment_is_predicted_by_its_own_statistics(experiments, checkpo
         )
 
 
+def test_a_validation_uses_the_statistics_of_what_it_validates_on(experiments, checkpoint):
+    weights, data = torch.load(checkpoint, weights_only=True)["state_dict"], make_data(experiments)
+    data.setup("validate")
+    n_cells = len(data.val_dataset)
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
+    every = data.on_after_batch_transfer(data.val_dataset[list(range(n_cells))], 0)["anchor"]
+
+    def validated(options):
+        model = make_model(**options)
+        model.load_state_dict(weights)
+        (found,) = make_trainer().validate(model, make_data(experiments), verbose=False)
+        return found["loss/val_epoch"], model
+
+    plain, _ = validated({})
+    adapted, model = validated({"batch_statistics": BatchStatistics(n_cells)})
+    untouched = model.state_dict()
+    assert all(torch.equal(untouched[name], value) for name, value in weights.items())
+    for layer, values in inputs_of_batch_norms(model.model, every).items():
+        axes, norm = (0, *range(2, values.ndim)), model.model.get_submodule(layer)
+        norm.running_mean.copy_(torch.from_numpy(values.mean(axis=axes)))
+        norm.running_var.copy_(torch.from_numpy(values.var(axis=axes, ddof=1)))
+    model.eval()
+    with torch.no_grad():
+        losses = [
+            model.loss_function.forward_pairs(model(b["anchor"])[1], model(b["positive"])[1], b["lineage"]).item()
+            for b in batches
+        ]
+    expected = np.average(losses, weights=[len(batch["anchor"]) for batch in batches])
+    assert adapted == pytest.approx(expected, rel=1e-3)
+    assert plain != pytest.approx(expected, rel=1e-2)
+
+
 class StopsInTheMiddle(Callback):
     """What a power cut does."""
 
@@ -292,6 +324,7 @@ def test_further_plates_take_the_statistics_of_earlier_embeddings(experiments, c
     wells = {"include_wells": ["B/1"]}
     with pytest.raises(InputError, match="the condition 'infected' alone"):
         predict(experiments, checkpoint, tmp_path / "infected.zarr", BatchStatistics(ALL_CELLS), **wells)
+    assert not list(tmp_path.glob("infected.zarr*"))
     earlier = BatchStatistics(ALL_CELLS, source=str(tmp_path / "adapted.zarr"))
     later = predict(experiments, checkpoint, tmp_path / "later.zarr", earlier, **wells)
     expected = adapted.X[adapted.obs["fov_name"].astype(str).str.startswith("B/1").to_numpy()]

@@ -273,10 +273,10 @@ def test_a_fit_goes_on_with_fewer_and_with_more_ranks_from_where_it_was(commands
 # Prediction
 
 
-def predict(commands, output, *, ranks=1, kills=()):
+def predict(commands, output, *, ranks=1, kills=(), **options):
     """Predict on some ranks; kills say at which write below the folder of the output each is killed."""
     folder = str(output.parent) + "/"
-    job = {"predict": {"experiments_yaml": "whole.yml", "output": str(output)}, "folder": folder}
+    job = {"predict": {"experiments_yaml": "whole.yml", "output": str(output), **options}, "folder": folder}
     faults = [job | ({} if kill is None else {"kill_at": kill}) for kill in (*kills, *[None] * (ranks - len(kills)))]
     return commands.codes(ranks=ranks, faults=faults, seconds=60)
 
@@ -324,3 +324,20 @@ def test_a_prediction_that_is_killed_anywhere_loses_doubles_and_moves_no_row(com
     if not output.exists():
         assert predict(commands, output, ranks=ranks) == [0] * ranks, commands.said()
     assert_same_rows(output, expected)
+
+
+def test_two_ranks_predict_by_the_statistics_that_one_finds(commands):
+    found = []
+    for ranks in (1, 2):
+        output = commands.folder / f"adapted{ranks}" / "embeddings.zarr"
+        n_cells = len(FOVS) * N_TRACKS * N_FRAMES
+        assert predict(commands, output, ranks=ranks, statistics_of=n_cells) == [0] * ranks, commands.said()
+        found.append(anndata.read_zarr(output))
+    one, two = found
+    pd.testing.assert_frame_equal(two.obs, one.obs)
+    np.testing.assert_allclose(two.X, one.X, rtol=1e-5, atol=1e-5)
+    for name, layer in one.uns["batch_statistics"]["layers"].items():
+        np.testing.assert_array_equal(two.uns["batch_statistics"]["layers"][name], layer)
+    for _, rows in one.obs.groupby("experiment", observed=True).indices.items():  # each by its own
+        np.testing.assert_allclose(one.X[rows].mean(axis=0), 0, atol=1e-4)
+        np.testing.assert_allclose(one.X[rows].std(axis=0, ddof=1), 1, atol=1e-3)

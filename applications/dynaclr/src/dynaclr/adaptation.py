@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,12 +26,14 @@ from viscy_models.batch_statistics import batch_norms, estimate_batch_statistics
 
 if TYPE_CHECKING:
     from dynaclr.datamodule import MultiExperimentDataModule
+    from dynaclr.dataset import MultiExperimentTripletDataset
 
 __all__ = [
     "STATISTICS",
     "BatchStatistics",
     "Statistics",
     "balanced_rows",
+    "cell_batches",
     "embed_by_experiment",
     "refuse_without_batch_norm",
 ]
@@ -86,8 +88,10 @@ class BatchStatistics:
         """
         return {} if self.source is None else _read(Path(self.source))
 
-    def of(self, network: nn.Module, data: MultiExperimentDataModule) -> Statistics:
-        """Return the statistics of every experiment that a data module predicts.
+    def of(
+        self, network: nn.Module, data: MultiExperimentDataModule, stage: Literal["predict", "val"] = "predict"
+    ) -> Statistics:
+        """Return the statistics of every experiment that a data module predicts, or validates on.
 
         They are a function of the network and the cells: any rank, and a prediction that goes on, finds the same.
 
@@ -96,15 +100,16 @@ class BatchStatistics:
         network : nn.Module
             From images to embeddings.
         data : MultiExperimentDataModule
-            Set up to predict.
+            Set up for the stage.
+        stage : {"predict", "val"}
 
         Raises
         ------
         InputError
             If the experiments are not known, or an experiment has cells of one condition alone.
         """
-        tracks = _tracks(data)
-        experiments, conditions = (tracks[name].to_numpy().astype(str) for name in ("experiment", "condition"))
+        dataset = _dataset(data, stage)
+        experiments, conditions = (_of_cells(dataset, name) for name in ("experiment", "condition"))
         known, device = self.stored(), next(network.parameters()).device
         statistics: Statistics = {}
         for name in map(str, np.unique(experiments)):
@@ -114,7 +119,7 @@ class BatchStatistics:
             rows = np.flatnonzero(experiments == name)
             _check_composition(name, conditions[rows], self.n_cells)
             chosen = rows[balanced_rows(conditions[rows], self.n_cells, data.seed)]
-            statistics[name] = estimate_batch_statistics(network, _images(data, chosen, device))
+            statistics[name] = estimate_batch_statistics(network, cell_batches(data, dataset, chosen, device))
         return statistics
 
     @staticmethod
@@ -148,6 +153,31 @@ def balanced_rows(conditions: np.ndarray, n_cells: int, seed: int) -> np.ndarray
     own = -(-n_cells // len(names))
     drawn = [np.resize(rng.permutation(np.flatnonzero(conditions == name)), own) for name in names]
     return rng.permutation(np.concatenate(drawn))
+
+
+def cell_batches(
+    data: MultiExperimentDataModule, dataset: MultiExperimentTripletDataset, items: np.ndarray, device: torch.device
+) -> Iterator[Tensor]:
+    """Read the images of cells as the encoder sees them, in batches of one size; what is left over is not read.
+
+    Parameters
+    ----------
+    data : MultiExperimentDataModule
+        Prepares the images.
+    dataset : MultiExperimentTripletDataset
+        One of those of the data module.
+    items : ndarray of int64, shape (N,)
+        Positions in the dataset.
+    device : torch.device
+
+    Yields
+    ------
+    Tensor, shape (B, C, Z, Y, X)
+    """
+    size = min(_BATCH, len(items))
+    for start in range(0, len(items) - size + 1, size):
+        batch = data.on_before_batch_transfer(dataset[items[start : start + size].tolist()], 0)
+        yield data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)["anchor"]
 
 
 def embed_by_experiment(
@@ -212,9 +242,9 @@ def _check_composition(name: str, conditions: np.ndarray, n_cells: int) -> None:
         )
 
 
-def _tracks(data: MultiExperimentDataModule) -> Any:
-    index = getattr(getattr(data, "predict_dataset", None), "index", None)
-    if index is None:
+def _dataset(data: MultiExperimentDataModule, stage: Literal["predict", "val"]) -> MultiExperimentTripletDataset:
+    dataset = getattr(data, f"{stage}_dataset", None)
+    if not hasattr(dataset, "index"):
         raise InputError(
             type(data).__name__,
             field="batch_statistics",
@@ -222,14 +252,13 @@ def _tracks(data: MultiExperimentDataModule) -> Any:
             expected="dynaclr.datamodule.MultiExperimentDataModule",
             fix="leave the option out",
         )
-    return index.tracks
+    return dataset
 
 
-def _images(data: MultiExperimentDataModule, rows: np.ndarray, device: torch.device) -> Iterator[Tensor]:
-    size = min(_BATCH, len(rows))
-    for start in range(0, len(rows) - size + 1, size):
-        batch = data.on_before_batch_transfer(data.predict_dataset[rows[start : start + size].tolist()], 0)
-        yield data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)["anchor"]
+def _of_cells(dataset: MultiExperimentTripletDataset, column: str) -> np.ndarray:
+    """Return a column of the table for each item: anchors, or all cells in a prediction."""
+    values = dataset.index.tracks[column].to_numpy().astype(str)
+    return values[dataset.index.anchor_rows] if dataset.fit else values
 
 
 def _as_lists(own: Mapping[str, Tensor]) -> dict[str, list[float]]:

@@ -140,6 +140,7 @@ class EmbeddingWriter(BasePredictionWriter):
         self.write_interval, self.overwrite = write_interval, overwrite
         self.part_rows = 1 if write_interval == "batch" else part_rows
         self._reductions = {"pca": pca_kwargs, "umap": umap_kwargs, "phate": phate_kwargs}
+        self._parts: PredictionParts | None = None
         self._pending: list[Rows] = []
         self._n_written = 0
 
@@ -195,8 +196,10 @@ class EmbeddingWriter(BasePredictionWriter):
             self._flush()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what has been predicted before the run ends."""
+        """Write what has been predicted before the run ends; a run that was refused leaves nothing behind."""
         self._flush()
+        if self._parts is not None and trainer.is_global_zero:
+            self._parts.remove_if_empty()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the last part; the first rank merges and then reduces.

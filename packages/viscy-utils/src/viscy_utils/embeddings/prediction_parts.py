@@ -134,6 +134,11 @@ class PredictionParts:
         """Delete all parts."""
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def remove_if_empty(self) -> None:
+        """Delete the folder of a run that has written no row of any rank."""
+        if not any(self.path.glob("rank*")):
+            self.remove()
+
     def n_rows(self) -> int:
         """Count the rows this rank has written; parts after a gap do not count and are deleted."""
         done = 0

@@ -71,8 +71,9 @@ class ContrastiveModule(TrainingModule):
     predict_with_average : bool, default False
         Whether predictions and exports come from the average instead of the encoder itself.
     batch_statistics : BatchStatistics, optional
-        Predict each experiment with statistics of batch normalisation of its own cells (AdaBN), instead of the running
-        averages of training. They are stored with the embeddings, in ``uns["batch_statistics"]``.
+        Predict, and validate on, each experiment with statistics of batch normalisation of its own cells (AdaBN),
+        instead of the running averages of training. Those of a prediction are stored with the embeddings, in
+        ``uns["batch_statistics"]``; those of a validation are estimated anew before each.
 
     Raises
     ------
@@ -129,6 +130,7 @@ class ContrastiveModule(TrainingModule):
             refuse_without_batch_norm(self.predictor)
         self.batch_statistics = batch_statistics
         self._statistics: Statistics | None = None
+        self._validated: Statistics | None = None
 
     @property
     def predictor(self) -> nn.Module:
@@ -181,6 +183,19 @@ class ContrastiveModule(TrainingModule):
         if self._statistics is None:
             self._statistics = self.batch_statistics.of(self.predictor, self.trainer.datamodule)
         return self._statistics
+
+    def on_validation_start(self) -> None:
+        """Estimate the statistics of each experiment that is validated on, where they are asked for."""
+        if self.batch_statistics is not None:
+            self._validated = self.batch_statistics.of(self._network, self.trainer.datamodule, "val")
+
+    def on_validation_end(self) -> None:
+        """Forget them: the next steps change the weights."""
+        self._validated = None
+
+    @property
+    def _network(self) -> nn.Module:
+        return getattr(self.model, "_orig_mod", self.model)
 
     def on_train_epoch_end(self) -> None:
         """Log images of samples."""
@@ -268,7 +283,12 @@ class ContrastiveModule(TrainingModule):
 
     def project(self, batch: dict[str, Any], role: str) -> Tensor:
         """Return the projections (B, P) of the images of a role, such as ``anchor``."""
-        return self.model(self.images_of(batch, role))[1]
+        images = self.images_of(batch, role)
+        if self._validated is None:
+            return self.model(images)[1]
+        index = self.trainer.datamodule.val_dataset.index
+        experiments = index.tracks["experiment"].iloc[batch["observation"].cpu().numpy()].to_numpy().astype(str)
+        return embed_by_experiment(self._network, images, experiments, self._validated)[1]
 
     def images_of(self, batch: dict[str, Any], role: str) -> Tensor:
         """Return the images of a role, or say how to get negatives."""
