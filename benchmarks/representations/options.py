@@ -18,6 +18,8 @@ BASE: dict[str, Any] = {
     "momentum": None,
     "augmentation": 1.0,
     "data": {
+        "yx_patch_size": [44, 44],
+        "final_yx_patch_size": [32, 32],  # a third more than the diameter of a cell, so that its halo is seen
         "batch_size": 128,
         "experiment_aware": True,
         "leaky": 0.0,
@@ -30,6 +32,8 @@ BASE: dict[str, Any] = {
         "channel_dropout_prob": 0.5,
     },
     "adapt": False,  # statistics of batch normalisation per experiment at prediction
+    "adapt_to": None,  # a condition, whose cells alone they are of; otherwise of all, balanced
+    "center_on_controls": False,  # projections of an experiment, in training
     "correction": None,  # of `dynaclr correct`, by control wells
 }
 """The demo's configuration."""
@@ -52,6 +56,10 @@ FIRST: dict[str, dict[str, Any]] = {
     "correct: tvn": {"correction": "tvn"},
     "correct: lot": {"correction": "lot"},
     "AdaBN + tvn": {"adapt": True, "correction": "tvn"},
+    "untrained + AdaBN": {"kind": "untrained", "adapt": True},
+    "supervised + AdaBN": {"kind": "supervised", "adapt": True},
+    "AdaBN of infected wells": {"adapt": True, "adapt_to": "infected"},
+    "patch of 24 px": {"data": {"yx_patch_size": [32, 32], "final_yx_patch_size": [24, 24]}},
     "not experiment-aware": {"data": {"experiment_aware": False}},
     "leak 0.2": {"data": {"leaky": 0.2}},
     "not condition-balanced": {"data": {"condition_balanced": False}},
@@ -94,12 +102,28 @@ FURTHER: dict[str, dict[str, Any]] = {
     "projection 16": {"encoder": {"projection_dim": 16}},
     "projection 256": {"encoder": {"projection_dim": 256}},
     "EMA 0.95": {"momentum": 0.95},
+    "projections centred on controls": {"center_on_controls": True},
+    "the same, head without batch norm": {"center_on_controls": True, "head_norm": False},
+    "AdaBN, tau 0-1": {"adapt": True, "data": {"tau_range": [0.0, 1.0]}},
+    "AdaBN, same patch, augmentation 0.5": {"adapt": True, "augmentation": 0.5, "data": {"tau_range": [0.0, 0.0]}},
+    "AdaBN, same patch, augmentation 0.5, no norm in head": {
+        "adapt": True,
+        "augmentation": 0.5,
+        "head_norm": False,
+        "data": {"tau_range": [0.0, 0.0]},
+    },
+    "AdaBN, tau 0-1, augmentation 0.5": {"adapt": True, "augmentation": 0.5, "data": {"tau_range": [0.0, 1.0]}},
+    "AdaBN, same patch": {"adapt": True, "data": {"tau_range": [0.0, 0.0]}},
+    "AdaBN, augmentation 0.5": {"adapt": True, "augmentation": 0.5},
+    "AdaBN, beta 0.5": {"adapt": True, "loss": {"beta": 0.5}},
+    "AdaBN, head without batch norm": {"adapt": True, "head_norm": False},
+    "AdaBN, centred on controls": {"adapt": True, "center_on_controls": True},
 }
 
 OPTIONS = FIRST | FURTHER
 """Name to changed fields, in the order in which they run. A loss of another class replaces that of the base."""
 
-TRAINING_ONLY_LATER = ("adapt", "correction")
+TRAINING_ONLY_LATER = ("adapt", "adapt_to", "correction")
 """Fields that say what is done with a trained encoder."""
 
 

@@ -14,14 +14,16 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
-from dynaclr.adaptation import BatchStatistics, embed_by_experiment
+from dynaclr.adaptation import BatchStatistics, Statistics, balanced_rows, cell_batches, embed_by_experiment
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.engine import ContrastiveModule
 from dynaclr.evaluation.pixels import pixel_pca
+from representations.centering import CenteredOnControls
 from representations.options import digest_of, spec_of, training_of
 from representations.plates import Plates, make_plates
 from representations.scores import score
 from viscy_data.files import replacing
+from viscy_models.batch_statistics import estimate_batch_statistics
 from viscy_models.contrastive import ContrastiveEncoder
 from viscy_transforms import (
     BatchedRandAdjustContrastd,
@@ -87,7 +89,7 @@ def _embedded(run: Run, plates: Plates, cache: Path) -> Embedded:
         cells = pixel_pca(data, raw=True, seed=run.seed)
     else:
         module = _trained(run, spec, plates, cache)
-        cells = embed(module, data, adapt=spec["adapt"])
+        cells = embed(module, data, statistics=_statistics(spec, module, data) if spec["adapt"] else None)
     obs = canonical_cells(cells.obs).merge(plates.truth[[*CELL, *_TRUTH]], on=CELL, how="left", validate="1:1")
     cells = Embedded(run.option, cells.features, obs)
     if spec["correction"] is None:
@@ -99,8 +101,6 @@ def _data(run: Run, spec: Mapping[str, Any], plates: Plates, **options: Any) -> 
     return MultiExperimentDataModule(
         str(plates.experiments_yaml),
         z_range=(0, 1),
-        yx_patch_size=(32, 32),
-        final_yx_patch_size=(24, 24),
         val_experiments=[run.held_out],
         num_workers=0,
         seed=run.seed,
@@ -163,7 +163,9 @@ def _module(spec: Mapping[str, Any]) -> ContrastiveModule:
     loss = getattr(import_module(place), name)(**arguments)
     average = {} if spec["momentum"] is None else {"momentum": spec["momentum"], "predict_with_average": True}
     options = {"lr": spec["lr"], "schedule": "WarmupCosine", "warmup_epochs": 0}
-    return ContrastiveModule(encoder, loss, example_input_array_shape=(1, 2, 1, 24, 24), **options, **average)
+    kind = CenteredOnControls if spec["center_on_controls"] else ContrastiveModule
+    shape = (1, 2, 1, *spec["data"]["final_yx_patch_size"])
+    return kind(encoder, loss, example_input_array_shape=shape, **options, **average)
 
 
 def _replace(network: nn.Module, kind: type, other: Any) -> None:
@@ -193,6 +195,8 @@ def _supervise(
     index, sampler = data.train_dataset.index, data.train_sampler()
     cells = canonical_cells(index.tracks[CELL].reset_index(drop=True))
     truth = cells.merge(plates.truth, on=CELL, how="left")[["infection_progress", "rounding", "age"]].to_numpy()
+    share = torch.from_numpy(truth.mean(0)).float()
+    balance = nn.BCEWithLogitsLoss(pos_weight=(1 - share) / share)  # divisions are few
     head = nn.Linear(module.model.num_features, 3)
     optimizer = torch.optim.AdamW([*module.model.parameters(), *head.parameters()], lr=spec["lr"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, spec["steps"])
@@ -203,7 +207,7 @@ def _supervise(
         batch = data.pipeline(data.train_dataset[positions.tolist()], training=True)
         wanted = torch.from_numpy(truth[index.anchor_rows[positions]]).float()
         told = head(module.model(batch["anchor"])[0])
-        loss = nn.functional.binary_cross_entropy_with_logits(told, wanted)
+        loss = balance(told, wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -221,21 +225,37 @@ def _baseline_embeddings(run: Run, plates: Plates, cache: Path) -> Path:
     return path
 
 
-@torch.no_grad()
-def embed(module: ContrastiveModule, data: MultiExperimentDataModule, *, adapt: bool = False) -> Embedded:
-    """Embed every cell of every experiment."""
+def _statistics(spec: Mapping[str, Any], module: ContrastiveModule, data: MultiExperimentDataModule) -> Statistics:
+    """Estimate statistics of each experiment, on cells of all its conditions or of one alone."""
     data.setup("predict")
-    network = module.predictor
-    statistics = BatchStatistics().of(network, data) if adapt else {}
+    options = BatchStatistics()
+    if spec["adapt_to"] is None:
+        return options.of(module.predictor, data)
+    tracks = data.predict_dataset.index.tracks
+    experiments, conditions = (tracks[name].to_numpy().astype(str) for name in ("experiment", "condition"))
+    statistics = {}
+    for name in np.unique(experiments):
+        rows = np.flatnonzero((experiments == name) & (conditions == spec["adapt_to"]))
+        rows = rows[balanced_rows(conditions[rows], options.n_cells, data.seed)]
+        statistics[str(name)] = estimate_batch_statistics(
+            module.predictor, cell_batches(data, data.predict_dataset, rows, torch.device("cpu"))
+        )
+    return statistics
+
+
+@torch.no_grad()
+def embed(module: ContrastiveModule, data: MultiExperimentDataModule, statistics: Statistics | None = None) -> Embedded:
+    """Embed every cell of every experiment, with statistics of batch normalisation of its experiment if given."""
+    data.setup("predict")
     features, records = [], []
     for batch in data.predict_dataloader():
         images = data.pipeline(batch, training=False)["anchor"]
         records += list(batch["index"])
-        if adapt:
-            experiments = np.array([row["experiment"] for row in batch["index"]])
-            features.append(embed_by_experiment(network, images, experiments, statistics)[0].numpy())
+        if statistics is None:
+            features.append(module.predictor(images)[0].numpy())
         else:
-            features.append(network(images)[0].numpy())
+            experiments = np.array([row["experiment"] for row in batch["index"]])
+            features.append(embed_by_experiment(module.predictor, images, experiments, statistics)[0].numpy())
     return Embedded("", np.concatenate(features).astype(np.float32), pd.DataFrame(records))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from viscy_data.synthetic import TRACK_COLUMNS, ExperimentSpec, Nuisance, demo_experiments, simulate_tracks
 
@@ -105,6 +106,16 @@ def test_age_runs_from_birth_to_division_and_doubles_the_area():
     born = table[table["parent_track_id"] >= 0].groupby("track_id")["age"].first()
     assert len(born) > 5
     assert born.max() < 0.1
+
+
+def test_cells_of_the_first_frame_are_anywhere_in_their_cycle():
+    """None is overdue, so divisions are as frequent at the beginning as later: by the interval's share of a cycle."""
+    spec = busy(n_cells=300, n_frames=3, shape=(1, 512, 512), interval_minutes=30.0)
+    table = simulate_tracks(spec, "A/1/0")
+    assert kstest(table.loc[table["t"] == 0, "age"], "uniform").pvalue > 0.01
+    mothers = table[(table["t"] == 1) & (table["parent_track_id"] >= 0)]["parent_track_id"].nunique()
+    expected = 300 * 0.5 / spec.cell_cycle_hours
+    assert abs(mothers - expected) < 4 * np.sqrt(expected)
 
 
 @settings(deadline=None, max_examples=15)

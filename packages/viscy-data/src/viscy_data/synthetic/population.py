@@ -69,8 +69,9 @@ class _Population:
         self.cells = self._arrivals(spec.n_cells, spec.start_hpi)
         cells = self.cells
         # Cells of the first frame are anywhere in their cycle and have had time to arrange themselves.
-        age = rng.uniform(0, 1, len(cells)) * (cells.divides_hpi - cells.born_hpi)
-        cells.born_hpi, cells.divides_hpi = cells.born_hpi - age, cells.divides_hpi - age
+        cycle = cells.divides_hpi - cells.born_hpi
+        cells.born_hpi = spec.start_hpi - rng.uniform(0, 1, len(cells)) * cycle
+        cells.divides_hpi = cells.born_hpi + cycle
         cells.infection_hpi = self._infection_times(np.full(len(cells), -np.inf))
         cells.y = rng.uniform(0, spec.shape[1] - 1, len(cells))
         cells.x = rng.uniform(0, spec.shape[2] - 1, len(cells))
