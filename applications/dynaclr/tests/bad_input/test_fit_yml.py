@@ -259,7 +259,13 @@ TRAINER = [
     ({"callbacks": _callback("ModelCheckpoint", save_top_k="x")}, "callbacks.init_args.save_top_k\n.*x\n.*int"),
     (
         {"callbacks": _callback("ModelCheckpoint", monitor="nope")},
-        r"monitor='nope'.*\.\.\. .*\n.*fit.yml, trainer.callbacks\[0\].init_args.monitor",
+        "ModelCheckpoint, field monitor\n.*'nope', which is not logged\n.*one of .*loss/train.*\n.*monitor one of them"
+        r".*\n.*fit.yml, trainer.callbacks\[0\].init_args.monitor",
+    ),
+    (
+        {"callbacks": _callback("EarlyStopping", monitor="loss/vall")},
+        r"EarlyStopping, field monitor\n.*'loss/vall', which is not logged\n.*loss/train.*\n.*did you mean 'loss/val"
+        r"(.|\n)*fit.yml, trainer.callbacks\[0\].init_args.monitor",
     ),
 ]
 

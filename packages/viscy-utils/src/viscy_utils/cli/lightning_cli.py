@@ -40,6 +40,7 @@ from viscy_utils.cli.parser_mode import PARSER_MODE
 from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
 from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMANDS, name_in
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
+from viscy_utils.cli.unknown_metrics import refusing_unknown_metrics
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
 from viscy_utils.runs.checkpoints import RunCheckpoints
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
@@ -290,7 +291,8 @@ class VisCyCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run; after Ctrl-C, say how to go on."""
         try:
-            super()._run_subcommand(subcommand)
+            with refusing_unknown_metrics(self.trainer):
+                super()._run_subcommand(subcommand)
         except BaseException as err:
             if self._was_interrupted(err):
                 kept = [callback for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)]
