@@ -112,6 +112,27 @@ def test_statistics_are_there_or_not(registry, tmp_path):
     assert content["next"] == [f"dynaclr init PLATE --tracks {tmp_path / 'plate.zarr'}"]
 
 
+def test_files_of_microscopes_lead_to_their_import(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "day" / "raw").mkdir(parents=True)
+    for number in range(70):
+        tifffile.imwrite(tmp_path / f"day/raw/A01_s0_t{number}.tif", np.zeros((24, 32), np.uint16))
+    tifffile.imwrite(
+        tmp_path / "day/raw/B01.tif", np.zeros((2, 16, 16), np.uint8), imagej=True, metadata={"axes": "CYX"}
+    )
+    (tmp_path / "day/notes.txt").write_text("hello")
+    content = told(tmp_path / "day")
+    assert content["kind"] == "images of a microscope"
+    assert content["facts"]["files"] == ["71 .tif"]
+    assert content["facts"]["looked at"] == "the first 64 files"
+    assert content["tables"] == [[{"positions": "64", "T, C, Z, Y, X": "1 1 1 24 32", "dtype": "uint16"}]]
+    assert content["next"] == [f"dynaclr import-images {tmp_path / 'day'} --output plate.zarr --dry-run"]
+    [[row]] = told(tmp_path / "day/raw/B01.tif")["tables"]
+    assert row == {"positions": "1", "T, C, Z, Y, X": "1 2 1 16 16", "dtype": "uint8"}
+    write_ctc(tmp_path / "ctc", lineage_table())  # masks are TIFFs, too
+    assert told(tmp_path / "ctc")["kind"] == "tracks"
+
+
 def test_experiments_and_configurations_are_told(experiments, tmp_path):
     content = told(experiments)
     assert content["kind"] == "experiments"

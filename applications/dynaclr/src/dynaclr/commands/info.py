@@ -20,8 +20,9 @@ __all__ = ["info"]
 def info(path: str, as_json: bool) -> None:
     """Say what PATH is, what is in it, and what to do with it next.
 
-    Known are image stores, tracks of any program, indexes, embeddings, checkpoints, run folders, linear classifiers,
-    experiments and configurations. Nothing is changed, and nothing in a file is executed.
+    Known are image stores, files of microscopes, tracks of any program, indexes, embeddings, checkpoints, run folders,
+    linear classifiers, corrections, experiments and configurations. Nothing is changed, and nothing in a file is
+    executed.
     """
     with report_errors("dynaclr"):
         from dynaclr.info import describe

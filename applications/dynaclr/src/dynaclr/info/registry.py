@@ -10,6 +10,7 @@ from dynaclr.info.configs import CONFIG, EXPERIMENTS
 from dynaclr.info.corrections import CORRECTION
 from dynaclr.info.description import Describer, Description
 from dynaclr.info.embeddings import EMBEDDINGS
+from dynaclr.info.images import IMAGES
 from dynaclr.info.index_files import INDEX
 from dynaclr.info.patch_stores import PATCH_STORE
 from dynaclr.info.plates import PLATE
@@ -33,6 +34,7 @@ DESCRIBERS: tuple[Describer, ...] = (
     CONFIG,
     TRACKS,
     TRACKS_FOLDER,
+    IMAGES,
 )
 """The first that recognises a path describes it."""
 

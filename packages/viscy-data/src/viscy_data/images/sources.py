@@ -24,7 +24,7 @@ from viscy_data.images.patterns import natural_key
 from viscy_data.images.tiff import TiffImages
 from viscy_data.images.zeiss import ZeissImages
 
-__all__ = ["FORMATS", "Found", "OpenFiles", "describe_files", "find_files", "open_images"]
+__all__ = ["FORMATS", "Found", "OpenFiles", "describe_files", "find_files", "is_image", "open_images"]
 
 FORMATS: dict[str, Callable[[Path], ImageFile]] = {
     ".nd2": NikonImages,
@@ -85,8 +85,8 @@ def find_files(sources: Sequence[Path]) -> Found:
             files.append(source)
             continue
         inside = [path for path in sorted(source.rglob("*"), key=natural_key) if _is_file(path, source)]
-        images = [path for path in inside if _is_image(path)]
-        others = Counter(path.suffix or path.name for path in inside if not _is_image(path))
+        images = [path for path in inside if is_image(path)]
+        others = Counter(path.suffix or path.name for path in inside if not is_image(path))
         shown = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         if not images:
             found = f"no image among its files ({shown})" if others else "no file"
@@ -198,6 +198,7 @@ def _is_file(path: Path, folder: Path) -> bool:
     return path.is_file() and not any(".zarr" in name for name in path.relative_to(folder).parts[:-1])
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file of a folder is an image that can be read."""
     is_hidden = path.name.startswith(".")  # such as ._A01.tif, which macOS leaves on other disks
     return not is_hidden and path.suffix.lower() in (*_TIFF, *FORMATS)
