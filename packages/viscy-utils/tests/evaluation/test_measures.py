@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from viscy_utils.evaluation.comparison import compare, comparison_records, measures_table
+from viscy_utils.evaluation.comparison import (
+    Comparison,
+    compare,
+    comparison_records,
+    main_table,
+    measures_table,
+)
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.measures import MEASURES
 from viscy_utils.evaluation.origins import patch_side
+from viscy_utils.evaluation.scores import Score
 
 
 def _embedded(shift=0.0, state=3.0, n_experiments=2, seed=0):
@@ -99,3 +109,22 @@ def test_parents_are_tracks_of_the_same_field():
     )
     cells = Embedded("made up", np.zeros((5, 1)), obs)
     assert cells.parents.tolist() == [-1, cells.tracks[0], -1, cells.tracks[2], -1]
+
+
+def test_the_main_scores_fit_a_terminal_of_80_columns():
+    scored = Score(0.8461, 0.7971, 0.8944, 1 / 3, "a long note that the page has")
+    found = {measure.name: scored for measure in MEASURES}
+    best = replace(scored, value=0.9, low=0.85, high=0.94)
+    rows = [
+        Comparison("PCA of normalised pixels", best, scored, 0.3, 100, measures=found),
+        Comparison("untrained", scored, scored, 0.4, 100, measures=found),
+    ]
+    page = io.StringIO()
+    Console(file=page, width=80).print(main_table(rows, "infection").terminal())
+    lines = page.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    (line,) = (line for line in lines if "0.900 [0.850, 0.940], chance 0.33" in line)
+    assert "PCA of normalised pixels (best)" in line
+    assert sum("0.846 [0.797, 0.894], chance 0.33" in line for line in lines) == 3 + 2 * 5
+    assert len(lines) < 50
+    assert "long note" not in page.getvalue()

@@ -77,7 +77,7 @@ def evaluate(
 
     Cells without a label are left out and counted. Writes report.html, a page that needs no network: verdict, map of
     cells with tracks and images, tables, curves, origin. Beside it are report.json, report.csv, report.md, report.png,
-    mixing.png, curves.csv and curves.png; the tables are printed.
+    mixing.png, curves.csv and curves.png; the main scores are printed.
     """
     from viscy_data.errors import InputError
     from viscy_utils.embeddings.kind import refuse_unfinished

@@ -27,6 +27,7 @@ from viscy_utils.evaluation.comparison import (
     comparison_notes,
     comparison_records,
     comparison_table,
+    main_table,
     measures_table,
 )
 from viscy_utils.evaluation.corrected_folds import corrected
@@ -34,6 +35,7 @@ from viscy_utils.evaluation.correction import Method
 from viscy_utils.evaluation.curves import curve_records
 from viscy_utils.evaluation.embedded import Embedded, read_embedded
 from viscy_utils.evaluation.labels import add_labels, only_labelled, read_label_table
+from viscy_utils.evaluation.measures import MEASURES
 from viscy_utils.evaluation.origins import origin_notes
 from viscy_utils.evaluation.report_page import most_cells, report_page
 from viscy_utils.evaluation.verdict import verdict
@@ -61,7 +63,7 @@ def evaluate_embeddings(
     overwrite: bool = False,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Read embeddings, compute their metrics, print the table, write the report.
+    """Read embeddings, compute their metrics, print the main ones, write the report.
 
     ``report.html`` is the report as one page, for which the extra ``eval`` is needed; without it there are the others:
     ``report.{json,csv,md,png}``, ``mixing.png`` and ``curves.{csv,png}``. Cells without a label are left out; how many
@@ -109,8 +111,11 @@ def evaluate_embeddings(
     notes = list(comparison_notes(comparisons))
     found = [line.text for line in verdict(comparisons, label, test_experiments)]
     console = Console()
-    for table in tables:
-        console.print(table.terminal())
+    console.print(main_table(comparisons, label).terminal())
+    n_further = sum(not measure.is_main for measure in MEASURES)
+    console.print(
+        f"{n_further} further measures: {targets['report.md']}", markup=False, highlight=False, soft_wrap=True
+    )
     for line in (*found, *notes):
         console.print(line, markup=False, highlight=False)
     write_text(targets["report.json"], json_text(comparisons))

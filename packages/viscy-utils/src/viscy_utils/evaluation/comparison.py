@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,11 @@ __all__ = [
     "comparison_notes",
     "comparison_records",
     "comparison_table",
+    "main_table",
     "measures_table",
 ]
+
+_METRICS = ("probe", "separability", "smoothness")
 
 
 @dataclass(frozen=True)
@@ -139,18 +142,11 @@ def best_of(comparisons: Sequence[Comparison]) -> dict[str, str]:
 
 def comparison_table(comparisons: Sequence[Comparison], label: str) -> ReportTable:
     """Lay the metrics out, with chance level and interval beside each."""
-    best = best_of(comparisons)
     rows = []
     for row in comparisons:
-        ends = {metric: " (best)" if best.get(metric) == row.name else "" for metric in best}
-        smoothness = "not computed" if np.isnan(row.smoothness) else f"{row.smoothness:.3f}{ends.get('smoothness', '')}"
-        if not row.probe.is_informative and not np.isnan(row.probe.value):
-            smoothness += "\nthe probe is at chance"
-        probe, separability = (
-            _cell(score, ends.get(metric, ""))
-            for metric, score in (("probe", row.probe), ("separability", row.separability))
-        )
-        rows.append((row.name, probe, separability, smoothness))
+        ends = _ends(row, comparisons)
+        probe, separability = _cell(row.probe, ends["probe"]), _cell(row.separability, ends["separability"])
+        rows.append((row.name, probe, separability, _smoothness(row, ends["smoothness"])))
     heads = (
         "embedding",
         f"probe of {label}\nbalanced accuracy, higher is better",
@@ -167,6 +163,40 @@ def measures_table(comparisons: Sequence[Comparison], label: str) -> ReportTable
         cells = [_cell(row.measures[measure.name], "") for row in comparisons]
         rows.append((f"{measure.title.format(label=label)}\n{measure.better} is better", *cells))
     return ReportTable("Further measures", ("measure", *(row.name for row in comparisons)), rows)
+
+
+def main_table(comparisons: Sequence[Comparison], label: str) -> ReportTable:
+    """Lay the main scores out with a line per score and embedding, which fits a terminal of 80 columns."""
+    ends = [_ends(row, comparisons) for row in comparisons]
+    rows: list[tuple[str, str]] = []
+
+    def add(title: str, texts: Iterable[str], metric: str = "") -> None:
+        rows.append((title, ""))
+        names = (f"  {row.name}{end.get(metric, '')}" for row, end in zip(comparisons, ends, strict=True))
+        rows.extend(zip(names, texts, strict=True))
+
+    balanced = "balanced accuracy"
+    add(f"probe of {label}, {balanced}; higher is better", (str(row.probe) for row in comparisons), "probe")
+    told = (str(row.separability) for row in comparisons)
+    add(f"experiment told from neighbours, {balanced}; lower is better", told, "separability")
+    for measure in MEASURES:
+        if measure.is_main:
+            title = measure.title.format(label=label).replace("\n", ", ")
+            add(f"{title}; {measure.better} is better", (str(row.measures[measure.name]) for row in comparisons))
+    add("smoothness, adjacent / random; lower is smoother", (_smoothness(row) for row in comparisons), "smoothness")
+    return ReportTable("Main scores (95 % intervals over lineages)", ("", ""), rows)
+
+
+def _ends(row: Comparison, comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Mark the metrics of which an embedding is the best one."""
+    best = best_of(comparisons)
+    return {metric: " (best)" if best.get(metric) == row.name else "" for metric in _METRICS}
+
+
+def _smoothness(row: Comparison, end: str = "") -> str:
+    text = "not computed" if np.isnan(row.smoothness) else f"{row.smoothness:.3f}{end}"
+    at_chance = not row.probe.is_informative and not np.isnan(row.probe.value)
+    return f"{text}\nthe probe is at chance" if at_chance else text
 
 
 def _cell(score: Score, end: str) -> str:

@@ -171,12 +171,15 @@ class Measure:
     better : {"higher", "lower"}
     compute : callable
         From judged cells to a score, a missing one where the columns at hand do not allow it.
+    is_main : bool, default False
+        Shown on the terminal as well.
     """
 
     name: str
     title: str
     better: Literal["higher", "lower"]
     compute: Callable[[Judged], Score]
+    is_main: bool = False
 
 
 MEASURES = (
@@ -186,12 +189,14 @@ MEASURES = (
         "probe of {label}\nAUROC, one class against the others",
         "higher",
         lambda judged: judged.probe.auroc,
+        is_main=True,
     ),
     Measure(
         "experiment_probe",
         "experiment told by a linear probe\nbalanced accuracy",
         "lower",
         lambda judged: judged.experiment_from_probe.balanced_accuracy,
+        is_main=True,
     ),
     Measure(
         "experiment_probe_auroc",
@@ -205,7 +210,9 @@ MEASURES = (
         "lower",
         lambda judged: judged.experiment_from_neighbors.auroc,
     ),
-    Measure("ilisi", "experiments among neighbours\niLISI, 0 to 1", "higher", lambda judged: lisi(*judged.batches)),
+    Measure(
+        "ilisi", "experiments among neighbours\niLISI, 0 to 1", "higher", lambda judged: lisi(*judged.batches), True
+    ),
     Measure("kbet", "experiments among neighbours\nkBET acceptance", "higher", lambda judged: kbet(*judged.batches)),
     Measure(
         "asw_batch",
@@ -226,6 +233,7 @@ MEASURES = (
         "{label} of 15 neighbours of other lineages\nshare equal",
         "higher",
         lambda judged: knn_purity(judged.cells.features, judged.labels, judged.cells.lineages, seed=judged.seed),
+        is_main=True,
     ),
     Measure(
         "lineage_recall_at_1",
@@ -244,6 +252,7 @@ MEASURES = (
         "lineage retrieval\nmean average precision",
         "higher",
         lambda judged: judged.retrieval.mean_average_precision,
+        is_main=True,
     ),
     Measure(
         "division_auroc",
