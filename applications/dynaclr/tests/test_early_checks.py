@@ -8,8 +8,9 @@ import sys
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from dynaclr.cli import DATA_CHECKS
+from dynaclr.cli import DATA_CHECKS, OWN_COMMANDS, cli
 from viscy_data.errors import InputError
 from viscy_utils.cli.early_checks import refuse_early
 from viscy_utils.cli.lightning_cli import run
@@ -84,6 +85,13 @@ finally:
     assert done.returncode == 2
     assert done.stdout == "heavy:\n"
     assert "tracks_path" in done.stderr
+
+
+@pytest.mark.parametrize("name", OWN_COMMANDS)
+def test_every_command_shows_an_example(name):
+    done = CliRunner().invoke(cli, [name, "--help"], env={"COLUMNS": "100"})
+    assert done.exit_code == 0, done.output
+    assert "Example:" in done.output
 
 
 def test_own_commands_refuse_before_torch_is_imported(tmp_path):

@@ -241,11 +241,15 @@ def test_embeddings_are_told_with_their_origin(tmp_path):
 
 def test_a_classifier_is_told(tmp_path):
     pipeline, metrics = train_linear_classifier(embeddings(tmp_path / "e.zarr"), task="state")
-    save_classifier(pipeline, tmp_path / "c.npz", {"metrics": metrics})
+    data = [{"embeddings": "e.zarr", "embeddings_sha256": "c0ffee", "encoder": {"origin": "long " * 1000}}]
+    save_classifier(pipeline, tmp_path / "c.npz", {"metrics": metrics, "data": data})
     content = told(tmp_path / "c.npz")
     facts = content["facts"]
     assert content["kind"] == "a linear classifier"
     assert (facts["task"], facts["classes"], facts["features"]) == ("state", ["healthy", "infected"], 3)
+    assert facts["trained on"] == ["e.zarr: SHA-256 c0ffee"]
+    assert f"val_auroc: {metrics['val_auroc']:.3f}" in facts["metrics"]
+    assert max(map(len, run(tmp_path / "c.npz").output.splitlines())) < 400
 
 
 def test_a_correction_is_told_and_is_no_classifier(tmp_path):

@@ -17,7 +17,10 @@ from viscy_utils.cli.work_options import work_options
 __all__ = ["build_index"]
 
 
-@click.command("build-index")
+@click.command(
+    "build-index",
+    epilog="\b\nExample:\n  dynaclr build-index experiments.yml index.parquet",
+)
 @click.argument("experiments", type=click.Path(path_type=Path))
 @click.argument("index", type=click.Path(path_type=Path))
 @click.option(

@@ -13,7 +13,11 @@ from viscy_utils.cli.errors import report_errors
 __all__ = ["cache_patches"]
 
 
-@click.command("cache-patches", context_settings=CONTEXT_SETTINGS)
+@click.command(
+    "cache-patches",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="\b\nExample:\n  dynaclr cache-patches -c fit.yml -o patches.zarr",
+)
 @configs_option
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Store to write.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Threads that copy.")

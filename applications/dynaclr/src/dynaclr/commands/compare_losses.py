@@ -13,7 +13,10 @@ from viscy_utils.cli.errors import report_errors
 __all__ = ["compare_losses"]
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(
+    context_settings=CONTEXT_SETTINGS,
+    epilog="\b\nExample:\n  dynaclr compare-losses -c fit.yml --variants variants.yml",
+)
 @click.option(
     "--config", "-c", required=True, type=click.Path(path_type=Path), help="Config of `dynaclr fit` that all share."
 )

@@ -12,7 +12,10 @@ from viscy_utils.cli.errors import report_errors
 __all__ = ["demo"]
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(
+    context_settings=CONTEXT_SETTINGS,
+    epilog="\b\nExample:\n  dynaclr demo -o dynaclr_demo",
+)
 @click.option(
     "--output-dir",
     "-o",

@@ -84,7 +84,11 @@ plot_embeddings = config_command(
 )
 
 
-@click.command("split-embeddings", context_settings=CONTEXT_SETTINGS)
+@click.command(
+    "split-embeddings",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="\b\nExample:\n  dynaclr split-embeddings -i embeddings.zarr -o experiments",
+)
 @click.option("--input", "-i", "input_path", required=True, type=click.Path(path_type=Path), help="Store to split.")
 @click.option("--output-dir", "-o", required=True, type=click.Path(path_type=Path), help="Folder of the stores.")
 @click.option("--overwrite", is_flag=True, help="Replace stores that are there.")

@@ -12,7 +12,13 @@ from viscy_utils.cli.errors import report_errors
 __all__ = ["evaluate"]
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(
+    context_settings=CONTEXT_SETTINGS,
+    epilog="\b\n"
+    + """Example:
+  dynaclr evaluate -e embeddings.zarr --label condition -o report
+  dynaclr evaluate -e trained=a.zarr -e untrained=b.zarr --labels infection.csv --label infection -o report""",
+)
 @click.option(
     "--embeddings",
     "-e",

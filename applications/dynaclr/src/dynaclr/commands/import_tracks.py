@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["import_tracks"]
 
 
-@click.command("import-tracks")
+@click.command(
+    "import-tracks",
+    epilog="\b\nExample:\n  dynaclr import-tracks tracks.csv --store plate.zarr -o tracks",
+)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--store", required=True, metavar="PLATE", help="HCS OME-Zarr store that was tracked.")
 @click.option(

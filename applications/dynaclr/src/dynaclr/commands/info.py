@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["info"]
 
 
-@click.command("info")
+@click.command(
+    "info",
+    epilog="\b\nExample:\n  dynaclr info plate.zarr\n  dynaclr info embeddings.zarr --json",
+)
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object.")
 def info(path: str, as_json: bool) -> None:

@@ -13,7 +13,11 @@ from viscy_utils.cli.errors import report_errors
 __all__ = ["inspect_batches"]
 
 
-@click.command("inspect-batches", context_settings=CONTEXT_SETTINGS)
+@click.command(
+    "inspect-batches",
+    context_settings=CONTEXT_SETTINGS,
+    epilog="\b\nExample:\n  dynaclr inspect-batches -c fit.yml",
+)
 @configs_option
 @click.option("--batches", default=100, show_default=True, type=click.IntRange(min=1), help="Batches to draw.")
 @click.option("--ranks", default=1, show_default=True, type=click.IntRange(min=1), help="Processes to train with.")

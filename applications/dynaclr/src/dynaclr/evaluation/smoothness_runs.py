@@ -115,7 +115,8 @@ def _table(records: list[dict[str, Any]], metrics: list[str]) -> ReportTable:
     for number, record in enumerate(records):
         marks = {metric: " (best)" for metric, row in best.items() if row == number}
         rows.append((record["model"], *(f"{record[name]:.4g}{marks.get(name, '')}" for name in metrics)))
-    heads = [f"{name}\n{_reading(name)}" if _reading(name) else name for name in metrics]
+    words = [name.replace("_", " ") for name in metrics]
+    heads = [f"{each}\n{_reading(name)}".strip() for each, name in zip(words, metrics, strict=True)]
     return ReportTable("Smoothness of tracks in the embedding", ("model", *heads), rows)
 
 
