@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dynaclr.experiment import ExperimentConfig, ExperimentRegistry
 from viscy_data.errors import InputError, MissingInputError
-from viscy_data.stores import FovInfo, FovKey
+from viscy_data.stores import FovInfo, FovKey, UsableFovs
 
 GOLDEN_TAU = [
     case
@@ -242,7 +242,7 @@ def test_a_position_with_other_channels_is_named(make_experiment, monkeypatch):
     registry = ExperimentRegistry([config])
     first, second = registry.fovs["first"]
     swapped = dataclasses.replace(second, channel_names=("GFP", "Phase"))
-    monkeypatch.setattr("dynaclr.experiment.registry.read_fovs", lambda path: (first, swapped))
+    monkeypatch.setattr("dynaclr.experiment.registry.usable_fovs", lambda *_: UsableFovs((first, swapped), {}))
     with pytest.raises(InputError, match=r"'GFP', 'Phase' \(in 1 of 2 FOVs of .*, first A/1/1\)"):
         ExperimentRegistry([config])
 

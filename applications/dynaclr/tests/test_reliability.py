@@ -101,7 +101,7 @@ def write_experiments(folder: Path, name="experiments.yml", nan_at=None) -> None
     (folder / f"{name}.yml").write_text(yaml.safe_dump({"experiments": entries}))
 
 
-def config_of(experiments: str, **trainer) -> dict:
+def config_of(experiments: str, storage=(), **trainer) -> dict:
     keys = ["ch_0", "ch_1"]
     flips = {"class_path": "viscy_transforms.BatchedRandFlipd", "init_args": {"keys": keys, "spatial_axes": [1, 2]}}
     noise = {"class_path": "viscy_transforms.BatchedRandGaussianNoised", "init_args": {"keys": keys, "prob": 0.5}}
@@ -109,7 +109,7 @@ def config_of(experiments: str, **trainer) -> dict:
     encoder |= {"stem_stride": [1, 2, 2], "embedding_dim": 16, "projection_dim": 8}
     data = {"experiments_yaml": experiments, "val_experiments": ["second"], "z_range": [0, 1], "batch_size": 4}
     data |= {"yx_patch_size": [24, 24], "final_yx_patch_size": [16, 16], "num_workers": 0}
-    data |= {"augmentations": [flips, noise]}
+    data |= {"augmentations": [flips, noise], "storage": dict(storage)}
     loss = {"class_path": "dynaclr.loss.NTXentHCL", "init_args": {"temperature": 0.2, "gather_distributed": True}}
     model = {"encoder": {"class_path": "viscy_models.contrastive.ContrastiveEncoder", "init_args": encoder}}
     model |= {"loss_function": loss, "example_input_array_shape": [1, 2, 1, 16, 16], "log_batches_per_epoch": 0}
@@ -132,11 +132,11 @@ def commands(tmp_path_factory):
     server.close()
 
 
-def fit(commands, run, fault=None, *, ranks=1, callbacks=(), experiments="whole.yml", **trainer):
+def fit(commands, run, fault=None, *, ranks=1, callbacks=(), experiments="whole.yml", storage=(), **trainer):
     """Begin or go on with a run, with a fault; returns how its ranks have ended."""
     fault = {"steps": f"{run}.steps", **(fault or {})}
     own = {"class_path": "forked_commands.Fault", "init_args": fault}
-    config = config_of(experiments, callbacks=[own, *callbacks], **trainer)
+    config = config_of(experiments, storage, callbacks=[own, *callbacks], **trainer)
     (commands.folder / f"{run}.yml").write_text(yaml.safe_dump(config))
     return commands.run("fit", "--config", f"{run}.yml", "--run", run, "--resume", ranks=ranks)
 
@@ -232,6 +232,31 @@ def test_pixels_that_are_not_finite_end_a_fit_with_the_cells_in_a_file(commands)
         assert row["role"] in ("anchor", "positive")
         assert int(row["track_id"]) < N_TRACKS
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+def test_bad_fovs_end_a_fit_or_are_left_out_by_all_ranks_and_named_in_its_log(commands):
+    write_experiments(commands.folder, "faulty")
+    bad = "first.zarr, FOV B/1/0"
+    broken = commands.folder / "faulty" / "first.zarr" / "B/1/0/0/c/5/1/0/0/0"
+    broken.write_bytes(broken.read_bytes()[:-4])
+    (ended,) = fit(commands, "stops", experiments="faulty.yml")
+    assert ended["code"] == 2
+    said = commands.said()
+    assert f"{bad}, frame 5, channel 'GFP'" in said
+    assert str(broken) in said
+    assert "storage.bad_fovs: leave_out" in said
+    assert "Traceback" not in said
+    ends = fit(commands, "goes_on", ranks=2, experiments="faulty.yml", storage={"bad_fovs": "leave_out"}, max_epochs=1)
+    assert [ended["code"] for ended in ends] == [0, 0], commands.said()
+    folder = commands.folder / "runs" / "goes_on"
+    for text in (commands.said(), (folder / "train.log").read_text()):
+        assert "1 FOV that cannot be read is left out" in text
+        assert f"{bad} (frame 5, channel 'GFP'" in text
+    record = json.loads((folder / "run.json").read_text())["data"]
+    [[store, fov, why]] = record["left_out"]
+    assert (Path(store).name, fov) == ("first.zarr", "B/1/0")
+    assert why.startswith("frame 5, channel 'GFP'")
+    assert sum(source["fovs"] for source in record["sources"]["train"]) == 1
 
 
 @pytest.mark.parametrize("kind", ["error", "SIGKILL"])

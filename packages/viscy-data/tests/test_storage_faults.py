@@ -166,7 +166,7 @@ def test_a_server_that_stumbles_is_asked_again(sick, fault):
 @pytest.mark.parametrize("fault", [503, 0])
 def test_a_server_that_keeps_failing_is_given_up_with_the_place(sick, fault, monkeypatch):
     url, answers, asked = sick
-    monkeypatch.setattr("viscy_data.patches.PIXEL_RETRIES", {"max_retries": 2, "initial_delay": "1ms"})
+    monkeypatch.setattr("viscy_data.stores.faults.PIXEL_RETRIES", {"max_retries": 2, "initial_delay": "1ms"})
     reader = PatchReader(read_plate(url))
     answers += [fault] * 100
     with pytest.raises(InputError) as caught:

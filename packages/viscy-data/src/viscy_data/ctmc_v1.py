@@ -14,7 +14,7 @@ from viscy_data.cache_room import max_cache_option
 from viscy_data.checks import Option, is_count
 from viscy_data.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug import CachedOmeZarrDataset, GPUTransformDataModule
-from viscy_data.stores import Source, read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, Source, StoragePolicy
 from viscy_data.typing import DictTransform
 
 __all__ = ["CTMCv1DataModule"]
@@ -46,6 +46,9 @@ class CTMCv1DataModule(GPUTransformDataModule):
         :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
     seed : int, default 0
         Of the order of training, and augmentation.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
 
     Raises
     ------
@@ -72,6 +75,7 @@ class CTMCv1DataModule(GPUTransformDataModule):
         scratch_dir: str | Path | None = None,
         max_cache_gb: float | None = None,
         seed: int = 0,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         step_holds = is_count(val_subsample_ratio, 1)
         super().__init__(
@@ -80,6 +84,7 @@ class CTMCv1DataModule(GPUTransformDataModule):
             seed,
             pin_memory,
             prefetch_factor,
+            storage=storage,
             transforms={
                 "train_cpu_transforms": train_cpu_transforms,
                 "val_cpu_transforms": val_cpu_transforms,
@@ -105,7 +110,7 @@ class CTMCv1DataModule(GPUTransformDataModule):
         return self._frames(self.val_data_path, self.val_cpu_transforms, self.val_subsample_ratio)
 
     def _frames(self, path: Source, transform: Compose, frame_step: int = 1) -> CachedOmeZarrDataset:
-        fovs, cache = read_fovs(path), None
+        fovs, cache = self.read_fovs(path), None
         if not self.skip_cache:
             folder = frame_folder(path, [self.channel_name], scratch_dir=self.scratch_dir)
             cache = frame_cache(folder, fovs, 1, frame_step, max_cache_gb=self.max_cache_gb)

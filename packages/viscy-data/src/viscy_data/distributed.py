@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,10 @@ __all__ = [
     "ShardedDistributedSampler",
     "ShuffledBatchSampler",
     "World",
+    "gather_from_ranks",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ class World:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return cls(torch.distributed.get_world_size(), torch.distributed.get_rank())
         return cls()
+
+
+def gather_from_ranks(value: T) -> list[T]:
+    """Return what each rank hands over, in their order; all of them have to ask.
+
+    >>> gather_from_ranks({"A/1/0": "broken"})  # a lone process
+    [{'A/1/0': 'broken'}]
+    """
+    world = World.detect()
+    if world.size == 1:
+        return [value]
+    found: list[T | None] = [None] * world.size
+    torch.distributed.all_gather_object(found, value)
+    return found
 
 
 class ShardedDistributedSampler(DistributedSampler):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from viscy_data.gpu_aug import CachedOmeZarrDataModule, CachedOmeZarrDataset
-from viscy_data.stores import Source
+from viscy_data.stores import DEFAULT_STORAGE, Source, StoragePolicy
 from viscy_data.typing import DictTransform
 
 __all__ = ["MmappedDataModule", "MmappedDataset"]
@@ -47,6 +47,7 @@ class MmappedDataModule(CachedOmeZarrDataModule):
         *,
         max_cache_gb: float | None = None,
         seed: int = 0,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         super().__init__(
             data_path,
@@ -67,4 +68,5 @@ class MmappedDataModule(CachedOmeZarrDataModule):
             scratch_dir=scratch_dir,
             max_cache_gb=max_cache_gb,
             seed=seed,
+            storage=storage,
         )

@@ -36,7 +36,14 @@ from viscy_data.optional import require
 from viscy_data.placement import clamp_centers, patch_start
 from viscy_data.stores import FovInfo, FovKey, read_fov
 from viscy_data.stores.arrays import begin_open, end_open
-from viscy_data.stores.faults import PIXEL_RETRIES, SERVER_PATIENCE_SECONDS, SPARSE, Faulty, read_channel, wait_for
+from viscy_data.stores.faults import (
+    SERVER_PATIENCE_SECONDS,
+    SPARSE,
+    Faulty,
+    read_channel,
+    reading_context,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     import tensorstore as ts
@@ -268,10 +275,7 @@ class PatchReader:
 
     def _begin_open(self, fov: FovInfo) -> Any:
         if self._context is None:
-            tensorstore = require("tensorstore", extra="triplet")
-            retries = {f"{driver}_request_retries": PIXEL_RETRIES for driver in ("http", "gcs", "s3")}
-            pool = {"cache_pool": {"total_bytes_limit": self.cache_pool_bytes}}
-            self._context = tensorstore.Context(pool | retries)
+            self._context = reading_context(self.cache_pool_bytes)
         return begin_open(fov, self._context, fill_missing=False)
 
     def _check_bounds(

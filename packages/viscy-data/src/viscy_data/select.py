@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
-from viscy_data.stores import FovInfo, canonical_fov_name, describe_position
+from viscy_data.stores import FovInfo, FovKey, canonical_fov_name, describe_position, well_of
 
 if TYPE_CHECKING:
     from iohub.ngff import Plate, Position
@@ -28,6 +28,7 @@ def select_fovs(
     *,
     where: str = "",
     fields: tuple[str, str] = ("include_wells", "exclude_fovs"),
+    left_out: Iterable[FovKey] = (),
 ) -> list[FovInfo]:
     """Choose FOVs by the names of wells and FOVs.
 
@@ -43,6 +44,8 @@ def select_fovs(
         The store or config, for messages.
     fields : pair of str, default ("include_wells", "exclude_fovs")
         How the user knows the two options.
+    left_out : iterable of FovKey, default ()
+        FOVs that are not among ``fovs`` since they cannot be read: names that may be given.
 
     Returns
     -------
@@ -54,15 +57,23 @@ def select_fovs(
     InputError
         Naming, with near matches, every name that no FOV has, or an option that is one text instead of a list.
     """
-    wells, wrong_wells = _known(include_wells, [fov.well for fov in fovs], where, fields[0])
-    excluded, wrong_fovs = _known(exclude_fovs, [fov.name for fov in fovs], where, fields[1])
+    names = [fov.name for fov in fovs] + [key.name for key in left_out]
+    wells, wrong_wells = _known(include_wells, map(well_of, names), where, fields[0])
+    excluded, wrong_fovs = _known(exclude_fovs, names, where, fields[1])
     raise_all(wrong_wells + wrong_fovs)
     taken = fovs if include_wells is None else [fov for fov in fovs if fov.well in wells]
     return [fov for fov in taken if fov.name not in excluded]
 
 
-def fovs_named(fovs: Sequence[FovInfo], names: Sequence[str], *, where: str = "", field: str = "") -> list[FovInfo]:
-    """Choose the FOVs that a list names, by themselves or by their well.
+def fovs_named(
+    fovs: Sequence[FovInfo],
+    names: Sequence[str],
+    *,
+    where: str = "",
+    field: str = "",
+    left_out: Iterable[FovKey] = (),
+) -> list[FovInfo]:
+    """Choose the FOVs that a list names, by themselves or by their well; see :func:`select_fovs`.
 
     Returns
     -------
@@ -74,7 +85,8 @@ def fovs_named(fovs: Sequence[FovInfo], names: Sequence[str], *, where: str = ""
     InputError
         As :func:`select_fovs`.
     """
-    known = [name for fov in fovs for name in (fov.well, fov.name)]
+    usable = [fov.name for fov in fovs] + [key.name for key in left_out]
+    known = [name for own in usable for name in (well_of(own), own)]
     wanted, wrong = _known(names, known, where, field)
     raise_all(wrong)
     return [fov for fov in fovs if fov.name in wanted or fov.well in wanted]
@@ -94,7 +106,8 @@ class SelectWell:
 
     def fovs_to_fit(self, fovs: Sequence[FovInfo], where: str = "") -> list[FovInfo]:
         """Choose the FOVs to fit, see :func:`select_fovs`; the split needs at least two of them."""
-        return select_fovs(fovs, self._include_wells, self._exclude_fovs, where=where)
+        left_out = getattr(self, "left_out_fovs", ())
+        return select_fovs(fovs, self._include_wells, self._exclude_fovs, where=where, left_out=left_out)
 
     def _filter_fit_fovs(self, plate: Plate) -> list[Position]:
         """Choose positions of an open plate: for subclasses that were written for VisCy v2.2."""

@@ -11,6 +11,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.positives import PositiveScope
 from viscy_data.errors import InputError
+from viscy_data.stores import BadFovs, StoragePolicy, left_out_text
 from viscy_utils.cli.errors import report_errors
 from viscy_utils.cli.work_options import work_options
 
@@ -47,6 +48,13 @@ __all__ = ["build_index"]
 )
 @click.option("--include-wells", multiple=True, metavar="WELL", help="Take only this well (may be repeated).")
 @click.option("--exclude-fovs", multiple=True, metavar="FOV", help="Leave out this FOV (may be repeated).")
+@click.option(
+    "--bad-fovs",
+    type=click.Choice(get_args(BadFovs)),
+    default="stop",
+    show_default=True,
+    help="Stop at FOVs that cannot be read, or leave them out, counted and named.",
+)
 @work_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def build_index(
@@ -57,6 +65,7 @@ def build_index(
     positive_scope: PositiveScope,
     include_wells: tuple[str, ...],
     exclude_fovs: tuple[str, ...],
+    bad_fovs: BadFovs,
     workers: int | None,
     dask: str | None,
     overwrite: bool,
@@ -64,14 +73,16 @@ def build_index(
     """Save the table of cells of EXPERIMENTS (a YAML file) as INDEX.
 
     INDEX.parquet is small; INDEX.arrow is mapped into memory by all processes that use it, and costs none a copy.
-    Give INDEX to the data module as `index_path`, with the same wells and FOVs. Patch size, z range, conditions and
-    channels are taken from the configs when it is loaded; it has to be built again when tracks or stores change.
+    Give INDEX to the data module as `index_path`, with the same wells, FOVs and `storage.bad_fovs`. Patch size, z
+    range, conditions and channels are taken from the configs when it is loaded; it has to be built again when tracks
+    or stores change.
     """
     with report_errors("dynaclr"):
         if index.exists() and not overwrite:
             raise InputError(str(index), found="a file", expected="nothing", fix="add --overwrite to replace it")
         # A table of tracks holds neither channels nor patches: choices that no experiment can fail.
-        registry = ExperimentRegistry.from_yaml(experiments, training_channels="all")
+        storage = StoragePolicy(bad_fovs)
+        registry = ExperimentRegistry.from_yaml(experiments, training_channels="all", storage=storage)
         built = MultiExperimentIndex(
             registry,
             slice(0, 1),
@@ -85,5 +96,8 @@ def build_index(
         )
         built.save(index, overwrite=overwrite)
         click.echo(built.summary())
+        if registry.left_out:
+            click.echo(left_out_text(registry.left_out))
         click.echo(f"wrote {index} ({index.stat().st_size / 1e6:.1f} MB)")
-        click.echo(f"next: dynaclr fit --config fit.yml --data.init_args.index_path {index}")
+        options = f" --data.init_args.storage.bad_fovs {bad_fovs}" if registry.left_out else ""
+        click.echo(f"next: dynaclr fit --config fit.yml --data.init_args.index_path {index}{options}")

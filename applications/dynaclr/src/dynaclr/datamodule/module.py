@@ -27,6 +27,7 @@ from viscy_data.distributed import World
 from viscy_data.errors import InputError, raise_all
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_data.sampler import AnchorColumns, BatchPlan, FlexibleBatchSampler
+from viscy_data.stores import DEFAULT_STORAGE, StoragePolicy
 from viscy_data.windows import PatchWindow
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ class MultiExperimentDataModule(BatchDataModule):
         Cells of one FOV and frame that are drawn together, see :class:`~viscy_data.sampler.FlexibleBatchSampler`.
     patch_store : str, optional
         Store of ``dynaclr cache-patches``, which holds the patches of all cells: batches are the same, and come faster.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
 
     Raises
     ------
@@ -170,6 +174,7 @@ class MultiExperimentDataModule(BatchDataModule):
         prefetch_factor: int | None = None,
         patch_store: str | None = None,
         locality: int = 1,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         val_experiments = [] if val_experiments is None else val_experiments
         fraction = None if val_split is None else val_split.fraction
@@ -190,6 +195,7 @@ class MultiExperimentDataModule(BatchDataModule):
             augmentations=augmentations,
             patch_store=patch_store,
             loader_options={"prefetch_factor": prefetch_factor},
+            storage=storage,
             options=[
                 Option("val_experiments", val_experiments, is_names(val_experiments), _NAMES),
                 Option(
@@ -256,7 +262,11 @@ class MultiExperimentDataModule(BatchDataModule):
     def registry(self) -> ExperimentRegistry:
         """The experiments, read when first asked for."""
         if self._registry is None:
-            self._registry = ExperimentRegistry.from_yaml(self.experiments_yaml, self.training_channels)
+            channels = self.training_channels
+            registry = ExperimentRegistry.from_yaml(self.experiments_yaml, channels, storage=self.storage)
+            if left_out := self.leave_out(registry.left_out):
+                registry = registry.without(left_out)
+            self._registry = registry
         return self._registry
 
     def channel_keys(self) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from dynaclr.experiment.config import ExperimentConfig
 from viscy_data.checks import is_names, is_number, is_texts, near_matches
 from viscy_data.errors import InputError, InputErrors, MissingInputError
-from viscy_data.stores import FovInfo, canonical_fov_name
+from viscy_data.stores import FovInfo, UsableFovs, canonical_fov_name, well_of
 
 __all__ = ["check_config", "check_names", "check_plate", "repeated_channel", "within"]
 
@@ -157,16 +157,16 @@ def _check_condition_wells(condition_wells: Any, where: str) -> list[InputError]
     return errors
 
 
-def check_plate(config: ExperimentConfig, plate: Sequence[FovInfo], where: str) -> list[InputError]:
+def check_plate(config: ExperimentConfig, plate: UsableFovs, where: str) -> list[InputError]:
     """Check the fields of an experiment against the FOVs of its store."""
-    store = config.data_path
-    if not plate:
+    store, fovs = config.data_path, plate.fovs
+    if not fovs:
         return [InputError(where, field="data_path", found=f"no FOV in {store}", expected="at least one")]
     errors = []
-    differing = [fov for fov in plate if list(fov.channel_names) != list(config.channel_names)]
+    differing = [fov for fov in fovs if list(fov.channel_names) != list(config.channel_names)]
     if differing:
         fov = differing[0]
-        count = f"in {len(differing)} of {len(plate)} FOVs of" if len(differing) < len(plate) else "in"
+        count = f"in {len(differing)} of {len(fovs)} FOVs of" if len(differing) < len(fovs) else "in"
         errors.append(
             InputError(
                 where,
@@ -176,7 +176,7 @@ def check_plate(config: ExperimentConfig, plate: Sequence[FovInfo], where: str) 
                 fix=_channel_fix(config, fov),
             )
         )
-    wells = list(dict.fromkeys(fov.well for fov in plate))
+    wells = list(dict.fromkeys(well_of(key.name) for key in [*(fov.key for fov in fovs), *plate.left_out]))
     for condition, named in (config.condition_wells or {}).items():
         unknown = [well for well in named if canonical_fov_name(well) not in wells]
         if unknown:

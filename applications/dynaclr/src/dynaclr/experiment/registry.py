@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,17 @@ from dynaclr.experiment.file import read_experiments
 from dynaclr.tau_sampling import checked_tau_range
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
-from viscy_data.stores import FovInfo, Source, canonical_store, read_fovs
+from viscy_data.stores import (
+    DEFAULT_STORAGE,
+    FovInfo,
+    FovKey,
+    Source,
+    StoragePolicy,
+    UsableFovs,
+    canonical_store,
+    left_out_text,
+    usable_fovs,
+)
 
 __all__ = ["ExperimentRegistry"]
 
@@ -42,6 +53,8 @@ class ExperimentRegistry:
         an experiment lacks is absent (-1). A list: these names, which every store must have.
     source : str or Path, default ""
         File that the experiments come from, for messages.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read, and about chunks that are not stored.
 
     Attributes
     ----------
@@ -54,6 +67,8 @@ class ExperimentRegistry:
         Per experiment: name of the channel at each position, None where it is absent.
     fovs : dict of str to tuple of FovInfo
         Per experiment: its FOVs in plate order.
+    left_out : dict of FovKey to str
+        FOVs that cannot be read and are left out, with what was found there.
 
     Raises
     ------
@@ -68,10 +83,12 @@ class ExperimentRegistry:
         training_channels: TrainingChannels | None = None,
         *,
         source: str | Path = "",
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         self.experiments = list(experiments)
-        self.fovs, self.source_names, errors = _open_experiments(self.experiments, training_channels, str(source))
-        raise_all(errors)
+        opened = _open_experiments(self.experiments, training_channels, str(source), storage)
+        raise_all(opened.errors)
+        self.fovs, self.source_names, self.left_out = opened.fovs, opened.source_names, opened.left_out
         self.channel_maps = {
             config.name: {
                 position: -1 if channel is None else config.channel_names.index(channel)
@@ -89,7 +106,13 @@ class ExperimentRegistry:
             )
 
     @classmethod
-    def from_yaml(cls, path: str | Path, training_channels: TrainingChannels | None = None) -> ExperimentRegistry:
+    def from_yaml(
+        cls,
+        path: str | Path,
+        training_channels: TrainingChannels | None = None,
+        *,
+        storage: StoragePolicy = DEFAULT_STORAGE,
+    ) -> ExperimentRegistry:
         """Read the experiments of a YAML file.
 
         Parameters
@@ -97,7 +120,7 @@ class ExperimentRegistry:
         path : str or Path
             File with the key ``experiments``: a list of mappings with the fields of :class:`ExperimentConfig`. Relative
             paths are resolved against the folder of the file.
-        training_channels : {"shared", "all"} or list of str, optional
+        training_channels, storage
             As in the constructor.
 
         Raises
@@ -107,9 +130,11 @@ class ExperimentRegistry:
         """
         experiments, errors = read_experiments(path)
         if errors:
-            sound = _open_experiments(experiments, training_channels, str(path)) if experiments else ((), (), [])
-            raise_all([*errors, *sound[2]])
-        return cls(experiments, training_channels, source=path)
+            further = (
+                _open_experiments(experiments, training_channels, str(path), storage).errors if experiments else []
+            )
+            raise_all([*errors, *further])
+        return cls(experiments, training_channels, source=path, storage=storage)
 
     @property
     def names(self) -> list[str]:
@@ -170,6 +195,24 @@ class ExperimentRegistry:
             setattr(part, attribute, {name: value for name, value in values.items() if name in chosen})
         return part
 
+    def without(self, left_out: Mapping[FovKey, str]) -> ExperimentRegistry:
+        """Return the registry without some of its FOVs, such as those that another rank cannot read.
+
+        Raises
+        ------
+        InputError
+            Naming the experiments that have no others.
+        """
+        part = copy.copy(self)
+        part.fovs = {name: tuple(fov for fov in fovs if fov.key not in left_out) for name, fovs in self.fovs.items()}
+        raise_all(
+            InputError(self.where(name), field="data_path", found=left_out_text(left_out), expected="a FOV to read")
+            for name, fovs in part.fovs.items()
+            if not fovs
+        )
+        part.left_out = self.left_out | dict(left_out)
+        return part
+
     def channel_mask(self, name: str) -> np.ndarray:
         """Return which channel positions an experiment has, bool of shape (C,)."""
         config = self.get_experiment(name)
@@ -221,9 +264,21 @@ def _where(source: str, name: object) -> str:
     return f"{source}: experiment {name!r}" if source else f"experiment {name!r}"
 
 
+class _Opened(NamedTuple):
+    """What was found at the stores of experiments, and what is wrong."""
+
+    fovs: dict[str, tuple[FovInfo, ...]]
+    source_names: dict[str, list[str | None]]
+    left_out: dict[FovKey, str]
+    errors: list[InputError]
+
+
 def _open_experiments(
-    experiments: Sequence[ExperimentConfig], training_channels: TrainingChannels | None, source: str
-) -> tuple[dict[str, tuple[FovInfo, ...]], dict[str, list[str | None]], list[InputError]]:
+    experiments: Sequence[ExperimentConfig],
+    training_channels: TrainingChannels | None,
+    source: str,
+    storage: StoragePolicy,
+) -> _Opened:
     """Check everything that can be checked, so that all problems are known at once."""
     errors = check_names(experiments, source)
     sound = []
@@ -232,16 +287,17 @@ def _open_experiments(
         errors += found
         if not found:
             sound.append(config)
-    plates, store_errors = _open_plates(sound, source)
+    plates, store_errors = _open_plates(sound, source, storage)
     errors += store_errors
     fovs = {}
     for config in sound:
         plate = plates.get(_hashable(config.data_path))
         if plate is not None:
             errors += check_plate(config, plate, _where(source, config.name))
-            fovs[config.name] = plate
+            fovs[config.name] = plate.fovs
     source_names, channel_errors = resolve_channels(sound, training_channels, lambda name: _where(source, name))
-    return fovs, source_names, errors + channel_errors
+    left_out = {key: why for plate in plates.values() for key, why in plate.left_out.items()}
+    return _Opened(fovs, source_names, left_out, errors + channel_errors)
 
 
 def _hashable(data_path: Source) -> str | tuple[str, ...]:
@@ -249,18 +305,18 @@ def _hashable(data_path: Source) -> str | tuple[str, ...]:
 
 
 def _open_plates(
-    experiments: Sequence[ExperimentConfig], source: str
-) -> tuple[dict[str | tuple[str, ...], tuple[FovInfo, ...]], list[InputError]]:
+    experiments: Sequence[ExperimentConfig], source: str, storage: StoragePolicy
+) -> tuple[dict[str | tuple[str, ...], UsableFovs], list[InputError]]:
     """List the FOVs of every store, each once, in parallel."""
     first_reader = {_hashable(config.data_path): config for config in reversed(experiments)}
 
-    def open_plate(store: str | tuple[str, ...]) -> tuple[FovInfo, ...] | list[InputError]:
+    def open_plate(store: str | tuple[str, ...]) -> UsableFovs | list[InputError]:
         try:
-            return read_fovs(store)
+            return usable_fovs(store, storage)
         except InputError as err:
             return within(err, _where(source, first_reader[store].name), "data_path")
 
     with ThreadPoolExecutor(8, thread_name_prefix="open_plates") as pool:
         found = dict(zip(first_reader, pool.map(open_plate, first_reader), strict=True))
-    plates = {store: plate for store, plate in found.items() if isinstance(plate, tuple)}
+    plates = {store: plate for store, plate in found.items() if isinstance(plate, UsableFovs)}
     return plates, [err for errors in found.values() if isinstance(errors, list) for err in errors]

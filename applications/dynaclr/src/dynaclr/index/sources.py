@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ def find_sources(
         experiment without any table, nothing left.
     """
     all_fovs = [fov for fovs in registry.fovs.values() for fov in fovs]
-    wanted = {fov.key for fov in select_fovs(all_fovs, include_wells, exclude_fovs)}
+    wanted = {fov.key for fov in select_fovs(all_fovs, include_wells, exclude_fovs, left_out=registry.left_out)}
     found, missing, errors = [], [], []
     for number, config in enumerate(registry.experiments):
         chosen = [fov for fov in registry.fovs[config.name] if fov.key in wanted]
@@ -68,7 +68,8 @@ def find_sources(
             continue
         found += [TrackSource(number, fov, path) for fov, path in zip(chosen, paths, strict=True) if path is not None]
         missing += [(config.name, fov.name) for fov, path in zip(chosen, paths, strict=True) if path is None]
-        _warn_of_strangers(config.name, Path(config.tracks_path), registry.fovs[config.name])
+        known = {fov.name for fov in registry.fovs[config.name]} | {key.name for key in registry.left_out}
+        _warn_of_strangers(config.name, Path(config.tracks_path), known)
     raise_all(errors)
     if not found:
         raise InputError(
@@ -110,9 +111,9 @@ def _find_tables(where: str, tracks_path: str, fovs: Sequence[FovInfo]) -> list[
     return paths
 
 
-def _warn_of_strangers(experiment: str, tracks_path: Path, fovs: Sequence[FovInfo]) -> None:
+def _warn_of_strangers(experiment: str, tracks_path: Path, known: Set[str]) -> None:
     folders = {"/".join(path.parts[-3:]) for path in tracks_path.glob("*/*/*")}
-    unknown = sorted(folders - {fov.name for fov in fovs})
+    unknown = sorted(folders - known)
     if strangers := [name for name in unknown if any((tracks_path / name).glob("*.[ct]sv"))]:
         warnings.warn(
             f"experiment {experiment!r}: tracking tables of {len(strangers)} FOVs that the store does not have are "

@@ -35,6 +35,7 @@ from viscy_data.checks import Option
 from viscy_data.errors import InputError, raise_all
 from viscy_data.memory import refuse_too_large
 from viscy_data.patch_store import CellBoxes
+from viscy_data.stores import DEFAULT_STORAGE, StoragePolicy
 from viscy_data.windows import PatchWindow
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class BatchDataModule(StagedDataModule):
     ----------
     window : PatchWindow
         What is read, and what the model sees.
-    batch_size, num_workers, seed, augment_validation, loader_options, options
+    batch_size, num_workers, seed, augment_validation, loader_options, storage, options
         As for :class:`~viscy_data.batches.stages.StagedDataModule`.
     normalizations, augmentations : sequence of MapTransform, optional
         Dictionary transforms on batches, keys are those of the datasets.
@@ -85,6 +86,7 @@ class BatchDataModule(StagedDataModule):
         never_augmented: Sequence[str] = (),
         patch_store: str | Path | None = None,
         loader_options: Mapping[str, Any] | None = None,
+        storage: StoragePolicy = DEFAULT_STORAGE,
         options: Sequence[Option] = (),
     ) -> None:
         super().__init__(
@@ -93,6 +95,7 @@ class BatchDataModule(StagedDataModule):
             seed=seed,
             augment_validation=augment_validation,
             loader_options=loader_options,
+            storage=storage,
             options=[*check_transforms(normalizations=normalizations, augmentations=augmentations), *options],
             problems=window.problems(),
         )

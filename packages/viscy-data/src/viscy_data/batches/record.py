@@ -20,6 +20,7 @@ __all__ = ["SPEED_SETTINGS", "constructor_of", "described", "plain_record", "set
 SPEED_SETTINGS = frozenset(
     {"num_workers", "buffer_size", "pin_memory", "prefetch_factor", "cache_pool_bytes", "persistent_workers"}
     | {"dask_address", "scratch_dir", "max_cache_gb", "mmap_preload", "patch_store"}
+    | {"storage"}  # which FOVs there are is recorded, and which are left out
 )
 """Settings of data modules that change how they work and not what they yield."""
 

@@ -8,7 +8,7 @@ A subclass says which datasets a stage has::
             self.path = path
 
         def fit_datasets(self):
-            train, val = self.split_fovs(read_plate(self.path), ratio=0.8)
+            train, val = self.split_fovs(self.read_fovs(self.path), ratio=0.8)
             return stacks_of(train), stacks_of(val)
 
 A dataset is asked for whole batches: ``dataset[[3, 1, 2]]``. It has a length and ``source_digests()``.
@@ -28,10 +28,24 @@ from torch.utils.data import Sampler
 from viscy_data.batches.elastic import follow_ranks
 from viscy_data.batches.record import constructor_of, plain_record, settings_of
 from viscy_data.checks import Option, check_options, is_count
-from viscy_data.distributed import FixedOrderBatchSampler, SequentialBatchSampler, ShuffledBatchSampler, World
+from viscy_data.distributed import (
+    FixedOrderBatchSampler,
+    SequentialBatchSampler,
+    ShuffledBatchSampler,
+    World,
+    gather_from_ranks,
+)
 from viscy_data.errors import InputError, raise_all
 from viscy_data.splits import FovSplit
-from viscy_data.stores import FovInfo
+from viscy_data.stores import (
+    DEFAULT_STORAGE,
+    FovInfo,
+    FovKey,
+    Source,
+    StoragePolicy,
+    left_out_text,
+    usable_fovs,
+)
 from viscy_data.worker_processes import prepare_workers
 
 if TYPE_CHECKING:
@@ -79,6 +93,8 @@ class StagedDataModule(LightningDataModule):
         Further arguments of :class:`~viscy_data.loaders.BatchLoader`; those that are None are left out. Memory is
         pinned by default when training on a GPU. ``prefetch_factor`` is how many batches each worker, or without any
         the reading thread, has ready.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read, and about chunks that are not stored; for :meth:`read_fovs`.
     options : sequence of Option, default ()
         Checks of further arguments, so that all problems are told together.
     problems : sequence of InputError, default ()
@@ -112,6 +128,7 @@ class StagedDataModule(LightningDataModule):
         seed: int = 0,
         augment_validation: bool = False,
         loader_options: Mapping[str, Any] | None = None,
+        storage: StoragePolicy = DEFAULT_STORAGE,
         options: Sequence[Option] = (),
         problems: Sequence[InputError] = (),
     ) -> None:
@@ -133,6 +150,7 @@ class StagedDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment_validation = augment_validation
         self._loader_options = dict(loader_options or {})
+        self.storage, self._left_out = storage, dict[FovKey, str]()
         self.train_dataset: BatchedDataset | None = None
         self.val_dataset: BatchedDataset | None = None
         self.test_dataset: BatchedDataset | None = None
@@ -245,6 +263,53 @@ class StagedDataModule(LightningDataModule):
             return []
         setattr(self, name, make())
         return [getattr(self, name)]
+
+    @property
+    def left_out_fovs(self) -> dict[FovKey, str]:
+        """FOVs that could not be read and are left out, with what was found there, of the stages that are set up."""
+        return dict(self._left_out)
+
+    def read_fovs(self, source: Source, *, array_key: str | None = None) -> tuple[FovInfo, ...]:
+        """List the FOVs of a store, or of several, that can be used; others stop or are left out, see ``storage``.
+
+        Parameters
+        ----------
+        source, array_key
+            As for :func:`viscy_data.read_fovs`.
+
+        Raises
+        ------
+        InputError
+            As :func:`viscy_data.stores.usable_fovs`.
+        """
+        found = usable_fovs(source, self.storage, array_key=array_key)
+        left_out = self.leave_out(found.left_out)
+        fovs = tuple(fov for fov in found.fovs if fov.key not in left_out)
+        if found.fovs and not fovs:
+            expected = "a FOV that all ranks can read"
+            raise InputError(str(source), found=left_out_text(left_out), expected=expected)
+        return fovs
+
+    def leave_out(self, bad: Mapping[FovKey, str]) -> dict[FovKey, str]:
+        """Leave out what any rank cannot read, so that all have the same FOVs; say so, and keep it for the record.
+
+        Parameters
+        ----------
+        bad : mapping of FovKey to str
+            FOVs that this rank cannot read, and what was found there. Every rank calls.
+
+        Returns
+        -------
+        dict of FovKey to str
+            FOVs that any rank cannot read.
+        """
+        if self.storage.bad_fovs == "stop":
+            return {}
+        left_out = {key: why for own in gather_from_ranks(dict(bad)) for key, why in own.items()}
+        if new := {key: why for key, why in left_out.items() if key not in self._left_out}:
+            warnings.warn(left_out_text(new), stacklevel=4)
+        self._left_out |= left_out
+        return left_out
 
     def split_fovs(self, fovs: Sequence[FovInfo], ratio: float, where: str) -> tuple[list[FovInfo], list[FovInfo]]:
         """Split the FOVs of a plate for training and validation.
@@ -418,7 +483,7 @@ class StagedDataModule(LightningDataModule):
             Plain values: ``class``; ``settings``: the arguments of the constructor but for those of speed, transforms
             with their class and their attributes; ``sources``: per dataset that is set up and per store the number of
             FOVs and observations and a digest of them; ``split``, where FOVs were split: which train and which
-            validate.
+            validate; ``left_out``, where FOVs could not be read: store, FOV, and what was found.
         """
         names = ("train", "val", "test", "predict")
         datasets = {name: getattr(self, f"{name}_dataset") for name in names}
@@ -427,6 +492,7 @@ class StagedDataModule(LightningDataModule):
             "settings": self._settings,
             "sources": {name: data.source_digests() for name, data in datasets.items() if data is not None},
             **({} if self.split is None else {"split": self.split.record()}),
+            **({"left_out": [[*key, why] for key, why in sorted(self._left_out.items())]} if self._left_out else {}),
         }
 
 

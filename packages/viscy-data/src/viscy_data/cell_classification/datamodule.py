@@ -16,7 +16,7 @@ from viscy_data.cell_classification.dataset import ClassificationDataset
 from viscy_data.errors import InputError
 from viscy_data.patches import DEFAULT_CACHE_POOL_BYTES
 from viscy_data.select import fovs_named
-from viscy_data.stores import FovInfo, read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, FovInfo, StoragePolicy
 from viscy_data.windows import PatchWindow
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class ClassificationDataModule(StagedDataModule):
         Tracking tables, if the annotations do not say where the cells are.
     cache_pool_bytes : int, default ``DEFAULT_CACHE_POOL_BYTES``
         Decoded chunks kept in memory, per process.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
 
     Raises
     ------
@@ -83,6 +86,7 @@ class ClassificationDataModule(StagedDataModule):
         seed: int = 0,
         tracks_path: str | Path | None = None,
         cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         window = PatchWindow(
             z_range, initial_yx_patch_size, where=type(self).__name__, read_name="initial_yx_patch_size"
@@ -91,6 +95,7 @@ class ClassificationDataModule(StagedDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             seed=seed,
+            storage=storage,
             options=check_transforms(train_transforms=train_transforms, val_transforms=val_transforms),
             problems=window.problems(),
         )
@@ -104,7 +109,8 @@ class ClassificationDataModule(StagedDataModule):
     def fit_datasets(self) -> tuple[ClassificationDataset, ClassificationDataset | None]:
         """Split the FOVs by name."""
         fovs, cells = self._annotated()
-        named = fovs_named(fovs, self.val_fovs or (), where=type(self).__name__, field="val_fovs")
+        where, left_out = type(self).__name__, self.left_out_fovs
+        named = fovs_named(fovs, self.val_fovs or (), where=where, field="val_fovs", left_out=left_out)
         held_out = {fov.name for fov in named}
         validates = cells["fov_name"].isin(held_out).to_numpy()
         excluded = cells["t"].isin(self.train_exclude_timepoints).to_numpy()
@@ -119,8 +125,9 @@ class ClassificationDataModule(StagedDataModule):
         return self._dataset(fovs, cells, np.ones(len(cells), bool), "predict", None, return_indices=True)
 
     def _annotated(self) -> tuple[list[FovInfo], pd.DataFrame]:
-        fovs, where = list(read_fovs(self.image_path)), str(self.annotation_path)
+        fovs, where = list(self.read_fovs(self.image_path)), str(self.annotation_path)
         annotation = read_annotations(self.annotation_path)
+        annotation = annotation[~annotation["fov_name"].isin([key.name for key in self.left_out_fovs])]
         return fovs, annotated_cells(annotation, fovs, self.label_column, where=where, tracks_path=self.tracks_path)
 
     def _dataset(

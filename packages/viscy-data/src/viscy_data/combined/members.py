@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from viscy_data.batches.record import described, plain_record
 from viscy_data.errors import InputError
+from viscy_data.stores import FovKey
 
 __all__ = ["Members"]
 
@@ -24,6 +25,12 @@ class Members(LightningDataModule):
     """
 
     data_modules: tuple[LightningDataModule, ...]
+
+    @property
+    def left_out_fovs(self) -> dict[FovKey, str]:
+        """FOVs that members could not read and have left out, with what was found there."""
+        found = [getattr(member, "left_out_fovs", {}) for member in self.data_modules]
+        return {key: why for own in found for key, why in own.items()}
 
     def take(self, data_modules: Sequence[LightningDataModule]) -> None:
         """Keep the members.

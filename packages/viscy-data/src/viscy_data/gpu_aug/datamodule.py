@@ -15,7 +15,7 @@ from viscy_data.frame_cache import frame_cache, frame_folder
 from viscy_data.gpu_aug.dataset import CachedOmeZarrDataset
 from viscy_data.gpu_aug.transforms import GPUTransformDataModule
 from viscy_data.select import SelectWell
-from viscy_data.stores import FovInfo, Source, read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, FovInfo, Source, StoragePolicy
 from viscy_data.typing import DictTransform
 from viscy_data.volume_files import VolumeFiles
 
@@ -57,6 +57,9 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
         :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
     seed : int, default 0
         Of the split, the order of training, and augmentation.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
         scratch_dir: str | Path | None = None,
         max_cache_gb: float | None = None,
         seed: int = 0,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         names = [channels] if isinstance(channels, str) else channels
         super().__init__(
@@ -94,6 +98,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
             seed,
             pin_memory,
             prefetch_factor,
+            storage=storage,
             transforms={
                 "preprocess_transforms": preprocess_transforms,
                 "train_cpu_transforms": train_cpu_transforms,
@@ -130,7 +135,7 @@ class CachedOmeZarrDataModule(GPUTransformDataModule, SelectWell):
     def fit_datasets(self) -> tuple[CachedOmeZarrDataset, CachedOmeZarrDataset]:
         """Split the FOVs."""
         where = str(self.data_path)
-        fovs = self.fovs_to_fit(read_fovs(self.data_path, array_key=self.array_key), where)
+        fovs = self.fovs_to_fit(self.read_fovs(self.data_path, array_key=self.array_key), where)
         sides = self.split_fovs(fovs, self.split_ratio, where)
         cache = None
         if not self.skip_cache:

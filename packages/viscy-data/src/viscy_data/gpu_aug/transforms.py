@@ -14,6 +14,7 @@ from viscy_data.batches.transform_checks import check_statistics, check_transfor
 from viscy_data.checks import Option
 from viscy_data.errors import InputError
 from viscy_data.loaders import BatchLoader
+from viscy_data.stores import DEFAULT_STORAGE, StoragePolicy
 
 __all__ = ["DeviceTransforms", "GPUTransformDataModule"]
 
@@ -32,7 +33,7 @@ class GPUTransformDataModule(StagedDataModule):
     ----------
     batch_size : int, default 1
         Samples per batch, before the CPU transforms make patches of them.
-    num_workers, seed, options
+    num_workers, seed, storage, options
         As for :class:`~viscy_data.batches.StagedDataModule`.
     pin_memory, prefetch_factor
         See :class:`torch.utils.data.DataLoader`. Loaders go by the attributes.
@@ -52,10 +53,13 @@ class GPUTransformDataModule(StagedDataModule):
         prefetch_factor: int | None = None,
         *,
         transforms: Mapping[str, Sequence[Any]] | None = None,
+        storage: StoragePolicy = DEFAULT_STORAGE,
         options: Sequence[Option] = (),
     ) -> None:
         checks = check_transforms(**(transforms or {}))
-        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed, options=[*checks, *options])
+        super().__init__(
+            batch_size=batch_size, num_workers=num_workers, seed=seed, storage=storage, options=[*checks, *options]
+        )
         self.pin_memory, self.prefetch_factor = pin_memory, prefetch_factor
         self._transforms = {name: list(listed or ()) for name, listed in (transforms or {}).items()}
 

@@ -19,7 +19,7 @@ from viscy_data.hcs.augmentations import patches_per_window, slices_to_read, wit
 from viscy_data.select import fovs_named
 from viscy_data.sliding_window import MaskTestDataset, SlidingWindowDataset
 from viscy_data.store_copies import StoreCopy
-from viscy_data.stores import FovInfo, Source, read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, FovInfo, Source, StoragePolicy
 from viscy_data.typing import ChannelMap
 from viscy_data.volume_files import VolumeFiles
 
@@ -82,6 +82,9 @@ class HCSDataModule(StagedDataModule):
         :func:`viscy_data.cache_room.reserve`. By default nothing is removed.
     seed : int, default 0
         Of the split, the order of training, and augmentation.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
 
     Raises
     ------
@@ -118,6 +121,7 @@ class HCSDataModule(StagedDataModule):
         scratch_dir: str | Path | None = None,
         max_cache_gb: float | None = None,
         seed: int = 0,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         source, target = ([name] if isinstance(name, str) else name for name in (source_channel, target_channel))
         patch_holds = is_pair(yx_patch_size) and all(is_count(size, 1) for size in yx_patch_size)
@@ -125,6 +129,7 @@ class HCSDataModule(StagedDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             seed=seed,
+            storage=storage,
             loader_options={
                 "pin_memory": pin_memory,
                 "persistent_workers": persistent_workers,
@@ -254,12 +259,12 @@ class HCSDataModule(StagedDataModule):
 
     def _fovs(self) -> list[FovInfo]:
         """List the FOVs that are used."""
-        fovs = list(read_fovs(self.maybe_cached_data_path, array_key=self.array_key))
-        where = str(self.data_path)
+        fovs = list(self.read_fovs(self.maybe_cached_data_path, array_key=self.array_key))
+        known = {"where": str(self.data_path), "left_out": self.left_out_fovs}
         if self.include_fov_names is not None:
-            fovs = fovs_named(fovs, list(self.include_fov_names), where=where, field="include_fov_names")
-        left_out = fovs_named(fovs, list(self.exclude_fov_names or ()), where=where, field="exclude_fov_names")
-        return [fov for fov in fovs if fov not in left_out]
+            fovs = fovs_named(fovs, list(self.include_fov_names), field="include_fov_names", **known)
+        excluded = fovs_named(fovs, list(self.exclude_fov_names or ()), field="exclude_fov_names", **known)
+        return [fov for fov in fovs if fov not in excluded]
 
     def _windows(
         self, fovs: Sequence[FovInfo], transform: Compose, kind: type = SlidingWindowDataset, **options: Any

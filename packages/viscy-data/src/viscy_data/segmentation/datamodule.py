@@ -7,7 +7,7 @@ from pathlib import Path
 from viscy_data.batches.stages import StagedDataModule
 from viscy_data.checks import Option
 from viscy_data.segmentation.dataset import SLICE, SegmentationDataset
-from viscy_data.stores import read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, StoragePolicy
 
 __all__ = ["SegmentationDataModule"]
 
@@ -27,6 +27,10 @@ class SegmentationDataModule(StagedDataModule):
         Frames per batch of each rank; FOVs of different size need 1.
     num_workers : int
         Processes that read; 0 reads in a background thread.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
+        A FOV that is left out in one store is not read in the other either.
 
     Raises
     ------
@@ -48,11 +52,14 @@ class SegmentationDataModule(StagedDataModule):
         target_z_slice: int | slice,
         batch_size: int,
         num_workers: int,
+        *,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         slices = {"pred_z_slice": pred_z_slice, "target_z_slice": target_z_slice}
         super().__init__(
             batch_size=batch_size,
             num_workers=num_workers,
+            storage=storage,
             options=[Option(name, z, isinstance(z, int | slice), SLICE) for name, z in slices.items()],
         )
         self.pred_dataset, self.target_dataset = pred_dataset, target_dataset
@@ -60,4 +67,7 @@ class SegmentationDataModule(StagedDataModule):
 
     def testing_dataset(self) -> SegmentationDataset:
         """Pair the frames of both plates."""
-        return SegmentationDataset(read_fovs(self.pred_dataset), read_fovs(self.target_dataset), **self._choices)
+        both = [self.read_fovs(store) for store in (self.pred_dataset, self.target_dataset)]
+        left_out = {key.name for key in self.left_out_fovs}
+        pred, target = ([fov for fov in fovs if fov.name not in left_out] for fovs in both)
+        return SegmentationDataset(pred, target, **self._choices)

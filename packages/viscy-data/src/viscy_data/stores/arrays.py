@@ -13,7 +13,12 @@ from viscy_data.stores.names import FovInfo
 if TYPE_CHECKING:
     import tensorstore as ts
 
-__all__ = ["begin_open", "end_open", "open_array", "reason", "undecodable"]
+__all__ = ["LEAVE_OUT", "begin_open", "end_open", "open_array", "reason", "undecodable"]
+
+LEAVE_OUT = (
+    "leave it out: exclude it by name, or by storage.bad_fovs: leave_out, which leaves out what is found at set-up"
+)
+"""What a user can do about a FOV that cannot be read."""
 
 
 def open_array(fov: FovInfo, context: ts.Context | None = None, *, fill_missing: bool = True) -> ts.TensorStore:
@@ -26,8 +31,9 @@ def open_array(fov: FovInfo, context: ts.Context | None = None, *, fill_missing:
     context : tensorstore.Context, optional
         Cache pool and concurrency.
     fill_missing : bool, default True
-        Read chunks that are not stored as the fill value, as Zarr has it. Otherwise reading one raises a ValueError;
-        :func:`viscy_data.stores.read_stack` reads such an array and tells what was missing.
+        Read chunks that are not stored as the fill value, as Zarr has it. Otherwise, and where ``fov.missing_chunks``
+        refuses them, reading one raises a ValueError; :func:`viscy_data.stores.read_stack` reads such an array and
+        tells what was missing.
 
     Returns
     -------
@@ -54,7 +60,7 @@ def begin_open(fov: FovInfo, context: ts.Context | None = None, *, fill_missing:
         "driver": "zarr3" if zarr_format == 3 else "zarr",
         "kvstore": kvstore_of(f"{fov.path}/{fov.array_key}/"),
         "recheck_cached_data": "open",  # else every cached chunk costs a look at its file
-        "fill_missing_data_reads": fill_missing,
+        "fill_missing_data_reads": fill_missing and fov.missing_chunks == "fill",
     }
     return tensorstore.open(spec, open=True, read=True, context=context)
 
@@ -84,7 +90,7 @@ def end_open(fov: FovInfo, future: Any) -> ts.TensorStore:
 
 def undecodable(where: str, err: ValueError, field: str = "") -> InputError:
     """Return the error about pixels that are there and cannot be decoded."""
-    fix = "copy or write this FOV anew, or leave it out"
+    fix = f"copy or write this FOV anew, or {LEAVE_OUT}"
     return InputError(where, field=field, found=reason(err), expected="chunks that can be decoded", fix=fix)
 
 

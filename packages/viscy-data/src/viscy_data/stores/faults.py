@@ -15,13 +15,23 @@ import numpy as np
 
 from viscy_data._documents import is_server_problem, server_problem
 from viscy_data.errors import InputError
-from viscy_data.stores.arrays import open_array, reason, undecodable
+from viscy_data.optional import require
+from viscy_data.stores.arrays import LEAVE_OUT, open_array, reason, undecodable
 from viscy_data.stores.names import FovInfo
 
 if TYPE_CHECKING:
     import tensorstore as ts
 
-__all__ = ["PIXEL_RETRIES", "SERVER_PATIENCE_SECONDS", "Faulty", "read_block", "read_channel", "read_stack", "wait_for"]
+__all__ = [
+    "PIXEL_RETRIES",
+    "SERVER_PATIENCE_SECONDS",
+    "Faulty",
+    "read_block",
+    "read_channel",
+    "read_stack",
+    "reading_context",
+    "wait_for",
+]
 
 T = TypeVar("T")
 
@@ -32,6 +42,13 @@ SERVER_PATIENCE_SECONDS = 120.0
 
 Faulty = (ValueError, TimeoutError)
 """What a read that fails raises."""
+
+
+def reading_context(cache_pool_bytes: int) -> ts.Context:
+    """Return a context with a cache of decoded chunks, in which servers are asked again as ``PIXEL_RETRIES`` says."""
+    retries = {f"{driver}_request_retries": PIXEL_RETRIES for driver in ("http", "gcs", "s3")}
+    pool = {"cache_pool": {"total_bytes_limit": cache_pool_bytes}}
+    return require("tensorstore", extra="triplet").Context(pool | retries)
 
 
 def wait_for(future: Any, fov: FovInfo, patience: float = SERVER_PATIENCE_SECONDS) -> Any:
@@ -77,7 +94,8 @@ def read_channel(
     Raises
     ------
     InputError
-        If the pixels cannot be had; names store, FOV, frame, channel and, as far as known, chunk.
+        If the pixels cannot be had; names store, FOV, frame, channel and, as far as known, chunk. So is a chunk that
+        is not stored, where ``fov.missing_chunks`` refuses it.
     MissingInputError
         If the whole array is gone.
     """
@@ -85,7 +103,7 @@ def read_channel(
     try:
         return np.asarray(wait_for(array[(t, channel, *box)].read(), fov, patience))
     except Faulty as err:
-        if not _is_missing_chunk(err):
+        if not _is_missing_chunk(err) or fov.missing_chunks == "refuse":
             raise _fault(where, fov, err, patience) from err
         missing = reason(err)
     filled = open_array(fov)  # opened anew: of a store that is gone this tells so
@@ -136,7 +154,7 @@ def read_block(
     ----------
     fov : FovInfo
     array : tensorstore.TensorStore
-        What :func:`open_array` gives; chunks that are not stored are filled.
+        What :func:`open_array` gives; chunks that are not stored are filled, or refused.
     frames : range
         In steps of 1.
     channels : sequence of int
@@ -174,6 +192,10 @@ def _fault(where: str, fov: FovInfo, err: Exception, patience: float) -> InputEr
     if isinstance(err, TimeoutError):
         found = f"no answer of the server within {patience:g} s"
         return InputError(where, found=found, expected="pixels", fix="try again, or copy the store to a local disk")
+    if _is_missing_chunk(err):
+        open_array(fov)  # of a store that is gone this tells so
+        fix = f"copy this FOV anew, {LEAVE_OUT}; in a sparse store storage.missing_chunks: fill takes them for empty"
+        raise InputError(where, found=reason(err), expected="chunks that are all stored", fix=fix) from err
     if is_server_problem(err):
         told = server_problem(fov.path, err)
         return InputError(where, found=told.found, expected=told.expected, fix=told.fix)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlparse
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 
-__all__ = ["FovInfo", "FovKey", "canonical_fov_name", "canonical_store", "well_of"]
+__all__ = ["FovInfo", "FovKey", "MissingChunks", "canonical_fov_name", "canonical_store", "well_of"]
+
+MissingChunks = Literal["fill", "refuse"]
+"""What chunks that are not stored are taken for: the fill value, or a fault."""
 
 
 class FovKey(NamedTuple):
@@ -45,6 +48,8 @@ class FovInfo:
         Path of the array inside the FOV.
     zarr_format : {2, 3}, optional
         Of the store; looked up where it is needed by default.
+    missing_chunks : {"fill", "refuse"}, default "fill"
+        How chunks that are not stored are read, see :class:`viscy_data.stores.StoragePolicy`.
     """
 
     key: FovKey
@@ -55,6 +60,7 @@ class FovInfo:
     axes: str = "tczyx"
     array_key: str = "0"
     zarr_format: int | None = None
+    missing_chunks: MissingChunks = "fill"
 
     @property
     def store(self) -> str:

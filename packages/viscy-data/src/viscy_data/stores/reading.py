@@ -19,6 +19,7 @@ from viscy_data._documents import Documents, open_documents
 from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.files import near_files
 from viscy_data.memory import refuse_too_large
+from viscy_data.stores.arrays import LEAVE_OUT
 from viscy_data.stores.attributes import Group, read_group
 from viscy_data.stores.decoding import check_decodable
 from viscy_data.stores.multiscales import AXES, array_path, axes_of, channel_names_of, scale_of
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from iohub.ngff import Plate, Position
 
 __all__ = [
+    "READ_THREADS",
+    "Described",
+    "DescribedFovs",
+    "check_described",
     "describe_fovs",
     "describe_plate",
     "describe_position",
@@ -35,12 +40,14 @@ __all__ = [
     "plate_keys",
     "read_fov",
     "read_plate",
+    "try_fovs",
 ]
 
 T = TypeVar("T")
 R = TypeVar("R")
-_READ_THREADS = 16  # hides the latency of network file systems; the work itself is tiny
+READ_THREADS = 16  # hides the latency of network file systems; the work itself is tiny
 _SHOWN = 10
+_MEND = f"mend them, or {LEAVE_OUT}"
 
 
 def read_plate(path: str | Path, *, array_key: str | None = None, workers: int | None = None) -> tuple[FovInfo, ...]:
@@ -88,7 +95,7 @@ def plate_keys(store: str, group: Group, workers: int | None = None) -> list[Fov
     documents = open_documents(store)
     with _understanding(store, "plate"):
         wells = [canonical_fov_name(well["path"]) for well in group.ome["plate"].get("wells") or []]
-    with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="plate_keys") as pool:
+    with ThreadPoolExecutor(workers or READ_THREADS, thread_name_prefix="plate_keys") as pool:
         names = list(pool.map(lambda well: _fov_names(store, documents, well), wells))
     _report_absent(store, "wells", [well for well, own in zip(wells, names, strict=True) if own is None], len(wells))
     listed = [FovKey(store, name) for well in names if well is not None for name in well]
@@ -101,17 +108,34 @@ def describe_fovs(
     """Describe FOVs of one store, in their order, see :func:`read_plate`."""
     if not keys:
         return ()
+    found = try_fovs(keys, array_key=array_key, workers=workers)
+    check_described(found)
+    return tuple(entry.fov for entry in found.described)
+
+
+def try_fovs(keys: Sequence[FovKey], *, array_key: str | None = None, workers: int | None = None) -> DescribedFovs:
+    """Describe those FOVs of one store that can be described, in their order, and say what is wrong with others.
+
+    Those that are not on disk are in neither, with a warning that names and counts them.
+    """
+    if not keys:
+        return DescribedFovs([], {})
     store = keys[0].store
     documents = open_documents(store)
-    with ThreadPoolExecutor(workers or _READ_THREADS, thread_name_prefix="describe_fovs") as pool:
+    with ThreadPoolExecutor(workers or READ_THREADS, thread_name_prefix="describe_fovs") as pool:
         found = list(pool.map(_or_error(lambda key: _describe(documents, key, array_key)), keys))
-    raise_all(entry for entry in found if isinstance(entry, InputError))
-    described = [entry for entry in found if entry is not None]
+    bad = {key: entry for key, entry in zip(keys, found, strict=True) if isinstance(entry, InputError)}
+    described = [entry for entry in found if isinstance(entry, Described)]
     absent = [key.name for key, entry in zip(keys, found, strict=True) if entry is None]
     _report_absent(store, "FOVs", absent, len(keys))
     _report_nameless(store, [entry.fov.name for entry in described if not entry.channels_named])
-    check_decodable([entry.fov for entry in described], [entry.encoding for entry in described])
-    return tuple(entry.fov for entry in described)
+    return DescribedFovs(described, bad)
+
+
+def check_described(found: DescribedFovs) -> None:
+    """Refuse FOVs that cannot be described, all together, and encodings of which no chunk can be decoded."""
+    raise_all(found.bad.values())
+    check_decodable([entry.fov for entry in found.described], [entry.encoding for entry in found.described])
 
 
 def read_fov(key: FovKey, *, array_key: str | None = None) -> FovInfo:
@@ -159,10 +183,19 @@ class _Array(NamedTuple):
     encoding: str
 
 
-class _Described(NamedTuple):
+class Described(NamedTuple):
+    """A FOV, whether its metadata name its channels, and the text of what decides how its chunks are decoded."""
+
     fov: FovInfo
     channels_named: bool
     encoding: str
+
+
+class DescribedFovs(NamedTuple):
+    """The FOVs of a store that could be described, and what is wrong with others."""
+
+    described: list[Described]
+    bad: dict[FovKey, InputError]
 
 
 def no_store(store: str) -> InputError:
@@ -195,29 +228,29 @@ def _fov_names(store: str, documents: Documents, well: str) -> list[str] | None:
         return [f"{well}/{canonical_fov_name(image['path'])}" for image in group.ome["well"].get("images") or []]
 
 
-def _describe(documents: Documents, key: FovKey, array_key: str | None) -> _Described | None:
+def _describe(documents: Documents, key: FovKey, array_key: str | None) -> Described | None:
     """Describe a FOV, None when it is not on disk."""
     where = f"{key.store}, FOV {key.name}"
     group = read_group(documents, key.name)
     if group is None:
         return None
-    with _understanding(where, "multiscales"):
+    with _understanding(where, "multiscales", _MEND):
         path = array_key if array_key is not None else array_path(group.ome)
     array = _read_array(documents, f"{key.name}/{path}", where)
     if array is None:
         raise MissingInputError(where, found=f"no array {path!r}", expected="the pixels of the FOV")
-    with _understanding(where, "multiscales, omero"):
+    with _understanding(where, "multiscales, omero", _MEND):
         axes = axes_of(group.ome, len(array.shape), where)
         scale = scale_of(group.ome, path, axes)
         size = dict(zip(axes, array.shape, strict=True))
         shape = tuple(size.get(axis, 1) for axis in AXES)
         names, channels_named = channel_names_of(group.ome, shape[1], where)
     fov = FovInfo(key, shape, array.dtype, names, scale, axes, path, group.zarr_format)
-    return _Described(fov, channels_named, array.encoding)
+    return Described(fov, channels_named, array.encoding)
 
 
 @contextmanager
-def _understanding(where: str, field: str) -> Iterator[None]:
+def _understanding(where: str, field: str, fix: str = "") -> Iterator[None]:
     """Say which metadata are at fault where they are built otherwise than OME-NGFF has it: a text for an object, ..."""
     try:
         yield
@@ -226,7 +259,7 @@ def _understanding(where: str, field: str) -> Iterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         what = f"there is no {err}" if isinstance(err, KeyError) else "values of another kind"
         found = f"what cannot be understood: {what}"
-        raise InputError(where, field=field, found=found, expected="metadata as OME-NGFF has them") from err
+        raise InputError(where, field=field, found=found, expected="metadata as OME-NGFF has them", fix=fix) from err
 
 
 def _read_array(documents: Documents, name: str, where: str) -> _Array | None:
@@ -242,7 +275,7 @@ def _read_array(documents: Documents, name: str, where: str) -> _Array | None:
         dtype = None
     if dtype is None or dtype.kind not in "biuf":
         raise InputError(where, field="data type", found=str(kind), expected="whole or real numbers")
-    with _understanding(where, "shape, chunks"):
+    with _understanding(where, "shape, chunks", _MEND):
         shape = tuple(document.get("shape") or ())
         if not shape or not all(shape):
             raise InputError(where, found=f"an array of shape {shape}", expected="the pixels of the FOV")

@@ -98,7 +98,7 @@ def write_data(folder: str | Path) -> Path:
     return folder
 
 
-def _classification(folder: Path, num_workers: int = 0) -> ClassificationDataModule:
+def _classification(folder: Path, num_workers: int = 0, **given: Any) -> ClassificationDataModule:
     return ClassificationDataModule(
         image_path=folder / "images.zarr",
         annotation_path=folder / "labels.csv",
@@ -111,6 +111,7 @@ def _classification(folder: Path, num_workers: int = 0) -> ClassificationDataMod
         initial_yx_patch_size=(8, 8),
         batch_size=4,
         num_workers=num_workers,
+        **given,
     )
 
 
@@ -119,7 +120,7 @@ def _cell_division(folder: Path, num_workers: int = 0) -> CellDivisionTripletDat
     return CellDivisionTripletDataModule(folder / "npy", "bf", (4, 4), 0.7, **options)
 
 
-def _triplets(folder: Path, num_workers: int = 0) -> TripletDataModule:
+def _triplets(folder: Path, num_workers: int = 0, **given: Any) -> TripletDataModule:
     return TripletDataModule(
         folder / "images.zarr",
         folder / "tracks",
@@ -133,31 +134,34 @@ def _triplets(folder: Path, num_workers: int = 0) -> TripletDataModule:
         normalizations=[_Center(["Phase"])],
         augmentations=[_Shiftd(["Phase"])],
         time_interval=1,
+        **given,
     )
 
 
-def _windows(folder: Path, num_workers: int = 0) -> HCSDataModule:
+def _windows(folder: Path, num_workers: int = 0, **given: Any) -> HCSDataModule:
     options = {"yx_patch_size": (8, 8), "split_ratio": 0.7, "batch_size": 4, "num_workers": num_workers}
     options["augmentations"] = [RandSpatialCropSamplesd(["Phase"], (-1, 12, 12), num_samples=2, random_size=False)]
-    return HCSDataModule(folder / "images.zarr", "Phase", "Phase", 1, **options)
+    return HCSDataModule(folder / "images.zarr", "Phase", "Phase", 1, **options, **given)
 
 
-def _frames(folder: Path, num_workers: int = 0) -> CachedOmeZarrDataModule:
+def _frames(folder: Path, num_workers: int = 0, **given: Any) -> CachedOmeZarrDataModule:
     options = {"pin_memory": False, "scratch_dir": folder / "scratch", "preprocess_transforms": [_Center(["Phase"])]}
     transforms = [[], [], [_Shiftd(["Phase"])], []]
-    return CachedOmeZarrDataModule(folder / "images.zarr", "Phase", 2, num_workers, 0.7, *transforms, **options)
+    return CachedOmeZarrDataModule(
+        folder / "images.zarr", "Phase", 2, num_workers, 0.7, *transforms, **options, **given
+    )
 
 
-def _mapped(folder: Path, num_workers: int = 0) -> MmappedDataModule:
+def _mapped(folder: Path, num_workers: int = 0, **given: Any) -> MmappedDataModule:
     options = {"pin_memory": False, "scratch_dir": folder / "scratch"}
     transforms = [[_Center(["Phase"])], [_Shiftd(["Phase"])], [], [], []]
-    return MmappedDataModule(folder / "images.zarr", "Phase", 2, num_workers, 0.7, *transforms, **options)
+    return MmappedDataModule(folder / "images.zarr", "Phase", 2, num_workers, 0.7, *transforms, **options, **given)
 
 
-def _ctmc(folder: Path, num_workers: int = 0) -> CTMCv1DataModule:
+def _ctmc(folder: Path, num_workers: int = 0, **given: Any) -> CTMCv1DataModule:
     options = {"pin_memory": False, "scratch_dir": folder / "scratch", "val_subsample_ratio": 3, "batch_size": 2}
     paths, transforms = (folder / "ctmc_train.zarr", folder / "ctmc_val.zarr"), [[_Shiftd(["DIC"])], [], [], []]
-    return CTMCv1DataModule(*paths, *transforms, num_workers=num_workers, **options)
+    return CTMCv1DataModule(*paths, *transforms, num_workers=num_workers, **options, **given)
 
 
 def _livecell(folder: Path, num_workers: int = 0) -> LiveCellDataModule:
@@ -167,9 +171,9 @@ def _livecell(folder: Path, num_workers: int = 0) -> LiveCellDataModule:
     return LiveCellDataModule(**paths, num_workers=num_workers, **options)
 
 
-def _segmentation(folder: Path, num_workers: int = 0) -> SegmentationDataModule:
+def _segmentation(folder: Path, num_workers: int = 0, **given: Any) -> SegmentationDataModule:
     paths = folder / "predicted.zarr", folder / "true.zarr"
-    return SegmentationDataModule(*paths, "nuclei", "nuclei", 0, 0, batch_size=2, num_workers=num_workers)
+    return SegmentationDataModule(*paths, "nuclei", "nuclei", 0, 0, batch_size=2, num_workers=num_workers, **given)
 
 
 DATA_MODULES: dict[str, Callable[..., LightningDataModule]] = {
@@ -187,4 +191,7 @@ DATA_MODULES: dict[str, Callable[..., LightningDataModule]] = {
     "concatenated_frames": lambda folder, n=0: CachedConcatDataModule([_frames(folder, n), _frames(folder, n)]),
     "combined": lambda folder, n=0: CombinedDataModule([_classification(folder, n), _cell_division(folder, n)]),
 }
-"""``(folder, num_workers=0)`` to a data module that reads what :func:`write_data` has written there."""
+"""``(folder, num_workers=0)`` to a data module that reads what :func:`write_data` has written there.
+
+Those of FOVs take further arguments of their constructor by name.
+"""

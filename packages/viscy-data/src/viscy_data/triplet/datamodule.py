@@ -12,7 +12,7 @@ from viscy_data.distributed import World
 from viscy_data.errors import MissingInputError, raise_all
 from viscy_data.sampler import BatchPlan, FlexibleBatchSampler
 from viscy_data.select import select_fovs
-from viscy_data.stores import FovInfo, Source, read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, FovInfo, Source, StoragePolicy
 from viscy_data.tracks import find_tracks, read_tracks
 from viscy_data.triplet.dataset import TripletDataset
 from viscy_data.windows import PatchWindow
@@ -67,6 +67,9 @@ class TripletDataModule(BatchDataModule):
         counted. All cells are taken by default.
     patch_store : str or Path, optional
         Copies of the patches of all cells, see :mod:`viscy_data.patch_store`: batches are the same, and come faster.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them), and about chunks that
+        are not stored (``missing_chunks: refuse``), see :class:`viscy_data.stores.StoragePolicy`.
     """
 
     stages = ("fit", "validate", "predict")
@@ -103,6 +106,7 @@ class TripletDataModule(BatchDataModule):
         seed: int = 0,
         max_border_shift: int | None = None,
         patch_store: str | Path | None = None,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> None:
         if caching:
             raise ValueError("caching=True is not supported; set cache_pool_bytes to keep decoded chunks in memory")
@@ -131,6 +135,7 @@ class TripletDataModule(BatchDataModule):
             never_augmented=["anchor"] if time_interval in ("any", 0) else [],
             patch_store=patch_store,
             loader_options=loader_options,
+            storage=storage,
             options=[
                 Option("split_ratio", split_ratio, is_number(split_ratio) and 0 < split_ratio < 1, "between 0 and 1"),
             ],
@@ -156,13 +161,13 @@ class TripletDataModule(BatchDataModule):
 
     def fit_datasets(self) -> tuple[TripletDataset, TripletDataset]:
         """Split the FOVs."""
-        fovs = self._fovs_to_fit(read_fovs(self.data_path))
+        fovs = self._fovs_to_fit(self.read_fovs(self.data_path))
         train, val = self.split_fovs(fovs, self.split_ratio, str(self.data_path))
         return self._dataset(train, augmented=True), self._dataset(val, augmented=self.augment_validation)
 
     def prediction_dataset(self) -> TripletDataset:
         """Read all observations of the plate, or the chosen tracks."""
-        return self._dataset(read_fovs(self.data_path), fit=False, **self._cells)
+        return self._dataset(self.read_fovs(self.data_path), fit=False, **self._cells)
 
     def train_sampler(self, world: World | None = None) -> FlexibleBatchSampler:
         """Return shuffled batches of full size, a new order in each epoch."""
@@ -170,9 +175,8 @@ class TripletDataModule(BatchDataModule):
         return FlexibleBatchSampler.from_plan(self.train_dataset.valid_anchors, plan, world, self.seed)
 
     def _fovs_to_fit(self, fovs: Sequence[FovInfo]) -> list[FovInfo]:
-        fields = ("fit_include_wells", "fit_exclude_fovs")
-        where = str(self.data_path)
-        return select_fovs(fovs, self.fit_include_wells, self.fit_exclude_fovs, where=where, fields=fields)
+        said = {"where": str(self.data_path), "fields": ("fit_include_wells", "fit_exclude_fovs")}
+        return select_fovs(fovs, self.fit_include_wells, self.fit_exclude_fovs, left_out=self.left_out_fovs, **said)
 
     def _dataset(self, fovs: Sequence[FovInfo], *, augmented: bool = False, **options: Any) -> TripletDataset:
         paths = [find_tracks(self.tracks_path, fov.name) for fov in fovs]

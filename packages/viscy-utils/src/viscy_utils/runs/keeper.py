@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from viscy_data.errors import InputError
 from viscy_data.files import replacing
+from viscy_data.stores import left_out_text
 from viscy_utils.lightning_workarounds import WatchedSaves
 from viscy_utils.runs.folder import CONFIG, place_in, read_run, update_record
 from viscy_utils.runs.nonfinite import write_nonfinite_cells
@@ -55,6 +56,9 @@ class RunKeeper(Callback):
         if not trainer.is_global_zero:
             return
         self._open_log()
+        # The data were set up before there was a log; which FOVs are in is decided there, and does not change any more.
+        if left_out := getattr(trainer.datamodule, "left_out_fovs", {}):
+            _logger.warning(left_out_text(left_out, shown=len(left_out)))
         begun = read_run(self.folder).record
         now = _now()
         name = f"{Path(CONFIG).stem}-{now.replace(':', '')}.yaml" if begun else CONFIG  # a run that goes on keeps both
