@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import nn
 from torch.utils.data import DataLoader
@@ -108,6 +109,20 @@ def test_training_brings_the_channels_of_a_cell_together():
     assert matched() > 0.8
 
 
+def test_the_embedding_is_drawn_in_every_so_many_epochs(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    trainer = Trainer(max_epochs=3, accelerator="cpu", logger=logger, enable_checkpointing=False, log_every_n_steps=1,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    loader = DataLoader([batch()], batch_size=None)
+    trainer.fit(module(NTXentLoss(), log_embeddings=True, embedding_log_frequency=2), loader, loader)
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert [image.step for image in events.Images("val_embeddings")] == [0, 2]
+    assert [image.step for image in events.Images("val_samples")] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("arm", "number"), [("source", 0), ("target", 1)])
 def test_predictions_come_from_the_arm(arm, number):
     model, data = module(NTXentLoss(), prediction_arm=arm), batch()
@@ -151,6 +166,8 @@ def test_bad_options_and_images_of_one_channel_are_refused():
     encoders = JointEncoders(Encoder(0), Encoder(1))
     with pytest.raises(ValueError, match="prediction_arm"):
         MultiModalContrastiveModule(encoders, prediction_arm="both")
+    with pytest.raises(ValueError, match="embedding_log_frequency: found 0"):
+        MultiModalContrastiveModule(encoders, embedding_log_frequency=0)
     with pytest.raises(ValueError, match="JointEncoders"):
         MultiModalContrastiveModule(Encoder(0))
     with pytest.raises(ValueError, match="a channel per arm"):

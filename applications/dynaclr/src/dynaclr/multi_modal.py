@@ -59,6 +59,8 @@ class MultiModalContrastiveModule(ContrastiveModule):
     loss_function, lr, schedule, log_batches_per_epoch, log_samples_per_batch, log_embeddings
         As those of `dynaclr.engine.ContrastiveModule`. A loss that compares with a negative image compares with the
         negative's target in the first comparison, and with its source in the second one.
+    embedding_log_frequency : int, default 10
+        Epochs from one picture of the embedding to the next, with ``log_embeddings``.
     log_negative_metrics_every_n_epochs, ckpt_path, warmup_epochs
         As there.
     example_input_array_shape : sequence of int, default (1, 2, 15, 256, 256)
@@ -69,7 +71,7 @@ class MultiModalContrastiveModule(ContrastiveModule):
     Raises
     ------
     ValueError
-        For an encoder that is no pair, an arm that is none, or a shape of other than two channels.
+        For an encoder that is no pair, an arm that is none, a shape of other than two channels, or a frequency below 1.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class MultiModalContrastiveModule(ContrastiveModule):
         log_batches_per_epoch: int = 8,
         log_samples_per_batch: int = 1,
         log_embeddings: bool = False,
+        embedding_log_frequency: int = 10,
         example_input_array_shape: Sequence[int] = (1, 2, 15, 256, 256),
         prediction_arm: Arm = "source",
         log_negative_metrics_every_n_epochs: int = 2,
@@ -93,6 +96,8 @@ class MultiModalContrastiveModule(ContrastiveModule):
         if not all(hasattr(encoder, f"{arm}_encoder") for arm in get_args(Arm)):
             found = type(encoder).__name__
             raise ValueError(f"encoder: found {found}, expected dynaclr.multi_modal.JointEncoders of two encoders")
+        if embedding_log_frequency < 1:
+            raise ValueError(f"embedding_log_frequency: found {embedding_log_frequency}, expected at least 1")
         if len(example_input_array_shape) != 5 or example_input_array_shape[1] != 2:
             found = tuple(example_input_array_shape)
             raise ValueError(f"example_input_array_shape: found {found}, expected (B, 2, Z, Y, X), a channel per arm")
@@ -110,6 +115,7 @@ class MultiModalContrastiveModule(ContrastiveModule):
             warmup_epochs=warmup_epochs,
         )
         self.prediction_arm = prediction_arm
+        self._pictures_every = embedding_log_frequency if log_embeddings else None
 
     @property
     def example_input_array(self) -> tuple[Tensor, Tensor]:
@@ -136,6 +142,11 @@ class MultiModalContrastiveModule(ContrastiveModule):
             Views(anchor["source"], anchor["target"], negative["target"], lineage),
             Views(positive["target"], positive["source"], negative["source"], lineage),
         )
+
+    def on_validation_epoch_start(self) -> None:
+        """Draw the embedding in some epochs."""
+        every = self._pictures_every
+        self._images["val"].scatter = every is not None and self.current_epoch % every == 0
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
         """Embed the anchors of a batch with the encoder of the arm."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+from packaging.requirements import Requirement
 
 from viscy_data.errors import InputError, reading_input
 from viscy_utils.cli import SUBCOMMANDS, format_help, main
@@ -353,6 +355,12 @@ def test_notes_of_an_error_are_shown(capsys):
     with pytest.raises(SystemExit), report_errors():
         raise error
     assert "reading plate.zarr, FOV A/1/0" in capsys.readouterr().err
+
+
+def test_releases_of_jsonargparse_that_lightning_fails_with_are_not_installed():
+    wanted = next(each for each in map(Requirement, requires("viscy-utils")) if each.name == "jsonargparse")
+    assert wanted.specifier.contains("4.49")
+    assert not wanted.specifier.contains("5.0.0rc2", prereleases=True)
 
 
 def test_viscy_cli_is_found_lazily():
