@@ -21,6 +21,7 @@ from viscy_utils.lightning_workarounds import (
     save_on_one_rank,
     validating,
     without_advertisements,
+    without_broadcasts_of_signals,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -138,6 +139,15 @@ def test_between_weights_and_loaders_of_a_prediction_there_is_a_place(tmp_path):
     trainer = Trainer(**options, callbacks=[Asks()])
     trainer.predict(BoringModel(), Data(), ckpt_path=path)
     assert happened == [(path, 7.0), "loaders"]
+
+
+def test_ranks_are_not_asked_for_signals_before_each_batch(trainer):
+    loop = trainer.fit_loop.epoch_loop
+    asked = loop._broadcast_sigterm_tensor
+    with without_broadcasts_of_signals(trainer):
+        assert loop._broadcast_sigterm_tensor() is None
+        assert loop._broadcast_sigterm_tensor != asked
+    assert loop._broadcast_sigterm_tensor == asked
 
 
 def test_tips_and_notices_are_kept_away_and_all_else_is_not(caplog):

@@ -28,11 +28,14 @@ __all__ = [
     "WatchedSaves",
     "WholeCheckpointIO",
     "before_loaders_of_prediction",
+    "count_validation_anew",
+    "owe_validation",
     "prepare_batch",
     "requeue_job",
     "save_on_one_rank",
     "validating",
     "without_advertisements",
+    "without_broadcasts_of_signals",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -141,6 +144,51 @@ def save_on_one_rank(trainer: Trainer, path: str | os.PathLike) -> None:
         trainer.save_checkpoint(path, weights_only=False)
     elif trainer.is_global_zero:
         trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), path)
+
+
+def owe_validation(trainer: Trainer, checkpoint: dict[str, Any], is_validating: bool) -> None:
+    """Let a run that goes on from a checkpoint begin with the validation that comes next, where one does.
+
+    Lightning leaves it out: it goes back to a validation only if it was interrupted within a step of it.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    checkpoint : dict
+        About to be saved; what it says of the loops is changed.
+    is_validating : bool
+        Whether a validation has begun and is not over.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    current = loop.batch_progress.current
+    after_batch = current.processed == current.ready > current.completed
+    if not is_validating and not (after_batch and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)):
+        return
+    state = checkpoint["loops"]["fit_loop"]
+    for count in ("total", "current"):
+        progress = state["epoch_loop.batch_progress"][count]
+        progress["completed"] = progress["processed"]
+    validation = state["epoch_loop.val_loop.batch_progress"]
+    validation["current"] = dict.fromkeys(validation["current"], 0)
+    validation["total"] = {**validation["current"], "ready": 1, "started": 1}
+
+
+def count_validation_anew(trainer: Trainer) -> None:
+    """Forget the batch that was not ended when a checkpoint was saved: the next one would seem to be of that moment."""
+    total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+    if total.ready != total.completed:
+        total.reset()
+
+
+@contextmanager
+def without_broadcasts_of_signals(trainer: Trainer) -> Iterator[None]:
+    """Keep Lightning from asking the first rank before each batch whether it has got a SIGTERM."""
+    loop, name = trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"
+    setattr(loop, name, lambda: None)
+    try:
+        yield
+    finally:
+        vars(loop).pop(name, None)
 
 
 def requeue_job(trainer: Trainer) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,8 +29,12 @@ pytestmark = [
 class Model(BoringModel):
     """Its weight says which steps it has made."""
 
+    validated: ClassVar[list[int]] = []
+    """Steps after which there was a validation."""
+
     def on_validation_epoch_end(self):
         self.log("loss/val", 1.0)
+        self.validated.append(self.global_step)
 
 
 class Alike(BoringDataModule):
@@ -59,6 +64,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VISCY_DEBUG", raising=False)
     monkeypatch.setattr(f"{BORING}.BoringModel", Model)
+    monkeypatch.setattr(Model, "validated", [])
     monkeypatch.setattr(f"{BORING}.BoringDataModule", Alike)
     monkeypatch.setattr(f"{BORING}.Signal", Signal, raising=False)
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 3, "limit_train_batches": 4, "limit_val_batches": 2}
@@ -100,11 +106,14 @@ def assert_ends_alike(run, other):
     torch.testing.assert_close(found["state_dict"], expected["state_dict"], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("in_validation", [False, True])
+@pytest.mark.parametrize(("at_step", "in_validation"), [(5, False), (7, False), (8, True)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_stops_after_the_step_and_resume_ends_as_an_unbroken_run(config, capsys, number, in_validation):
+def test_a_signal_stops_after_the_step_and_resume_ends_as_an_unbroken_run(
+    config, capsys, number, at_step, in_validation
+):
     main(["fit", "-c", "fit.yml", "--run", "unbroken"])
-    at_step = 8 if in_validation else 5
+    validated, Model.validated = Model.validated, []
+    assert validated == [0, 4, 8, 12]  # the first is the check before training
     stop = write_config("stop.yml", config, signalling(number, at_step, in_validation=in_validation))
     message = fail(["fit", "-c", stop, "--run", "broken"], capsys, code=128 + number)
     assert f"{signal.Signals(number).name}: stopping after this step\n" in message
@@ -114,6 +123,7 @@ def test_a_signal_stops_after_the_step_and_resume_ends_as_an_unbroken_run(config
     assert signal.getsignal(number) == signal.SIG_DFL
     main(["fit", "-c", "fit.yml", "--run", "broken", "--resume"])
     assert_ends_alike("broken", "unbroken")
+    assert [step for step in Model.validated if step] == validated[1:]
     assert find_run("broken").record["status"] == "finished"
 
 

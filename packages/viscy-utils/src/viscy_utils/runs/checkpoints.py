@@ -8,14 +8,21 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from viscy_utils.lightning_workarounds import requeue_job, save_on_one_rank
+from viscy_utils.lightning_workarounds import (
+    count_validation_anew,
+    owe_validation,
+    requeue_job,
+    save_on_one_rank,
+    without_broadcasts_of_signals,
+)
+from viscy_utils.runs.agreement import Agreement
 
 __all__ = ["MONITORED", "RunCheckpoints"]
 
@@ -31,7 +38,8 @@ class RunCheckpoints(Checkpoint):
 
     Ctrl-C, SIGTERM and SIGUSR1 let the step in progress end and save; a second Ctrl-C stops at once, and saves as well.
     After SIGUSR1, which SLURM sends before the time of a job is over, the job is queued again. With several ranks it is
-    enough that one gets the signal: they agree after each step.
+    enough that one gets the signal: they tell each other about once a second, and stop after the same step. A run that
+    goes on makes the validation that it was stopped in, or before.
 
     Parameters
     ----------
@@ -53,10 +61,13 @@ class RunCheckpoints(Checkpoint):
     def __init__(self, dirpath: str | Path, regular: bool = True, monitored: Sequence[str] = MONITORED) -> None:
         self.dirpath, self.regular, self.monitored = str(dirpath), regular, tuple(monitored)
         self.monitor: str | None = None
+        self._until = "this step"
         self.best_score = math.inf
         self.is_stopping = False
         self.signal = 0
         self._handlers: dict[int, Any] = {}
+        self._while_training = ExitStack()
+        self._agreement, self._is_validating = Agreement(), False
         self._step = self._validated_step = -1
 
     @property
@@ -72,11 +83,14 @@ class RunCheckpoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder: the first rank has made it."""
         self.dirpath = trainer.strategy.broadcast(self.dirpath)
+        self._until = "this step" if trainer.world_size == 1 else "the step in which all ranks know of it"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, signals wait for the end of a step."""
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            self._while_training.enter_context(without_broadcasts_of_signals(trainer))
+        self._agreement, self._is_validating = Agreement(), False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember where the step began."""
@@ -89,9 +103,20 @@ class RunCheckpoints(Checkpoint):
         if trainer.global_step != self._step:
             self._stop_if_asked(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, a checkpoint is one of a validation that is to be made again."""
+        if _is_training(trainer):
+            self._is_validating = True
+            count_validation_anew(trainer)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, the validation is made."""
+        self._is_validating = False
+
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop in the middle of a validation, which a continued run begins anew."""
-        self._stop_if_asked(trainer)
+        if _is_training(trainer):
+            self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation, which has told how good the model is."""
@@ -119,6 +144,11 @@ class RunCheckpoints(Checkpoint):
             if self.signal == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
                 requeue_job(trainer)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a continued run begin with the validation that is still to come, if one is."""
+        if _is_training(trainer):
+            owe_validation(trainer, checkpoint, self._is_validating)
+
     def state_dict(self) -> dict[str, Any]:
         """Keep what is the best so far for a continued run."""
         return {"monitor": self.monitor, "best_score": self.best_score}
@@ -138,10 +168,9 @@ class RunCheckpoints(Checkpoint):
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         """Stop on all ranks where one is asked to: a rank that went on would wait for the others."""
-        if trainer.strategy.reduce_boolean_decision(self.is_stopping, all=False):
-            self.is_stopping = True
-            own = torch.tensor(self.signal, device=trainer.strategy.root_device)
-            self.signal = int(trainer.strategy.reduce(own, reduce_op="max"))
+        number = self._agreement.largest(trainer, self.signal)
+        if number:
+            self.is_stopping, self.signal = True, number
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, *_: Any) -> None:
@@ -151,13 +180,14 @@ class RunCheckpoints(Checkpoint):
             return
         self.is_stopping, self.signal = True, number
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        sys.stderr.write(f"\n{signal.Signals(number).name}: stopping after this step{again}\n")
+        sys.stderr.write(f"\n{signal.Signals(number).name}: stopping after {self._until}{again}\n")
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
             if handler is not None and signal.getsignal(number) == self._on_signal:
                 signal.signal(number, handler)
         self._handlers = {}
+        self._while_training.close()
 
 
 def _is_training(trainer: Trainer) -> bool:
