@@ -58,6 +58,24 @@ def test_separability_tells_separate_from_mixed_experiments():
     assert np.isnan(experiment_separability(features, np.zeros(len(track)), fov, track).value)
 
 
+def test_neighbours_that_know_the_condition_alone_do_not_know_the_experiment():
+    """Folds that leave out other conditions of each experiment bring them below chance; balanced ones do not."""
+    rng = np.random.default_rng(0)
+    cells = np.arange(2400)
+    fov = cells % 16  # four of each of four experiments, two of each condition
+    experiment, condition = fov % 4, fov // 8
+    features = rng.normal(size=(len(cells), 8)) + 6 * condition[:, None]
+    options = {"groups": fov, "units": cells}
+    balanced = experiment_separability(features, experiment, **options, conditions=condition)
+    assert abs(balanced.value - 0.25) < 0.04
+    assert "2 folds" in balanced.note
+    assert experiment_separability(features, experiment, **options).value < 0.2
+    features[cells, experiment] += 10
+    assert experiment_separability(features, experiment, **options, conditions=condition).value > 0.99
+    alone = experiment_separability(features, experiment, **options, conditions=fov)  # one FOV of each: not possible
+    assert "4 folds" in alone.note
+
+
 def test_interval_comes_from_whole_lineages():
     """A hundred copies of each cell must not make the interval narrower."""
     rng, track, fov, features = _tracks(n_tracks=40, n_frames=1)

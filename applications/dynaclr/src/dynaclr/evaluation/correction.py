@@ -146,8 +146,12 @@ def _scores(
 ) -> dict[str, Score]:
     groups = cells.obs["group_"].to_numpy().astype(str)
     where = (cells.fovs, cells.lineages)
+    conditions = cells.obs["condition"].to_numpy().astype(str) if "condition" in cells.obs else None
     told = {
-        f"{request.by} told from neighbours, lower is better": (separability_scores, groups),
+        f"{request.by} told from neighbours, lower is better": (
+            partial(separability_scores, conditions=conditions),
+            groups,
+        ),
         f"{request.by} told by a linear probe, lower is better": (probe_scores, groups),
     }
     if request.label is not None:

@@ -117,12 +117,14 @@ def probe_cells(cells: Embedded, labels: np.ndarray, test: np.ndarray | None, se
 
 
 def separability_of_cells(cells: Embedded, seed: int) -> ProbeScores:
-    """Judge how neighbours among embedded cells tell the experiment."""
+    """Judge how neighbours among embedded cells tell the experiment, by folds that are balanced over conditions."""
     experiments, units = _experiments(cells), (cells.fovs, cells.lineages)
+    conditions = cells.obs["condition"].to_numpy().astype(str) if "condition" in cells.obs else None
+    options = {"conditions": conditions, "seed": seed}
     if cells.refit is None:
-        return separability_scores(cells.features, experiments, *units, seed=seed)
+        return separability_scores(cells.features, experiments, *units, **options)
     packed, step = _packed(cells)
-    return in_folds(lambda: separability_scores(packed, experiments, *units, first=step, seed=seed))
+    return in_folds(lambda: separability_scores(packed, experiments, *units, first=step, **options))
 
 
 def in_folds(judge: Callable[[], ProbeScores]) -> ProbeScores:

@@ -126,6 +126,7 @@ def experiment_separability(
     *,
     n_neighbors: int = 15,
     first: TransformerMixin | None = None,
+    conditions: np.ndarray | None = None,
     seed: int = 0,
 ) -> Score:
     """Balanced accuracy with which a cell's neighbours tell its experiment: lower is better mixed.
@@ -143,15 +144,20 @@ def experiment_separability(
         Size of the neighbourhood.
     first : TransformerMixin, optional
         Step before all others, as in :func:`linear_probe`.
+    conditions : ndarray, shape (N,), optional
+        Condition per cell, the same for all cells of a group. Each fold then leaves out equally many FOVs of every
+        condition of every experiment, where each has two or more. Otherwise the FOVs left out are missing among cells
+        of their own condition, and neighbours that know the condition alone point away from the experiment: below
+        chance.
     seed : int, default 0
-        Of the bootstrap.
+        Of the folds and the bootstrap.
 
     Returns
     -------
     Score
         Chance is 1 / number of experiments. Missing with a single experiment.
     """
-    options = {"n_neighbors": n_neighbors, "first": first, "seed": seed}
+    options = {"n_neighbors": n_neighbors, "first": first, "conditions": conditions, "seed": seed}
     return separability_scores(features, experiments, groups, units, **options).balanced_accuracy
 
 
@@ -163,13 +169,16 @@ def separability_scores(
     *,
     n_neighbors: int = 15,
     first: TransformerMixin | None = None,
+    conditions: np.ndarray | None = None,
     seed: int = 0,
 ) -> ProbeScores:
     """Judge how neighbours tell the experiment: the arguments of :func:`experiment_separability`."""
     # Centred without the cells that are told: a mean over all of them would know of the held-out FOVs.
     own = [StandardScaler(with_std=False), KNeighborsClassifier(n_neighbors, metric="cosine")]
     classifier = make_pipeline(*_steps(first), *own)
-    return _cross_validated(classifier, features, np.asarray(experiments).astype(str), groups, units, seed)
+    labels = np.asarray(experiments).astype(str)
+    strata = None if conditions is None else _joined(labels, np.asarray(conditions).astype(str))
+    return _cross_validated(classifier, features, labels, groups, units, seed, strata=strata)
 
 
 def _cross_validated(
@@ -180,21 +189,32 @@ def _cross_validated(
     units: np.ndarray,
     seed: int,
     left_out: str = "",
+    strata: np.ndarray | None = None,
 ) -> ProbeScores:
-    """Score the predictions of folds over whole groups, stratified by class."""
+    """Score the predictions of folds over whole groups, stratified by class, or by strata that divide the classes."""
     _check_within(units, groups)
     if len(np.unique(labels)) < 2:
         return ProbeScores.missing("a single class")
-    # A class needs groups on both sides of each split: as many folds as the class with the fewest groups allows.
-    n_folds = min(5, *(len(np.unique(groups[labels == label])) for label in np.unique(labels)))
+    if strata is None or (n_folds := _n_folds(strata, groups)) < 2:
+        strata, n_folds = labels, _n_folds(labels, groups)
     if n_folds < 2:
         return ProbeScores.missing("a class that lives in a single FOV")
     splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     classes = np.unique(labels)
     shares = np.empty((len(labels), len(classes)))
-    for train, test in splits.split(features, labels, groups):
+    for train, test in splits.split(features, strata, groups):
         shares[test] = _shares(clone(classifier).fit(features[train], labels[train]), features[test], classes)
     return score_shares(labels, shares, classes, units, seed, f"{n_folds} folds over FOVs", left_out)
+
+
+def _n_folds(strata: np.ndarray, groups: np.ndarray) -> int:
+    """As many as leave groups of each stratum on both sides of each split."""
+    return min(5, *(len(np.unique(groups[strata == name])) for name in np.unique(strata)))
+
+
+def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return a number for each pair of two columns."""
+    return np.unique(np.stack([first, second]), axis=1, return_inverse=True)[1].ravel()
 
 
 def _shares(classifier: ClassifierMixin, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
