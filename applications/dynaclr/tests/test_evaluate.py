@@ -272,7 +272,7 @@ def test_two_stores_of_one_name_are_refused_until_they_have_names(stored, tmp_pa
     first, second = stored(), stored(name="other/embeddings.zarr")
     message = refused(tmp_path, "-e", first, "-e", second)
     assert "a second store called 'embeddings'" in message
-    report(tmp_path, "-e", f"one={first}", "-e", f"two={second}")
+    report(tmp_path, f"one={first}", "-e", f"two={second}")  # with and without the option
     names = [row["name"] for row in json.loads((tmp_path / "report" / "report.json").read_text())]
     assert names == ["one", "two"]
 

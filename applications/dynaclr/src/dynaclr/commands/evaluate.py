@@ -16,15 +16,16 @@ __all__ = ["evaluate"]
     context_settings=CONTEXT_SETTINGS,
     epilog="\b\n"
     + """Example:
-  dynaclr evaluate -e embeddings.zarr --label condition -o report
-  dynaclr evaluate -e trained=a.zarr -e untrained=b.zarr --labels infection.csv --label infection -o report""",
+  dynaclr evaluate embeddings.zarr --label condition -o report
+  dynaclr evaluate trained=a.zarr untrained=b.zarr --labels infection.csv --label infection -o report""",
 )
+@click.argument("stores", nargs=-1, metavar="[[NAME=]PATH]...")
 @click.option(
     "--embeddings",
     "-e",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="AnnData zarr written by `dynaclr predict`; give several to compare them.",
+    help="AnnData zarr written by `dynaclr predict`, as is PATH; give several to compare them.",
 )
 @click.option(
     "--run",
@@ -67,6 +68,7 @@ __all__ = ["evaluate"]
 @click.option("--seed", default=0, show_default=True, help="Of every random draw.")
 @report_errors("dynaclr")
 def evaluate(
+    stores: tuple[str, ...],
     embeddings: tuple[str, ...],
     runs: tuple[str, ...],
     configs: tuple[Path, ...],
@@ -79,7 +81,7 @@ def evaluate(
     overwrite: bool,
     seed: int,
 ) -> None:
-    """Probe a label, the mixing of experiments and the smoothness in time of embeddings.
+    """Probe a label, the mixing of experiments and the smoothness in time of embeddings at PATH.
 
     Cells without a label are left out and counted. Writes report.html, a page that needs no network: verdict, map of
     cells with tracks and images, tables, curves, origin. Beside it are report.json, report.csv, report.md, report.png,
@@ -88,9 +90,9 @@ def evaluate(
     from viscy_data.errors import InputError
     from viscy_utils.embeddings.kind import refuse_unfinished
 
-    if not embeddings and not runs:
+    if not stores and not embeddings and not runs:
         raise InputError("dynaclr evaluate", found="no embeddings", expected="--embeddings PATH or --run RUN")
-    named = _named((*embeddings, *map(_of_run, runs)))
+    named = _named((*stores, *embeddings, *map(_of_run, runs)))
     for path in named.values():
         refuse_unfinished(path)
     from dynaclr.evaluation.report import evaluate_embeddings
