@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -263,6 +264,21 @@ def test_what_is_read_with_a_margin_is_cut_to_the_patch_of_a_prediction(plate):
 
 
 # The record of the data
+
+
+def test_records_of_a_few_cells_do_not_copy_the_table(plate):
+    dataset, n = Cells(plate, (8, 8), (8, 8), fit=False), 200_000
+    names = pd.Categorical(np.arange(n) % 7, range(7)).rename_categories([f"track{k}" for k in range(7)])
+    dataset.cells = pd.DataFrame({"track_id": names, "t": np.arange(n)})
+    rows = np.array([3, n - 1, 8])
+    tracemalloc.start()
+    records = dataset.records(rows)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    expected = [{"track_id": f"track{row % 7}", "t": row} for row in rows.tolist()]
+    assert records == expected
+    assert [type(value) for value in records[0].values()] == [str, int]
+    assert held < 100_000
 
 
 def test_the_record_tells_data_and_transforms_apart(plate, triplets, tmp_path):

@@ -28,7 +28,8 @@ from viscy_utils.callbacks.embedding_writer import (
     write_embedding_dataset,
 )
 from viscy_utils.embeddings.origin import read_origin
-from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
+from viscy_utils.embeddings.part_files import Rows
+from viscy_utils.embeddings.prediction_parts import PredictionParts
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.embeddings.store import observation_table, parts_path_of, write_anndata
 from viscy_utils.evaluation import load_annotation_anndata
@@ -100,7 +101,7 @@ def predict(writer, data, model=None, **options):
 
 
 def n_parts(path):
-    return len(list(parts_path_of(path).glob("rank*/*.zarr")))
+    return len(list(parts_path_of(path).glob("rank*/[0-9]*-[0-9]*")))
 
 
 def assert_complete(path, n):

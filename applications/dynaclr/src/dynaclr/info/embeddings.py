@@ -16,19 +16,19 @@ _MOST_CLASSES = 20
 def _recognises(path: Path) -> bool:
     attributes = group_attributes(path)
     is_old = bool(attributes or (path / ".zgroup").exists()) and (path / "features").is_dir()
-    is_unfinished = path.name.endswith(".parts") and any(path.glob("rank*/*.zarr"))
+    is_unfinished = path.name.endswith(".parts") and any(path.glob("rank*/[0-9]*-[0-9]*"))
     return attributes.get("encoding-type") == "anndata" or is_old or is_unfinished
 
 
 def _describe(path: Path) -> Description:
-    from viscy_utils.embeddings.reading import kind_of_store
+    from viscy_utils.embeddings.kind import kind_of_store, part_folders
 
     kind = kind_of_store(path)
     if kind == "xarray":
         step = f"dynaclr convert_to_anndata --embeddings_path {path} --output_anndata_path NEW.zarr"
         return Description("embeddings of the old layout (xarray)", {}, (), (step,))
     if kind == "parts":
-        n_parts = len(list(path.glob("rank*/*.zarr")))
+        n_parts = len(part_folders(path))
         step = "run the same predict command again: it goes on where it stopped"
         return Description("an unfinished prediction", {"parts": n_parts}, (), (step,))
     return _describe_anndata(path)

@@ -196,7 +196,11 @@ class PatchDataset(Dataset):
 
     def records(self, rows: Rows) -> list[dict[str, Any]]:
         """Return the records of observations: ``record_columns``, as far as the table has them."""
-        return self.cells[self._record_columns].iloc[rows].to_dict("records")
+        records: list[dict[str, Any]] = [{} for _ in range(len(rows))]
+        for name in self._record_columns:  # one by one: a selection of columns would copy the whole table
+            for record, value in zip(records, self.cells[name].iloc[rows].tolist(), strict=True):
+                record[name] = value
+        return records
 
     def cells_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Say which cells make up a batch, without reading pixels.

@@ -31,12 +31,13 @@ def write_track_tables(
     mean_track_frames: int = 20,
     yx_shape: tuple[int, int] = (64, 64),
     version: Literal["0.4", "0.5"] = "0.5",
+    noise: bool = False,
 ) -> Path:
-    """Write experiments whose tables are as large as wanted and whose images are empty.
+    """Write experiments whose tables are as large as wanted and whose images are empty, or noise.
 
     A quarter of the tracks divide; track lengths are geometric; positions are random walks inside the image; wells
     ``A/1`` to ``A/4`` are uninfected, ``B/1`` to ``B/4`` infected. Images hold the fill value only, so that a store is
-    metadata and no pixels.
+    metadata and no pixels, unless there is to be noise.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def write_track_tables(
         Size of the images in pixels.
     version : {"0.5", "0.4"}, default "0.5"
         OME-NGFF version.
+    noise : bool, default False
+        Images of photon noise, the same in all frames, a chunk per plane.
 
     Returns
     -------
@@ -85,8 +88,11 @@ def write_track_tables(
             for fov, size in enumerate(experiment_sizes)
         ]
         n_frames = max(int(table["t"].max()) for table in tables) + 1
-        image = np.zeros((n_frames, len(_CHANNELS), 1, *yx_shape), np.float32)
-        with PlateWriter(root / name / "images.zarr", _CHANNELS, version=version, chunks=image.shape) as plate:
+        planes = (len(_CHANNELS), 1, *yx_shape)
+        frame = np.random.default_rng([seed, number]).poisson(200, planes) if noise else np.zeros(planes)
+        image = np.broadcast_to(frame.astype(np.float32), (n_frames, *planes))
+        chunks = (1, 1, 1, *yx_shape) if noise else image.shape
+        with PlateWriter(root / name / "images.zarr", _CHANNELS, version=version, chunks=chunks) as plate:
             for fov_name, table in zip(_fov_names(), tables, strict=False):
                 plate.write(fov_name, image)
                 write_tracks(table, tracks_csv(root / name / "tracks", fov_name))

@@ -20,7 +20,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing, replacing
 from viscy_utils.embeddings.origin import ORIGIN, manifest_of, origin_as_uns, prediction_origin
-from viscy_utils.embeddings.prediction_parts import PredictionParts, Rows
+from viscy_utils.embeddings.part_files import Rows
+from viscy_utils.embeddings.prediction_parts import PredictionParts
 from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
 from viscy_utils.embeddings.reductions import add_reductions, require_reductions
 from viscy_utils.embeddings.store import (

@@ -8,7 +8,7 @@ from typing import Literal
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError
 
-__all__ = ["kind_of_store", "parts_path_of", "refuse_unfinished"]
+__all__ = ["kind_of_store", "part_folders", "parts_path_of", "refuse_unfinished"]
 
 _IMAGE_KEYS = {"multiscales", "plate", "well", "omero", "ome"}
 _EXPECTED = "a store of embeddings"
@@ -40,7 +40,7 @@ def kind_of_store(path: str | Path) -> Literal["anndata", "parts", "xarray"]:
     if not path.is_dir():
         kind = "a YAML file" if path.suffix in (".yml", ".yaml") else f"a file ({path.suffix or 'without a suffix'})"
         raise _other(path, kind)
-    if path.name.endswith(".parts") and any(path.glob("rank*/[0-9]*.zarr")):
+    if path.name.endswith(".parts") and part_folders(path):
         return "parts"
     import zarr
 
@@ -78,6 +78,11 @@ def parts_path_of(output_path: str | Path) -> Path:
     """Return the folder beside an output that holds what is written before it is complete."""
     output_path = Path(output_path)
     return output_path.with_name(f"{output_path.name}.parts")
+
+
+def part_folders(path: Path) -> list[Path]:
+    """List the parts of an unfinished prediction in ``<output>.parts``, those of each rank in order."""
+    return sorted(path.glob("rank*/[0-9]*-[0-9]*"))
 
 
 def _missing(path: Path) -> MissingInputError:

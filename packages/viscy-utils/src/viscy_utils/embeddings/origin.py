@@ -30,6 +30,7 @@ ORIGIN = "origin"
 """Key of ``uns`` with the origin of the embeddings."""
 
 _SCHEMA = 1
+_PARTS_SCHEMA = 2
 _AS_JSON = ("data", "options", "prediction")  # their keys may be paths, which no zarr group may be called
 _BLOCK_BYTES = 2**22
 
@@ -84,7 +85,7 @@ def manifest_of(origin: Mapping[str, Any]) -> dict[str, Any]:
     checkpoint, data = origin["checkpoint"], origin["data"]
     weights = checkpoint.get("blake2b") or checkpoint.get("weights")
     return {
-        "schema": _SCHEMA,
+        "schema": _PARTS_SCHEMA,
         "model": f"{origin['model']}, weights {weights}",
         "data": None if data is None else _digest(data),
         "world_size": origin["world_size"],

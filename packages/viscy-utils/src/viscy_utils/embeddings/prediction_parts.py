@@ -1,7 +1,8 @@
 """What a prediction has written so far: parts per rank, the manifest they belong to, and their merging.
 
-``<output>.parts/manifest.json`` says what was predicted with what; ``rank<k>/<first>-<last>.zarr`` are complete AnnData
-stores with the rows ``first`` to ``last`` (excluded) of that rank. Nothing else counts as written.
+``<output>.parts/manifest.json`` says what was predicted with what; ``rank<k>/<first>-<last>`` are complete parts with
+the rows ``first`` to ``last`` (excluded) of that rank, see :mod:`viscy_utils.embeddings.part_files`. Nothing else
+counts as written.
 """
 
 from __future__ import annotations
@@ -9,65 +10,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-
 from viscy_data.errors import InputError
 from viscy_data.files import replacing
-from viscy_utils.embeddings.store import (
-    SAMPLE_COLUMN,
-    add_array,
-    build_anndata,
-    edit_store,
-    import_anndata,
-    observation_table,
-    parts_path_of,
-    write_anndata,
-)
+from viscy_utils.embeddings.kind import part_folders, parts_path_of
+from viscy_utils.embeddings.part_files import Part, Rows
+from viscy_utils.embeddings.part_merging import merge_parts
 
-__all__ = ["PredictionParts", "Rows"]
-
-_BLOCK_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a prediction.
-
-    Parameters
-    ----------
-    features : ndarray, shape (N, F)
-    projections : ndarray, shape (N, P), or None
-    index : DataFrame
-        N rows of index columns.
-    sample : ndarray of int64, shape (N,)
-        Position of each row in the predicted dataset.
-    """
-
-    features: np.ndarray
-    projections: np.ndarray | None
-    index: Any
-    sample: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    @staticmethod
-    def concatenate(rows: list[Rows]) -> Rows:
-        """Join rows in order."""
-        import pandas as pd
-
-        projections = [r.projections for r in rows]
-        return Rows(
-            np.concatenate([r.features for r in rows]),
-            None if any(p is None for p in projections) else np.concatenate(projections),
-            pd.concat([r.index for r in rows], ignore_index=True),
-            np.concatenate([r.sample for r in rows]),
-        )
+__all__ = ["PredictionParts"]
 
 
 class PredictionParts:
@@ -94,8 +46,8 @@ class PredictionParts:
         InputError
             If they belong to another model, other data or another number of ranks, or if nobody knows the data.
         """
-        if not (self.path / "manifest.json").exists() and not self._written():  # killed before there was anything
-            return
+        if not (self.path / "manifest.json").exists() and not part_folders(self.path):
+            return  # killed before there was anything
         if manifest.get("data") is None:
             raise InputError(
                 str(self.path),
@@ -127,9 +79,6 @@ class PredictionParts:
         with replacing(self.path / "manifest.json", overwrite=True) as temporary:
             temporary.write_text(json.dumps(dict(manifest), indent=1))
 
-    def _written(self) -> list[Path]:
-        return sorted(self.path.glob("rank*/[0-9]*.zarr"))
-
     def remove(self) -> None:
         """Delete all parts."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -142,26 +91,23 @@ class PredictionParts:
     def n_rows(self) -> int:
         """Count the rows this rank has written; parts after a gap do not count and are deleted."""
         done = 0
-        for store in sorted(self._own.glob("[0-9]*.zarr")):
-            first, last = map(int, store.stem.split("-"))
-            if first != done:
-                shutil.rmtree(store)
+        for part in map(Part, part_folders(self.path)):
+            if part.folder.parent != self._own:
                 continue
-            done = last
+            if part.first != done:
+                shutil.rmtree(part.folder)
+                continue
+            done = part.last
         return done
 
     def write(self, rows: Rows, first: int) -> None:
         """Write rows ``first`` to ``first + len(rows)`` of this rank as one part."""
-        obs = observation_table(rows.index)
-        obs[SAMPLE_COLUMN] = np.asarray(rows.sample, np.int64)
-        obsm = {} if rows.projections is None else {"X_projections": rows.projections}
-        name = f"{first:012d}-{first + len(rows):012d}.zarr"
-        write_anndata(build_anndata(rows.features, obs, obsm), self._own / name)
+        Part.write(self._own, rows, first)
 
     def merge(self, overwrite: bool = False, uns: Mapping[str, Any] | None = None) -> int:
         """Merge the parts of all ranks into the output, in the order of the dataset, and delete them.
 
-        Features are copied in blocks: memory does not grow with their number; the table of observations is held.
+        Rows are copied in blocks, see :mod:`viscy_utils.embeddings.part_merging`.
 
         Parameters
         ----------
@@ -182,44 +128,10 @@ class PredictionParts:
         FileExistsError
             If there is an output and ``overwrite`` is False; the parts stay.
         """
-        stores = self._written()
-        if not stores:
+        parts = part_folders(self.path)
+        if not parts:
             raise InputError(str(self.path), found="no rows", fix="check what the prediction runs over")
         with replacing(self.output_path, overwrite) as temporary:
-            n_rows = _merge(stores, temporary, uns or {})
+            n_rows = merge_parts(parts, temporary, uns or {})
         self.remove()
         return n_rows
-
-
-def _merge(stores: list[Path], target: Path, uns: Mapping[str, Any]) -> int:
-    import pandas as pd
-
-    groups = [zarr.open_group(store, mode="r") for store in stores]
-    read_elem = import_anndata().io.read_elem
-    tables = [read_elem(group["obs"]) for group in groups]
-    obs = pd.concat(tables, ignore_index=True)
-    order = np.argsort(obs.pop(SAMPLE_COLUMN).to_numpy(), kind="stable")
-    starts = np.cumsum([0, *map(len, tables)])
-    obs = observation_table(obs.iloc[order])
-    keys = ["X", *(f"obsm/{key}" for key in groups[0]["obsm"].array_keys())]
-    write_anndata(import_anndata().AnnData(obs=obs, var=read_elem(groups[0]["var"]), uns=dict(uns)), target)
-    with edit_store(target) as group:
-        for key in keys:
-            sources = [part[key] for part in groups]
-            array = add_array(group, key, (len(obs), sources[0].shape[1]))
-            step = array.chunks[0] * max(1, _BLOCK_ROWS // array.chunks[0])
-            for begin in range(0, len(obs), step):
-                array[begin : begin + step] = _gather(sources, starts, order[begin : begin + step])
-    return len(obs)
-
-
-def _gather(sources: list[zarr.Array], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Read rows, numbered through all sources, from those that have them."""
-    block = np.empty((len(rows), sources[0].shape[1]), np.float32)
-    owner = np.searchsorted(starts, rows, side="right") - 1
-    for number in np.unique(owner):
-        here = owner == number
-        local = rows[here] - starts[number]
-        span = sources[number][local.min() : local.max() + 1]
-        block[here] = span[local - local.min()]
-    return block

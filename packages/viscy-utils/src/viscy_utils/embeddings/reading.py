@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ import zarr
 
 from viscy_data.errors import InputError
 from viscy_data.typing import INDEX_COLUMNS
-from viscy_utils.embeddings.kind import kind_of_store, refuse_unfinished
-from viscy_utils.embeddings.store import SAMPLE_COLUMN, import_anndata
+from viscy_utils.embeddings.kind import kind_of_store, part_folders, refuse_unfinished
+from viscy_utils.embeddings.part_files import Part, Rows
+from viscy_utils.embeddings.store import build_anndata, import_anndata, observation_table
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -128,10 +129,6 @@ class ArrayRows:
         return values
 
 
-def _parts_in(path: Path) -> list[Path]:
-    return sorted(path.glob("rank*/[0-9]*.zarr"))
-
-
 def get_available_index_columns(dataset: xr.Dataset, dataset_path: str | None = None) -> list[str]:
     """List the index columns that a dataset has as coordinates, in their usual order; log those it lacks.
 
@@ -177,27 +174,29 @@ def read_embedding_dataset(path: str | Path) -> xr.Dataset:
     path = Path(path)
     kind = kind_of_store(path)
     if kind == "parts":
-        dataset = _as_dataset([ad.read_zarr(store) for store in _parts_in(path)])
+        dataset = _as_dataset(_read_parts(path))
     elif kind == "anndata":
-        dataset = _as_dataset([ad.read_zarr(path)])
+        dataset = _as_dataset(ad.read_zarr(path))
     else:
         dataset = xr.open_zarr(path, consolidated=False)
     columns = get_available_index_columns(dataset, str(path))
     return dataset.set_index(sample=columns) if columns else dataset
 
 
-def _as_dataset(stores: Sequence[ad.AnnData]) -> xr.Dataset:
+def _read_parts(path: Path) -> ad.AnnData:
+    """Read what an unfinished prediction has so far, in the order of the dataset."""
+    rows = Rows.concatenate([Part(folder).rows() for folder in part_folders(path)])
+    order = np.argsort(rows.sample, kind="stable")
+    obsm = {} if rows.projections is None else {"X_projections": rows.projections[order]}
+    return build_anndata(rows.features[order], observation_table(rows.index.iloc[order]), obsm)
+
+
+def _as_dataset(store: ad.AnnData) -> xr.Dataset:
     import pandas as pd
     import xarray as xr
 
-    obs = pd.concat([store.obs for store in stores], ignore_index=True)
-    keys = [key for key in stores[0].obsm if all(key in store.obsm for store in stores)]
-    arrays = {"features": np.concatenate([np.asarray(store.X) for store in stores])}
-    arrays |= {key.removeprefix("X_"): np.concatenate([np.asarray(s.obsm[key]) for s in stores]) for key in keys}
-    if SAMPLE_COLUMN in obs:
-        order = np.argsort(obs[SAMPLE_COLUMN].to_numpy(), kind="stable")
-        obs = obs.iloc[order].drop(columns=SAMPLE_COLUMN)
-        arrays = {name: values[order] for name, values in arrays.items()}
+    obs, arrays = store.obs, {"features": np.asarray(store.X)}
+    arrays |= {key.removeprefix("X_"): np.asarray(values) for key, values in store.obsm.items()}
     variables = {name: (("sample", name if name == "features" else f"{name}_axis"), a) for name, a in arrays.items()}
     if "projections" in arrays:
         variables["projections"] = (("sample", "projection"), arrays["projections"])

@@ -29,15 +29,16 @@ __all__ = [
     "build_anndata",
     "edit_store",
     "import_anndata",
+    "observation_columns",
     "observation_table",
     "parts_path_of",
+    "row_names",
     "write_anndata",
 ]
 
 _LONGEST = 200  # bytes; file systems have names of up to 255
-SAMPLE_COLUMN = "predict_sample"
-"""Column of a part: the position of the row in the predicted dataset; it is not in the merged store."""
-_NAME_COLUMNS = ("experiment", "fov_name", "track_id", "t")
+NAME_COLUMNS = ("experiment", "fov_name", "track_id", "t")
+"""Columns that the name of a row is made of, as far as there are any."""
 
 
 def import_anndata() -> Any:
@@ -66,6 +67,18 @@ def observation_table(index: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    table = observation_columns(index)
+    names = row_names(table)
+    repeat = names.str.lower().groupby(names.str.lower()).cumcount()
+    names = names.where(repeat == 0, names + "-" + repeat.astype(str).astype(object))
+    table.index = pd.Index(names.to_numpy(), dtype=object)
+    return table
+
+
+def observation_columns(index: pd.DataFrame) -> pd.DataFrame:
+    """Make the columns of the ``obs`` table, with rows counted from 0: categoricals for all that is not a number."""
+    import pandas as pd
+
     table = index.reset_index(drop=True)
     for name in table.columns:
         column = table[name]
@@ -73,21 +86,20 @@ def observation_table(index: pd.DataFrame) -> pd.DataFrame:
             text = column.astype(object).where(column.notna(), None)
             text = text.map(str, na_action="ignore")
             table[name] = pd.Categorical(text.str.strip("/") if name == "fov_name" else text)
-    table.index = pd.Index(_row_names(table).to_numpy(), dtype=object)
     return table
 
 
-def _row_names(table: pd.DataFrame) -> pd.Series:
+def row_names(table: pd.DataFrame) -> pd.Series:
+    """Name rows by what they have of :data:`NAME_COLUMNS`, or by their number; a name may come twice."""
     import pandas as pd
 
-    parts = [table[name].astype(str).astype(object) for name in _NAME_COLUMNS if name in table]
+    parts = [table[name].astype(str).astype(object) for name in NAME_COLUMNS if name in table]
     if len(parts) == 0:
-        return pd.Series([str(i) for i in range(len(table))], dtype=object)
+        return pd.Series([str(i) for i in table.index], dtype=object)
     names = parts[0]
     for part in parts[1:]:
         names = names + "/" + part
-    repeat = names.str.lower().groupby(names.str.lower()).cumcount()
-    return names.where(repeat == 0, names + "-" + repeat.astype(str).astype(object))
+    return names
 
 
 def build_anndata(features: np.ndarray, obs: pd.DataFrame, obsm: Mapping[str, np.ndarray]) -> ad.AnnData:
