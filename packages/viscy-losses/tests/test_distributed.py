@@ -1,4 +1,4 @@
-"""Two processes train like one with the whole batch."""
+"""Two and three processes train like one with the whole batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import distributed as dist
 
 from viscy_losses import LossRegistry, MoCoLoss
 
-SIZES = (4, 2)
+SIZES = [(4, 2), (3, 1, 2)]
+"""Cells of each process."""
 LABELS = torch.tensor([0, 1, 2, 0, 3, 4])
 N_STEPS = 2
 CASES = [
@@ -70,27 +71,28 @@ def _train_model(own, wrap):
     return {name.removeprefix("module."): value for name, value in model.state_dict().items()}
 
 
-def _train_share(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    own = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1]))
-    torch.save([_train(name, options, own, 2) for name, options in CASES], f"{folder}/{rank}.pt")
+def _train_share(rank, folder, sizes):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(sizes))
+    own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    torch.save([_train(name, options, own, len(sizes)) for name, options in CASES], f"{folder}/{rank}.pt")
     torch.save(_train_model(own, torch.nn.parallel.DistributedDataParallel), f"{folder}/model{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_values_gradients_and_queues_equal_those_of_one_process(tmp_path):
-    torch.multiprocessing.spawn(_train_share, (str(tmp_path),), nprocs=2)
-    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for (name, options), first, second in zip(CASES, *shares, strict=True):
+@pytest.mark.parametrize("sizes", SIZES)
+def test_values_gradients_and_queues_equal_those_of_one_process(tmp_path, sizes):
+    torch.multiprocessing.spawn(_train_share, (str(tmp_path), sizes), nprocs=len(sizes))
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(sizes))]
+    for (name, options), *ranks in zip(CASES, *shares, strict=True):
         values, parameters, buffers = _train(name, options, slice(None), 1)
         message = f"{name} {options}"
-        found = [(a + b) / 2 for a, b in zip(first[0], second[0], strict=True)]
+        found = [sum(of_ranks) / len(sizes) for of_ranks in zip(*(rank[0] for rank in ranks), strict=True)]
         assert found == pytest.approx(values, rel=1e-6), message
-        torch.testing.assert_close(first[1], parameters, rtol=1e-6, atol=1e-8, msg=message)
-        torch.testing.assert_close(second[1], first[1], rtol=0, atol=0, msg=message)
-        torch.testing.assert_close(first[2], buffers, rtol=1e-6, atol=1e-8, msg=message)
-        torch.testing.assert_close(second[2], first[2], rtol=0, atol=0, msg=message)
-    first, second = (torch.load(tmp_path / f"model{rank}.pt") for rank in range(2))
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
+        torch.testing.assert_close(ranks[0][1:], (parameters, buffers), rtol=1e-6, atol=1e-8, msg=message)
+        for rank in ranks[1:]:
+            torch.testing.assert_close(rank[1:], ranks[0][1:], rtol=0, atol=0, msg=message)
+    first, *others = (torch.load(tmp_path / f"model{rank}.pt") for rank in range(len(sizes)))
+    for other in others:
+        torch.testing.assert_close(first, other, rtol=0, atol=0)
     torch.testing.assert_close(first, _train_model(slice(None), lambda model: model), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Gathering across processes: nothing to do alone, exact with two."""
+"""Gathering across processes: nothing to do alone, exact with two and three."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def _contrast_share(rank, folder, sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(3, 2), (4, 1)])
-def test_two_processes_equal_one_with_all_cells(tmp_path, sizes):
-    torch.multiprocessing.spawn(_contrast_share, (str(tmp_path), sizes), nprocs=2)
-    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+@pytest.mark.parametrize("sizes", [(4, 1), (2, 1, 2)])
+def test_processes_equal_one_with_all_cells(tmp_path, sizes):
+    torch.multiprocessing.spawn(_contrast_share, (str(tmp_path), sizes), nprocs=len(sizes))
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(sizes))]
     a, p = (view.requires_grad_() for view in _embeddings())
     stacked = F.stack_views(a, p, torch.tensor([0, 1, 1, 2, 0]))
     losses = F.contrast(stacked.views, stacked.views, F.view_relations(stacked), 0.1, 1.0).losses
