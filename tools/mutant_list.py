@@ -304,7 +304,7 @@ MUTANTS = [
         ('class_weight="balanced"', "class_weight=None"),
         ("    _check_apart(units, test)\n", ""),
         ("kept = np.flatnonzero(~missing)", "kept = np.arange(len(missing))"),
-        ("splits.split(features, labels, groups)", "splits.split(features, labels, np.arange(len(labels)))"),
+        ("splits.split(features, strata, groups)", "splits.split(features, strata, np.arange(len(labels)))"),
         ("classifier.fit(features[~test], labels[~test])", "classifier.fit(features, labels)"),
         ("fit(features[train], labels[train])", "fit(features, labels)"),
         ("StandardScaler(with_std=False), KNeighborsClassifier", "KNeighborsClassifier"),
