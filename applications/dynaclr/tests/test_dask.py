@@ -8,9 +8,11 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from dynaclr.commands.build_index import build_index
+from dynaclr.commands.cache_patches import cache_patches
 from viscy_data.pieces import map_pieces
 from viscy_data.stores import read_attributes, read_plate
 from viscy_data.synthetic import ExperimentSpec, write_experiments
@@ -82,6 +84,22 @@ def test_every_kind_of_work_survives_a_killed_worker(cluster, tmp_path):
         return [read_attributes(store, name)["normalization"] for name in (None, *(f.name for f in read_plate(store)))]
 
     assert lose_a_worker_during(cluster, _made(tmp_path / "statistics"), statistics) == statistics(None)
+
+    sizes = {"z_range": [0, 1], "yx_patch_size": [24, 24], "final_yx_patch_size": [16, 16], "num_workers": 0}
+    data = {"class_path": "dynaclr.datamodule.MultiExperimentDataModule"}
+    data |= {"init_args": {"experiments_yaml": str(experiments), **sizes}}
+    config = tmp_path / "fit.yml"
+    config.write_text(yaml.safe_dump({"data": data}))
+
+    def patches(address):
+        store = tmp_path / ("on_dask.zarr" if address else "in_threads.zarr")
+        arguments = ["-c", str(config), "-o", str(store), *(("--dask", address) if address else ("--workers", "2"))]
+        CliRunner().invoke(cache_patches, arguments, catch_exceptions=False)
+        return {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+    on_dask, in_threads = lose_a_worker_during(cluster, _made(tmp_path / "patches"), patches), patches(None)
+    assert on_dask == in_threads
+    assert len(on_dask) > 3
 
 
 def test_a_cluster_of_this_machine_is_there_for_the_asking():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from dynaclr.commands.fit_configs import config_arguments, configs_option, load_data, refuse_missing_configs
 from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
+from viscy_utils.cli.work_options import work_options
 
 __all__ = ["cache_patches"]
 
@@ -20,12 +22,13 @@ __all__ = ["cache_patches"]
 )
 @configs_option
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="Store to write.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Threads that copy.")
-def cache_patches(configs: tuple[Path, ...], output: Path, workers: int) -> None:
+@work_options
+def cache_patches(configs: tuple[Path, ...], output: Path, workers: int | None, dask: str | None) -> None:
     """Copy the patches of all cells, with the margin that augmentation needs, into a store that is read faster.
 
     For images in large chunks, such as whole planes, of which a batch needs little. Batches of `fit`, `validate` and
-    `predict` stay the same bit for bit. A copy that was stopped goes on when the command is given again.
+    `predict` stay the same bit for bit. A copy that was stopped goes on when the command is given again. Each worker
+    holds some 200 MB.
     """
     with report_errors("dynaclr"):
         refuse_missing_configs(configs)
@@ -50,6 +53,7 @@ def cache_patches(configs: tuple[Path, ...], output: Path, workers: int) -> None
             click.echo(f"a stopped copy goes on: {readable_size(to_write)} are missing")
         with Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
             task = progress.add_task("cells", total=record.n_cells, completed=record.n_cells - missing)
-            write_patch_store(plan, workers=workers, advance=lambda n_cells: progress.advance(task, n_cells))
+            advance = partial(progress.advance, task)
+            write_patch_store(plan, workers=workers, dask=dask, advance=advance)
         click.echo(f"wrote {output}")
         click.echo(f"next: dynaclr fit {config_arguments(configs)} --data.init_args.patch_store {output}")

@@ -110,7 +110,7 @@ class PatchStorePlan:
 def write_patch_store(
     plan: PatchStorePlan,
     *,
-    workers: int = 2,
+    workers: int | None = None,
     dask: str | None = None,
     cache_pool_bytes: int = DEFAULT_CACHE_POOL_BYTES,
     advance: Callable[[int], object] = lambda n_cells: None,
@@ -121,8 +121,9 @@ def write_patch_store(
     ----------
     plan : PatchStorePlan
         Of :meth:`PatchStorePlan.of`.
-    workers : int, default 2
-        Threads, or processes of ``dask="local"``: each reads and writes a shard at a time, that many times some 200 MB.
+    workers : int, optional
+        Threads, or processes of ``dask="local"``, one per CPU by default: each reads and writes a shard at a time, that
+        many times some 200 MB.
     dask : str, optional
         Scheduler of a Dask cluster that copies, or ``local``, see :func:`viscy_data.pieces.map_pieces`; threads by
         default.
