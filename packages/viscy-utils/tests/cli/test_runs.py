@@ -57,6 +57,13 @@ class CtrlC(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class Terminate(Callback):
+    """Send SIGTERM in the middle of a batch of a prediction."""
+
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write a configuration of a small training, and return its path."""
@@ -65,6 +72,7 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{BORING}.BoringModel", Steps)
     monkeypatch.setattr(f"{BORING}.BoringDataModule", Alike)
     monkeypatch.setattr(f"{BORING}.CtrlC", CtrlC, raising=False)
+    monkeypatch.setattr(f"{BORING}.Terminate", Terminate, raising=False)
 
     def make(name="fit.yml", trainer=(), **sections):
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 3, "limit_train_batches": 4}
@@ -263,6 +271,19 @@ def test_ctrl_c_of_a_run_with_checkpoints_of_its_own_saves_one_more(write, capsy
     callbacks = [{"class_path": f"{BORING}.CtrlC"}, {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}]
     message = fail(["fit", "-c", write(trainer={"callbacks": callbacks}), "--run", "one"], capsys, 130)
     assert "--ckpt_path runs/one/checkpoints/interrupted.ckpt" in message
+
+
+def test_sigterm_ends_a_prediction_after_the_batch_whose_rows_are_kept(write, capsys):
+    from viscy_utils.embeddings.reading import read_embedding_dataset
+
+    main(["fit", "-c", write(trainer={"max_epochs": 1}), "--run", "one"])
+    path = write("stop.yml", trainer={"max_epochs": 1, "callbacks": [{"class_path": f"{BORING}.Terminate"}]})
+    message = fail(["predict", "-c", path, "--run", "one"], capsys, 128 + signal.SIGTERM)
+    assert "SIGTERM: stopping after this batch\n" in message
+    assert "what is predicted is kept; the same command goes on: " in message
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not Path("runs/one/embeddings.zarr").exists()
+    assert read_embedding_dataset("runs/one/embeddings.zarr.parts")["features"].shape == (1, 2)
 
 
 def test_embeddings_name_checkpoint_and_configuration(write):

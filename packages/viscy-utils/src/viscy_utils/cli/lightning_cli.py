@@ -42,10 +42,10 @@ from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMAND
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
 from viscy_utils.cli.unknown_metrics import refusing_unknown_metrics
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
-from viscy_utils.runs.checkpoints import RunCheckpoints
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
 from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
 from viscy_utils.runs.keeper import RunKeeper
+from viscy_utils.runs.stopped_prediction import StoppedPrediction
 from viscy_utils.runs.trainer import VisCyTrainer
 
 __all__ = ["DataModuleCLI", "VisCyCLI", "run"]
@@ -159,6 +159,7 @@ class VisCyCLI(LightningCLI):
                 (path,) = outputs_of([writer])
                 say(f"no callback writes the predictions: they will be at {path}")
                 callbacks.append(writer)
+            callbacks.append(StoppedPrediction())
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
         trainer.resolved_config = self._resolved_config() if SUBCOMMANDS[self.subcommand].needs_model else ""
         WholeCheckpointIO.install(trainer)
@@ -295,8 +296,8 @@ class VisCyCLI(LightningCLI):
                 super()._run_subcommand(subcommand)
         except BaseException as err:
             if self._was_interrupted(err):
-                kept = [callback for callback in self.trainer.callbacks if isinstance(callback, RunCheckpoints)]
-                number = kept[0].signal if kept else 0
+                stopped = [callback for callback in self.trainer.callbacks if getattr(callback, "is_stopping", False)]
+                number = stopped[0].signal if stopped else 0
                 advice = how_to_go_on(self.trainer, self.run_folder, self.prog)
                 raise Interrupted(advice, number or signal.SIGINT) from err
             raise
