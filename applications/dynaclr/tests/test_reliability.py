@@ -219,7 +219,7 @@ def test_a_fit_with_a_checkpoint_of_every_step_goes_on_with_the_next_step(comman
 
 def test_pixels_that_are_not_finite_end_a_fit_with_the_cells_in_a_file(commands):
     write_experiments(commands.folder, "nan", nan_at=("first", "B/1/0", 3, 1))
-    (ended,) = fit(commands, "nonfinite", experiments="nan.yml")
+    (ended,) = fit(commands, "nonfinite", experiments="nan.yml", callbacks=(EVERY_STEP,))
     assert ended["code"] == 1, commands.said()
     folder = commands.folder / "runs" / "nonfinite"
     assert "nonfinite_cells.csv" in commands.said()
@@ -232,6 +232,11 @@ def test_pixels_that_are_not_finite_end_a_fit_with_the_cells_in_a_file(commands)
         assert row["role"] in ("anchor", "positive")
         assert int(row["track_id"]) < N_TRACKS
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    n_steps = len(steps_of(commands, "nonfinite"))
+    assert kept["global_step"] == n_steps > 0
+    assert rows[0]["step"] == f"train epoch 0 batch {n_steps}"
+    assert all(weight.isfinite().all() for weight in kept["state_dict"].values())
 
 
 def test_bad_fovs_end_a_fit_or_are_left_out_by_all_ranks_and_named_in_its_log(commands):
