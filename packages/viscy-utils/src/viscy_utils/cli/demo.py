@@ -24,6 +24,7 @@ _EXPECTED_WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*Could not find any nodes of type.*",
+    r".*different cells balanced over conditions.*",
 )
 _CHATTY_LOGGERS = ("lightning.pytorch.utilities.rank_zero",)
 

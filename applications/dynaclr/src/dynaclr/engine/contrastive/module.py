@@ -112,7 +112,8 @@ class ContrastiveModule(TrainingModule):
                 "predict_with_average: found true, expected false without momentum, which makes the average"
             )
         # A checkpoint holds plain values only, and loading it does not load what it was once started from.
-        self.save_hyperparameters(ignore=["encoder", "model", "loss_function", "ckpt_path"])
+        # How a prediction normalises is no property of the weights.
+        self.save_hyperparameters(ignore=["encoder", "model", "loss_function", "ckpt_path", "batch_statistics"])
         self.model = encoder
         self.loss_function = nn.TripletMarginLoss(margin=0.5) if loss_function is None else loss_function
         self.log_negative_metrics_every_n_epochs = log_negative_metrics_every_n_epochs
