@@ -73,6 +73,14 @@ class Small(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
+class Slow(Small):
+    """Takes its time, so that whatever is killed is killed within an epoch: between two, a new server is started."""
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.5)
+        return super().training_step(batch, batch_idx)
+
+
 @pytest.mark.filterwarnings("ignore:.*bottleneck")
 def test_nothing_grows_over_thousands_of_batches(synthetic_experiments, tmp_path):
     path = str(synthetic_experiments(2).yaml)
@@ -148,8 +156,14 @@ def test_no_process_is_left_when_one_is_killed(synthetic_experiments, tmp_path, 
                 "num_workers": 2,
             },
         },
-        "model": {"class_path": "applications.dynaclr.tests.test_soak.Small"},
-        "trainer": {"accelerator": "cpu", "max_epochs": 1000, "logger": False, "enable_progress_bar": False},
+        "model": {"class_path": "applications.dynaclr.tests.test_soak.Slow"},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 1000,
+            "num_sanity_val_steps": 0,
+            "logger": False,
+            "enable_progress_bar": False,
+        },
     }
     (tmp_path / "fit.yml").write_text(yaml.safe_dump(config))
     root = Path(__file__).parents[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -143,8 +144,13 @@ class Place:
             warnings.simplefilter("ignore")  # what a terminal shows beside the message would be an error here
             with pytest.raises(SystemExit) as stopped:
                 cli(shlex.split(command) if isinstance(command, str) else command, prog_name="dynaclr")
+        self.cause = stopped.value.__cause__
         said, complained = self._capture.readouterr()
         return Answer(stopped.value.code or 0, said, complained)
+
+    def listing(self) -> set[str]:
+        """Return the names of what is in it, but for the configurations that each run writes."""
+        return set(os.listdir(self.folder)) - {"fit.yml", "experiments.yml"}
 
     def moved(self, folder: Path, experiments: dict[str, Any]) -> Place:
         """Return the same of another folder."""
@@ -159,7 +165,8 @@ class Place:
     def accepted(self, command: str | list[str], *patterns: str) -> bool:
         """Run a command that may be refused, but then in a few words."""
         code, said, message = self.run(command)
-        assert code in (0, 2), message + said
+        if code not in (0, 2):
+            raise AssertionError(message + said) from self.cause
         if code == 2:
             self.told(message, *patterns)
         return code == 0

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +40,7 @@ CELL_KEYS = (
 """Columns that identify a cell in a frame; the first that both tables have are compared."""
 
 _TEXTS = {"experiment": lambda name: str(name).strip(), "store": canonical_store, "fov_name": canonical_fov_name}
+_INEXACT = 2.0**53  # from here on a float64 does not tell whole numbers from each other
 _OWNERS = ("experiment", "store")
 _NO_CELL, _NO_ROW = -(2**61), -(2**62)  # and below: numbers that are missing are not equal to each other
 
@@ -131,17 +133,34 @@ def _canonical(table: pd.DataFrame, keys: Sequence[str], source: str, none: int)
         if name in _TEXTS:
             written = {value: _TEXTS[name](value) for value in values.unique()}
             columns[name] = np.array([written[value] for value in values], dtype=object)
-        elif values.dtype.kind in "iu":
+        elif values.dtype.kind == "i" and not values.hasnans:
             columns[name] = values.to_numpy().astype(np.int64)
         else:
-            numbers = pandas.to_numeric(values.astype(object), errors="coerce").to_numpy(np.float64)
-            if (bad := np.isnan(numbers) & values.notna().to_numpy()).any():
-                raise InputError(source, field=name, found=repr(values[bad].iloc[0]), expected="a number")
-            whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
-            columns[name] = np.where(
-                whole, np.where(whole, numbers, 0).astype(np.int64), none - np.arange(len(numbers))
+            numbers = [_whole(value, source, name) for value in values.astype(object)]
+            columns[name] = np.array(
+                [none - row if number is None else number for row, number in enumerate(numbers)], dtype=np.int64
             )
     return pandas.DataFrame(columns)
+
+
+def _whole(value: Any, source: str, name: str) -> int | None:
+    """Return a whole number, however it is written; None for what is the number of no cell."""
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, float | np.floating) and abs(value) >= _INEXACT:
+        raise InputError(
+            source,
+            field=name,
+            found=f"{value!r}, which may stand for several numbers",
+            expected="numbers of 2^53 and more without a point or an exponent, in a column without empty fields",
+            fix="write the column as whole numbers",
+        )
+    try:
+        number = Decimal(str(value).strip())
+    except InvalidOperation:
+        raise InputError(source, field=name, found=repr(value), expected="a number") from None
+    is_whole = number.is_finite() and number == number.to_integral_value() and -(2**63) <= number < 2**63
+    return int(number) if is_whole else None
 
 
 def _note(table: pd.DataFrame, unmatched: np.ndarray, source: str) -> str:

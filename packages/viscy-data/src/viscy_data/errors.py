@@ -6,13 +6,24 @@ short paragraph and exits with code 2; library users read its attributes instead
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["InputError", "InputErrors", "MissingInputError", "is_input_error", "raise_all", "reading_input"]
+__all__ = [
+    "InputError",
+    "InputErrors",
+    "MissingInputError",
+    "is_input_error",
+    "raise_all",
+    "reading_file",
+    "reading_input",
+]
 
 # What classes refuse arguments with, and what a missing extra raises.
 _REFUSALS = (ValueError, TypeError, ImportError)
+_OF_PROGRAMS = re.compile(r"NoneType|<class|object at 0x")  # words that tell a user nothing
 _MOST_FOUND, _MOST_SHOWN = 400, 8  # characters of what was found, problems of an input
 
 
@@ -109,6 +120,47 @@ def reading_input(stage: str) -> Iterator[None]:
         if not isinstance(err, InputError):
             err.input_stage = stage
         raise
+
+
+@contextmanager
+def reading_file(path: str | Path, expected: str, fix: str = "copy it or write it anew") -> Iterator[None]:
+    """Tell what a library raises over the bytes of a file as the fault of the file.
+
+    Readers of damaged files raise whatever comes: ``struct.error``, RuntimeError, KeyError, MemoryError. Only calls of
+    the library belong inside: an error of our own would be taken for one of the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file or store.
+    expected, fix : str
+        As for :class:`InputError`.
+
+    Raises
+    ------
+    InputError
+        Instead of anything else, but for a missing library and for what the file system refuses.
+
+    Examples
+    --------
+    >>> import struct
+    >>> with reading_file("a.bin", "a file of numbers"):
+    ...     struct.unpack("<I", b"ab")
+    Traceback (most recent call last):
+    viscy_data.errors.InputError: a.bin
+      found    what cannot be read (error: unpack requires a buffer of 4 bytes)
+      expected a file of numbers
+      fix      copy it or write it anew
+    """
+    try:
+        yield
+    except (InputError, ImportError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as err:
+        said = next(iter(str(err).strip().splitlines()), "")
+        said = "" if _OF_PROGRAMS.search(said) else said
+        found = f"what cannot be read ({type(err).__name__}{': ' if said else ''}{said[:200]})"
+        raise InputError(str(path), found=found, expected=expected, fix=fix) from err
 
 
 def is_input_error(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, reading_file
 
 __all__ = ["read_source_map"]
 
@@ -23,9 +23,9 @@ def read_source_map(path: Path, expected: str = "columns source and fov") -> lis
     Raises
     ------
     InputError
-        Without one of the columns.
+        Without one of the columns, and for what is no text in UTF-8.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with reading_file(path, expected, "save it as CSV in UTF-8"), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"source", "fov"} <= set(reader.fieldnames or ()):
             found = ", ".join(reader.fieldnames or ()) or "nothing"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dynaclr.info.description import Describer, Description, group_attributes
+from viscy_data.errors import reading_file
 from viscy_utils.reports.tables import ReportTable
 
 __all__ = ["EMBEDDINGS"]
@@ -39,15 +40,16 @@ def _describe_anndata(path: Path) -> Description:
 
     from viscy_utils.embeddings.store import import_anndata
 
-    group = zarr.open_group(path, mode="r", use_consolidated=False)
-    obs = import_anndata().io.read_elem(group["obs"])
-    facts: dict[str, Any] = {
-        "cells": len(obs),
-        "features": int(group["X"].shape[1]),
-        "further embeddings": [f"{name} ({own.shape[1]})" for name, own in sorted(group["obsm"].arrays())],
-        "columns": list(obs),
-    }
-    facts |= _origin(path)
+    with reading_file(path, "a store of embeddings", "write it anew with predict"):
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        obs = import_anndata().io.read_elem(group["obs"])
+        facts: dict[str, Any] = {
+            "cells": len(obs),
+            "features": int(group["X"].shape[1]),
+            "further embeddings": [f"{name} ({own.shape[1]})" for name, own in sorted(group["obsm"].arrays())],
+            "columns": list(obs),
+        }
+        facts |= _origin(path)
     rows = [
         [name, str(len(counts)), ", ".join(f"{label} ({n})" for label, n in counts.items() if n)]
         for name in obs

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +14,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
 from hypothesis import strategies as st
 
-from dynaclr.cli import cli
-from viscy_utils.embeddings.reading import read_embeddings
+from applications.dynaclr.tests.bad_input.fuzz.samples import write_samples
 
 N_PARTS = 2  # of the marked run, to be spread over processes
 MOST_SECONDS = 120  # for one case; the first imports everything, on a machine with other work to do
@@ -39,7 +38,10 @@ def tried(request) -> Callable[..., None]:
     def run(
         check: Callable[[Any], None], cases: st.SearchStrategy, few: int, many: int, kept: Iterable[Any] = ()
     ) -> None:
+        tried = []
+
         def timed(case: Any) -> None:
+            tried.append(case)
             begin = time.monotonic()
             check(case)
             assert time.monotonic() - begin < MOST_SECONDS, "it hangs"
@@ -56,54 +58,39 @@ def tried(request) -> Callable[..., None]:
             phases=(Phase.explicit, Phase.generate, Phase.shrink),
         )
         seed(request.param)(quiet(tested))()
+        request.node.user_properties.append(("cases", len(tried)))
 
     return run
 
 
 @pytest.fixture(scope="session")
-def spoilt_files(trained, tmp_path_factory) -> dict[str, bytes]:
-    """Return the bytes of an index, a checkpoint, a classifier and a correction, by the name of the file."""
-    folder = tmp_path_factory.mktemp("valid")
-    store = trained / "runs/trained/embeddings.zarr"
-    labels = read_embeddings(store).obs[["experiment", "fov_name", "track_id", "t", "condition"]]
-    labels.rename(columns={"condition": "state"}).to_csv(folder / "labels.csv", index=False)
-    train = {
-        "task": "state",
-        "train_datasets": [{"embeddings": str(store), "annotations": str(folder / "labels.csv")}],
-        "output_path": str(folder / "classifier.npz"),
-    }
-    (folder / "train.yml").write_text(yaml.safe_dump(train))
-    correct = f"correct {store} --method center --output {folder}/corrected.zarr"
-    for command in (
-        [*correct.split(), "--controls", "condition == 'uninfected'", "--save-transform", f"{folder}/correction.npz"],
-        ["train-linear-classifier", "--config", f"{folder}/train.yml"],
-        ["build-index", f"{trained}/experiments.yml", f"{folder}/index.parquet"],
-    ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pytest.raises(SystemExit) as stopped:
-                cli(command, prog_name="dynaclr")
-        assert not stopped.value.code
-    files = {name: (folder / name).read_bytes() for name in ("classifier.npz", "correction.npz", "index.parquet")}
-    return files | {"last.ckpt": (trained / "runs/trained/checkpoints/last.ckpt").read_bytes()}
+def samples(trained, tmp_path_factory) -> Path:
+    """Return a folder with one valid file or store of every kind."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(trained, folder)
+    return folder
 
 
 @pytest.fixture
-def fresh(place, trained, tmp_path):
-    """Return a function that makes a new folder like that of ``place``, and removes the one before."""
+def fresh(place, trained, samples, tmp_path):
+    """Return a function that makes a new folder like that of ``place`` with copies of some samples.
+
+    The folder before is removed.
+    """
     numbers = itertools.count()
     last = []
 
-    def make():
+    def make(*copied: str):
         while last:
             shutil.rmtree(last.pop(), ignore_errors=True)
         folder = tmp_path / f"case_{next(numbers)}"
         folder.mkdir()
         last.append(folder)
-        for name in ("first", "second"):
+        for name in ("first", "second", "runs/trained"):
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).symlink_to(trained / name)
-        (folder / "runs").mkdir()
-        (folder / "runs" / "trained").symlink_to(trained / "runs" / "trained")
+        for name in copied:
+            (shutil.copytree if (samples / name).is_dir() else shutil.copy)(samples / name, folder / name)
         return place.moved(folder, yaml.safe_load((trained / "experiments.yml").read_text()))
 
     return make

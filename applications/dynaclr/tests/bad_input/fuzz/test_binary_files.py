@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 
 import numpy as np
@@ -22,7 +21,7 @@ from viscy_utils.evaluation.linear_classifier_file import load_classifier
 pytest_plugins = ["viscy_data.testing.fixtures"]
 
 KEPT = {
-    "index.parquet": [
+    "cells.parquet": [
         [ByteEdit(0.456, "drop", 228)],
         [ByteEdit(0.061, "drop", 113)],
         [ByteEdit(0.0, "drop", 126)],
@@ -34,28 +33,28 @@ KEPT = {
     "last.ckpt": [],
 }
 CELLS = ["fov_name", "track_id", "t"]
-MANY = {"index.parquet": 800, "classifier.npz": 800, "correction.npz": 800, "last.ckpt": 400}
+MANY = {"cells.parquet": 800, "classifier.npz": 800, "correction.npz": 800, "last.ckpt": 400}
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_info_of_spoilt_bytes(fresh, tried, spoilt_files, name):
+def test_info_of_spoilt_bytes(fresh, tried, samples, name):
     def check(edits):
         place = fresh()
-        (place.folder / name).write_bytes(edited_bytes(spoilt_files[name], edits))
+        (place.folder / name).write_bytes(edited_bytes((samples / name).read_bytes(), edits))
         place.accepted(f"info {name}", name)
 
     tried(check, byte_edits(), 10, MANY[name], KEPT[name])
 
 
-def test_an_index_with_spoilt_bytes_is_refused(fresh, tried, trained, spoilt_files):
+def test_an_index_with_spoilt_bytes_is_refused(fresh, tried, trained, samples):
     registry = ExperimentRegistry.from_yaml(trained / "experiments.yml", training_channels="all")
     window = (slice(0, 1), (1, 1))
+    content = (samples / "cells.parquet").read_bytes()
     whole = MultiExperimentIndex(registry, *window).tracks
 
     def check(edits):
-        path = fresh().folder / "index.parquet"
-        content = edited_bytes(spoilt_files[path.name], edits)
-        path.write_bytes(content)
+        path = fresh().folder / "cells.parquet"
+        path.write_bytes(edited_bytes(content, edits))
         try:
             loaded = MultiExperimentIndex.load(path, registry, *window)
         except InputError as err:
@@ -65,7 +64,7 @@ def test_an_index_with_spoilt_bytes_is_refused(fresh, tried, trained, spoilt_fil
             return
         assert path.name in refused
 
-    tried(check, byte_edits(1), 15, 1200, KEPT["index.parquet"])
+    tried(check, byte_edits(1), 15, 1200, KEPT["cells.parquet"])
 
 
 @pytest.mark.parametrize(
@@ -73,8 +72,8 @@ def test_an_index_with_spoilt_bytes_is_refused(fresh, tried, trained, spoilt_fil
     [("classifier.npz", load_classifier), ("correction.npz", load_correction)],
     ids=["classifier", "correction"],
 )
-def test_the_json_of_fitted_files(fresh, tried, spoilt_files, name, load):
-    with np.load(io.BytesIO(spoilt_files[name])) as file:
+def test_the_json_of_fitted_files(fresh, tried, samples, name, load):
+    with np.load(samples / name) as file:
         arrays = dict(file)
     content = json.loads(arrays.pop("json").tobytes())
 

@@ -32,7 +32,7 @@ def test_values_of_experiments(fresh, tried):
         place.write("experiments.yml", yaml.safe_dump(edited_tree(place.experiments, edits), sort_keys=False))
         whole_or_nothing(place, INDEX, "index.parquet")
 
-    tried(check, tree_edits(3), 30, 1600, KEPT_EXPERIMENTS)
+    tried(check, tree_edits(3), 20, 1600, KEPT_EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", ["experiments.yml", "fit.yml"])
@@ -45,7 +45,7 @@ def test_bytes_of_configurations(fresh, tried, name):
         if name == "experiments.yml":
             whole_or_nothing(place, INDEX, "index.parquet")
 
-    tried(check, byte_edits(), 20, 1000, KEPT_BYTES)
+    tried(check, byte_edits(), 10, 1000, KEPT_BYTES)
 
 
 METADATA = ("zarr.json", "A/zarr.json", "A/1/zarr.json", "A/1/0/zarr.json", "A/1/0/0/zarr.json")
@@ -72,7 +72,7 @@ def test_values_of_metadata(fresh, tried, trained):
         place.accepted("info first/images.zarr")
         whole_or_nothing(place, INDEX, "index.parquet")
 
-    tried(check, st.tuples(st.sampled_from(METADATA), tree_edits()), 40, 2000, KEPT_METADATA)
+    tried(check, st.tuples(st.sampled_from(METADATA), tree_edits()), 25, 1400, KEPT_METADATA)
 
 
 def test_bytes_of_metadata(fresh, tried, trained):
@@ -83,4 +83,4 @@ def test_bytes_of_metadata(fresh, tried, trained):
         place.accepted("info first/images.zarr")
         whole_or_nothing(place, INDEX, "index.parquet")
 
-    tried(check, st.tuples(st.sampled_from(METADATA), byte_edits()), 20, 1000)
+    tried(check, st.tuples(st.sampled_from(METADATA), byte_edits()), 10, 800)

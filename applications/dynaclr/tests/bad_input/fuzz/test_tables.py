@@ -148,7 +148,7 @@ def test_the_cells_of_an_index_are_those_of_the_tables(fresh, tried, trained):
         expected = Counter((fov, track, t) for fov, table in enumerate(tables) for track, t in table.cells)
         assert indexed(place.folder / "index.parquet") == expected
 
-    tried(check, st.tuples(written_tables(), written_tables()), 60, 4000, KEPT)
+    tried(check, st.tuples(written_tables(), written_tables()), 40, 3000, KEPT)
 
 
 def test_bytes_of_tables(fresh, tried, trained):
@@ -163,4 +163,4 @@ def test_bytes_of_tables(fresh, tried, trained):
             )
             assert max(cells.values()) == 1
 
-    tried(check, byte_edits(), 30, 1500, KEPT_BYTES)
+    tried(check, byte_edits(), 20, 1200, KEPT_BYTES)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from viscy_data.errors import InputError, MissingInputError
+from viscy_data.errors import InputError, MissingInputError, reading_file
 from viscy_data.patch_store.boxes import CellBoxes
 from viscy_data.schema import refuse_newer
 from viscy_data.stores import FovInfo, read_attributes
@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 
 _ATTRIBUTE = "viscy_patch_store"
 _SHARD_BYTES = 1 << 26
+_FIX = "dynaclr cache-patches -c fit.yml -o patches.zarr"
 _EXACT = ("uint8", "int8", "uint16", "int16", "float16")  # pixels that float32 holds exactly, in fewer bytes
 
 
@@ -80,7 +81,7 @@ class StoreRecord:
             dtype=dtype,
             shard_cells=max(1, min(_SHARD_BYTES // n_bytes, n_cells)),
             fovs=[describe_fov(fov, boxes.channel_names(number)) for number, fov in enumerate(boxes.fovs)],
-            cells_digest=hashlib.blake2b(np.ascontiguousarray(boxes.places).tobytes(), digest_size=16).hexdigest(),
+            cells_digest=digest_of(boxes.places),
         )
 
     @property
@@ -160,24 +161,74 @@ def read_record(path: str | Path) -> StoreRecord:
     InputError
         If it is something else, or of a newer version.
     """
-    path, fix = Path(path), "dynaclr cache-patches -c fit.yml -o patches.zarr"
+    path = Path(path)
     if not path.exists():
-        raise MissingInputError(str(path), found="nothing", expected="a patch store", fix=fix)
+        raise MissingInputError(str(path), found="nothing", expected="a patch store", fix=_FIX)
     if not is_patch_store(path):
-        raise InputError(str(path), found="something else", expected="a patch store", fix=fix)
+        raise InputError(str(path), found="something else", expected="a patch store", fix=_FIX)
     content = read_attributes(path)[_ATTRIBUTE]
     refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "viscy-data", content.get("written_by"))
     if set(content) != {field.name for field in dataclasses.fields(StoreRecord)}:
         found = f"the fields {', '.join(sorted(content))}"
-        raise InputError(str(path), found=found, expected="the record of a patch store", fix=f"write it again: {fix}")
+        raise InputError(str(path), found=found, expected="the record of a patch store", fix=f"write it again: {_FIX}")
+    if wrong := [name for name, holds in _checks(content).items() if not holds]:
+        found = ", ".join(f"{name} {content[name]!r}" for name in wrong)
+        raise InputError(
+            str(path),
+            field=wrong[0],
+            found=found,
+            expected="the record of a patch store",
+            fix=f"write it again: {_FIX}",
+        )
     return StoreRecord(**content)
 
 
-def read_places(path: str | Path) -> NDArray[np.int32]:
-    """Read FOV number, frame, row and column of every box of a store."""
+def _checks(content: dict[str, Any]) -> dict[str, bool]:
+    """Tell which fields of a record hold what they have to."""
+    is_number = {name: isinstance(content[name], int) and content[name] >= 0 for name in ("n_cells", "first_slice")}
+    own = {"store": str, "name": str, "shape": list, "dtype": str, "channels": list}
+    return is_number | {
+        "size": _is_shape(content["size"], 4),
+        "dtype": content["dtype"] in (*_EXACT, "float32"),
+        "shard_cells": isinstance(content["shard_cells"], int) and content["shard_cells"] > 0,
+        "fovs": isinstance(content["fovs"], list)
+        and all(
+            isinstance(fov, dict)
+            and all(isinstance(fov.get(name), kind) for name, kind in own.items())
+            and _is_shape(fov["shape"], 5)
+            for fov in content["fovs"]
+        ),
+        "cells_digest": isinstance(content["cells_digest"], str),
+    }
+
+
+def _is_shape(value: Any, n_axes: int) -> bool:
+    return isinstance(value, list) and len(value) == n_axes and all(isinstance(n, int) and n > 0 for n in value)
+
+
+def read_places(path: str | Path, record: StoreRecord) -> NDArray[np.int32]:
+    """Read FOV number, frame, row and column of every box of a store.
+
+    Raises
+    ------
+    InputError
+        If they are not those that were written.
+    """
     import zarr
 
-    return zarr.open_array(Path(path) / "cells", mode="r")[...]
+    with reading_file(path, "the cells of a patch store", f"write it again: {_FIX}"):
+        places = zarr.open_array(Path(path) / "cells", mode="r")[...]
+    if digest_of(places) != record.cells_digest:
+        found = "other cells than were written"
+        raise InputError(
+            str(path), field="cells", found=found, expected="the cells of a patch store", fix=f"write it again: {_FIX}"
+        )
+    return places
+
+
+def digest_of(places: NDArray[np.int32]) -> str:
+    """Return the checksum of the array ``cells``."""
+    return hashlib.blake2b(np.ascontiguousarray(places).tobytes(), digest_size=16).hexdigest()
 
 
 def _array_state(fov: FovInfo) -> list[int] | None:

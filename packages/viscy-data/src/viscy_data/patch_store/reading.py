@@ -149,7 +149,7 @@ class StoredPatches:
 
     def _match_cells(self, boxes: CellBoxes, into: NDArray[np.int64]) -> NDArray[np.integer]:
         """Return the number of each cell's box."""
-        stored = read_places(self.path)
+        stored = read_places(self.path, self.record)
         spans = [max(fov["shape"][axis] for fov in self.record.fovs) for axis in (0, 3, 4)]
         keys, own = _keys(stored, spans), _keys(np.column_stack([into[boxes.places[:, 0]], boxes.places[:, 1:]]), spans)
         numbers = np.minimum(np.searchsorted(keys, own), len(keys) - 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, reading_file
 from viscy_data.optional import require
 from viscy_data.tracks.columns import check_unique
 from viscy_data.tracks.dialect import read_text_table
@@ -56,11 +56,7 @@ def read_btrack_hdf5(path: Path) -> ImportedTracks:
     """
     h5py = require("h5py", extra="anndata", package="viscy-utils")
     where = str(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as err:
-        raise InputError(where, found=f"no HDF5 ({err})", expected="a file of btrack") from err
-    with file:
+    with reading_file(path, "an HDF5 file of btrack"), h5py.File(path, "r") as file:
         kinds = list(file["tracks"]) if "tracks" in file else []
         if len(kinds) != 1:
             found = f"tracks of {', '.join(kinds)}" if kinds else f"groups {', '.join(file) or 'none'}, no tracks"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, reading_file
 from viscy_data.optional import require
 from viscy_data.tracks.imported import ImportedTracks
 
@@ -46,7 +46,12 @@ def read_ctc(path: Path) -> ImportedTracks:
     if not images:
         raise InputError(str(file.parent), found="no label image", expected="man_track000.tif or mask000.tif, ...")
     read_image = require("tifffile", extra="livecell").imread
-    rows = np.concatenate([_cells(t, read_image(image)) for t, image in images])
+    cells = []
+    for t, image in images:
+        with reading_file(image, "a label image"):
+            labels = read_image(image)
+        cells.append(_cells(t, labels))
+    rows = np.concatenate(cells)
     known = np.isin(rows[:, 0], lines[:, 0])
     place = np.searchsorted(lines[:, 0], rows[known, 0])
     absent = (lines[:, 3] > 0) & ~np.isin(lines[:, 3], lines[:, 0])
@@ -75,7 +80,8 @@ def _tracks_file(path: Path) -> Path:
 
 def _lines(file: Path) -> np.ndarray:
     """Return the lines L B E P, sorted by L."""
-    rows = [line.split() for line in file.read_text().splitlines() if line.strip()]
+    with reading_file(file, "lines of four whole numbers"):
+        rows = [line.split() for line in file.read_text().splitlines() if line.strip()]
     for number, row in enumerate(rows):
         if len(row) != 4 or not all(re.fullmatch(r"\d+", cell) for cell in row):
             found, expected = f"{' '.join(row)!r} in line {number + 1}", "four whole numbers: label, begin, end, parent"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from viscy_data.errors import InputError, raise_all
+from viscy_data.errors import InputError, raise_all, reading_file
 from viscy_data.files import replacing
 from viscy_data.optional import require
 from viscy_data.stores import FovInfo
@@ -51,11 +51,8 @@ def read_geff(path: Path, fov: FovInfo | None = None) -> ImportedTracks:
         Naming what is missing or wrong: the structure, axes t, y and x, their units, a pixel size; merges.
     """
     where = str(path)
-    try:
+    with reading_file(where, "a GEFF group as its specification describes it"):
         graph = require("geff.core_io", extra="geff").read_to_memory(path)
-    except (ValueError, TypeError, KeyError) as err:
-        found = str(err).splitlines()[0]
-        raise InputError(where, found=found, expected="a GEFF group as its specification describes it") from err
     units = _units(where, graph["metadata"].axes)
     names = {key: axis.name for key, axis in units.items()}
     divisors = steps(where, fov, {key: axis.unit for key, axis in units.items()})

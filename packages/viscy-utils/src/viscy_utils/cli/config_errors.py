@@ -22,6 +22,7 @@ __all__ = ["condensed", "first_cause", "parser_error", "unknown_key"]
 
 _NOISE = re.compile(
     r"Does not validate against|Subtypes:|Errors:$|Given value|Expected an? <class 'NoneType'>|Expected a path but"
+    r"|argument of type 'NoneType'"
 )
 _EXPECTED = re.compile(r"Expected an? (.+?)\.?(?: Got value: (.*))?$")
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from viscy_data.checks import near_matches
-from viscy_data.errors import InputError, MissingInputError
+from viscy_data.errors import InputError, MissingInputError, reading_file
 
 __all__ = ["kind_of_store", "part_folders", "parts_path_of", "refuse_unfinished"]
 
@@ -45,8 +45,9 @@ def kind_of_store(path: str | Path) -> Literal["anndata", "parts", "xarray"]:
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
-    except (FileNotFoundError, ValueError) as err:
+        with reading_file(path, _EXPECTED):
+            group = zarr.open_group(path, mode="r")
+    except FileNotFoundError as err:
         raise _other(path, "a folder that is no zarr group") from err
     if group.attrs.get("encoding-type") == "anndata":
         return "anndata"

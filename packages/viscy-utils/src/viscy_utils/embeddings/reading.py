@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from viscy_data.errors import InputError
+from viscy_data.errors import InputError, reading_file
+from viscy_data.memory import refuse_too_large
 from viscy_data.typing import INDEX_COLUMNS
 from viscy_utils.embeddings.kind import kind_of_store, part_folders, refuse_unfinished
 from viscy_utils.embeddings.part_files import Part, Rows
@@ -51,7 +53,19 @@ def read_embeddings(path: str | Path) -> ad.AnnData:
         If there is nothing or something else, also an unfinished prediction or a store of the old layout.
     """
     refuse_unfinished(path)
-    return import_anndata().read_zarr(path)
+    return _read_anndata(path)
+
+
+def _reading(path: str | Path) -> AbstractContextManager[None]:
+    return reading_file(path, "a store of embeddings", "write it anew with predict")
+
+
+def _read_anndata(path: str | Path) -> ad.AnnData:
+    with _reading(path):
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        n_bytes = sum(own.nbytes for _, own in group.members(max_depth=None) if isinstance(own, zarr.Array))
+        refuse_too_large(str(path), n_bytes, field="shape", what="arrays", fix="look at its metadata")
+        return import_anndata().read_zarr(path)
 
 
 @dataclass(frozen=True)
@@ -88,10 +102,11 @@ def open_embeddings(path: str | Path) -> StoredEmbeddings:
     """
     refuse_unfinished(path)
     read = import_anndata().io.read_elem
-    group = zarr.open_group(path, mode="r", use_consolidated=False)
-    if not isinstance(group["X"], zarr.Array):
-        raise InputError(str(path), field="X", found="a sparse array", expected="one of all features")
-    return StoredEmbeddings(read(group["obs"]), read(group["uns"]), group["X"], dict(group["obsm"].arrays()))
+    with _reading(path):
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        if not isinstance(group["X"], zarr.Array):
+            raise InputError(str(path), field="X", found="a sparse array", expected="one of all features")
+        return StoredEmbeddings(read(group["obs"]), read(group["uns"]), group["X"], dict(group["obsm"].arrays()))
 
 
 @dataclass(frozen=True)
@@ -168,7 +183,7 @@ def read_embedding_dataset(path: str | Path) -> xr.Dataset:
     MissingInputError, InputError
         If there is nothing, or something else, at ``path``.
     """
-    ad = import_anndata()
+    import_anndata()  # or the extra is named
     import xarray as xr
 
     path = Path(path)
@@ -176,9 +191,10 @@ def read_embedding_dataset(path: str | Path) -> xr.Dataset:
     if kind == "parts":
         dataset = _as_dataset(_read_parts(path))
     elif kind == "anndata":
-        dataset = _as_dataset(ad.read_zarr(path))
+        dataset = _as_dataset(_read_anndata(path))
     else:
-        dataset = xr.open_zarr(path, consolidated=False)
+        with _reading(path):
+            dataset = xr.open_zarr(path, consolidated=False)
     columns = get_available_index_columns(dataset, str(path))
     return dataset.set_index(sample=columns) if columns else dataset
 

@@ -47,6 +47,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(str(path), field="ckpt_path", found=found, expected=expected) from err
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(str(path), field="ckpt_path", found="no state_dict", expected=expected)
+    weights = checkpoint["state_dict"]
+    if not isinstance(weights, dict):
+        raise InputError(str(path), field="state_dict", found="no weights by name", expected=expected)
+    if wrong := [name for name, value in weights.items() if not isinstance(value, torch.Tensor)]:
+        raise InputError(str(path), field=f"state_dict, {wrong[0]}", found="no tensor", expected=expected)
     return checkpoint
 
 

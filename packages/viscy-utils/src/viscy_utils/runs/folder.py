@@ -138,10 +138,20 @@ def read_run(folder: Path) -> Run:
         record = {}
     except ValueError as err:
         raise InputError(str(folder / RECORD), found=f"no JSON ({err})", expected="the record of a run") from err
+    if not isinstance(record, dict) or not _names_files(record.get("checkpoints", {})):
+        found = "a record of something else"
+        raise InputError(str(folder / RECORD), field="checkpoints", found=found, expected="lists of files by kind")
     if record:
         layout = record.get("schema", 1)  # runs of the first versions do not say
         refuse_newer(str(folder / RECORD), layout, SCHEMA, "viscy-utils", record.get("written_by"), field="schema")
     return Run(folder, record)
+
+
+def _names_files(checkpoints: Any) -> bool:
+    """Tell whether an entry is lists of files by what they are."""
+    return isinstance(checkpoints, dict) and all(
+        isinstance(paths, list) and all(isinstance(path, str) for path in paths) for paths in checkpoints.values()
+    )
 
 
 def update_record(folder: Path, **entries: Any) -> None:
