@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -343,6 +345,24 @@ def table(n=6):
 
 
 STRANGE = ["area/um", "area_um", "/lead", "", ".", "..", ".zattrs", "_index", "a\0b", "x" * 300, 3, "µm", " "]
+
+
+def test_a_removal_that_is_interrupted_leaves_nothing_that_looks_like_parts(tmp_path, monkeypatch):
+    parts = PredictionParts(tmp_path / "embeddings.zarr")
+    (parts.path / "rank0").mkdir(parents=True)
+
+    def killed(path, **options):
+        if Path(path).exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            parts.remove()
+    assert not parts.path.exists()
+    parts.create({})
+    parts.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_columns_of_any_name_are_kept_and_those_written_otherwise_are_said(tmp_path):

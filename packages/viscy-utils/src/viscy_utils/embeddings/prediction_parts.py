@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,13 @@ class PredictionParts:
             temporary.write_text(json.dumps(dict(manifest), indent=1))
 
     def remove(self) -> None:
-        """Delete all parts."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete all parts; where this is interrupted, nothing is left that looks like whole ones."""
+        gone = self.path.with_name(f".{self.path.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)  # of a removal that was interrupted
+        with suppress(OSError):
+            self.path.rename(gone)
+        for folder in (gone, self.path):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove_if_empty(self) -> None:
         """Delete the folder of a run that has written no row of any rank."""
