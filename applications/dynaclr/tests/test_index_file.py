@@ -13,6 +13,7 @@ import pytest
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.index.file import read_index_record
+from dynaclr.index.mapped import map_arrays, write_arrays
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.tracks import write_tracks
 
@@ -197,8 +198,52 @@ def test_another_layout_is_refused(saved, registry, tmp_path, monkeypatch):
         MultiExperimentIndex.load(path, registry, *PATCH)
 
 
-def test_the_first_layout_is_read():
-    stored = read_index_record(Path(__file__).parent / "schemas/index-1.parquet")
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_the_first_layout_is_read(suffix):
+    stored = read_index_record(Path(__file__).parent / f"schemas/index-1.{suffix}")
     assert (stored.n_cells, stored.record.experiments) == (5, ["first"])
     assert stored.record.schema_version == 1
     assert {"track_id", "t", "y", "x"} <= set(stored.columns)
+
+
+def test_a_mapped_index_that_was_cut_or_changed_anywhere_is_refused(registry, saved, tmp_path):
+    whole = tmp_path / "whole.arrow"
+    saved[1].save(whole)
+    content = whole.read_bytes()
+    path = tmp_path / "spoilt.arrow"
+
+    def is_refused(spoilt):
+        path.write_bytes(spoilt)
+        try:
+            loaded = MultiExperimentIndex.load(path, registry, *PATCH)
+        except InputError as err:
+            return str(path) in str(err)
+        assert_equal(loaded, saved[1])  # padding, which is nobody's
+        return False
+
+    assert not is_refused(content)
+    for end in (0, 1, len(content) // 2, len(content) - 9, len(content) - 1):
+        assert is_refused(content[:end])
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for place in rng.integers(0, len(content), 150):
+        n_refused += is_refused(
+            content[:place] + bytes([content[place] ^ (1 << rng.integers(8))]) + content[place + 1 :]
+        )
+    assert n_refused > 50
+
+
+def test_large_mapped_arrays_are_compared_in_blocks_from_end_to_end(tmp_path):
+    path, values = tmp_path / "large.arrow", np.arange(10**6)
+    write_arrays(path, {"a": values}, {}, remedy="")
+    np.testing.assert_array_equal(map_arrays(path)[0]["a"], values)
+    content = path.read_bytes()
+    first, last = content.index(values[:8].tobytes()), content.index(values[-8:].tobytes())
+    for place in (first, last + 63):
+        path.write_bytes(content[:place] + b"x" + content[place + 1 :])
+        with pytest.raises(ValueError, match="check sum"):
+            map_arrays(path)
+    lost = len(content) // 2  # a run of bytes longer than the way from block to block
+    path.write_bytes(content[:lost] + bytes(140_000) + content[lost + 140_000 :])
+    with pytest.raises(ValueError, match="check sum"):
+        map_arrays(path)

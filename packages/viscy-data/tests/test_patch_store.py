@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -349,3 +351,16 @@ def test_a_data_module_fits_and_predicts_the_same_batches(tmp_path):
                 if key in one:
                     assert torch.equal(one[key], other[key])
     assert plain.data_record() == stored.data_record()
+
+
+def test_the_first_layout_is_read_and_a_later_one_refused(tmp_path):
+    with ZipFile(Path(__file__).parent / "schemas/patches-1.zip") as archive:
+        archive.extractall(tmp_path)
+    path = tmp_path / "patches-1.zarr"
+    assert (read_record(path).n_cells, read_record(path).size) == (1, [1, 1, 4, 4])
+    patch = zarr.open_array(path / "patches", mode="r")[0, 0, 0]
+    np.testing.assert_array_equal(patch, np.arange(64).reshape(8, 8)[:4, 1:5])  # around (2, 3)
+    document = path / "zarr.json"
+    document.write_text(re.sub(r'("schema_version": ?)1', r"\g<1>2", document.read_text()))
+    with pytest.raises(InputError, match=r"(?s)schema_version\n  found    2.*update viscy-data"):
+        read_record(path)

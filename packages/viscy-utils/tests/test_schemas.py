@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import torch
+import zarr
 
 from viscy_data.errors import InputError
 from viscy_data.schema import refuse_newer, written_by
+from viscy_utils.embeddings.origin import read_origin
+from viscy_utils.embeddings.reading import open_embeddings, read_embedding_dataset, read_embeddings
 from viscy_utils.evaluation.array_file import load_arrays, save_arrays
 from viscy_utils.evaluation.correction import load_correction
 from viscy_utils.evaluation.linear_classifier_file import load_classifier
+from viscy_utils.runs.compatibility import read_checkpoint
 from viscy_utils.runs.folder import find_run, update_record
+from viscy_utils.training.module import TrainingModule
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -37,6 +44,50 @@ def test_the_first_classifier_tells_its_classes():
 
 def test_the_first_record_of_a_run_is_read():
     assert find_run(str(SCHEMAS / "run-1")).record["status"] == "finished"
+
+
+def unpacked(name, folder):
+    with ZipFile(SCHEMAS / name) as archive:
+        archive.extractall(folder)
+    return folder / Path(name).with_suffix(".zarr")
+
+
+def test_the_first_embeddings_are_read(tmp_path):
+    pytest.importorskip("anndata")
+    path = unpacked("embeddings-1.zip", tmp_path)
+    assert read_embeddings(path).X.tolist() == [[1, 2], [3, 4]]
+    assert open_embeddings(path).obs["t"].tolist() == [0, 1]
+    assert read_embedding_dataset(path)["projections"].values.tolist() == [[5], [6]]
+    assert read_origin(path)["schema"] == 1
+
+
+@pytest.mark.parametrize("read", [read_embeddings, open_embeddings, read_embedding_dataset, read_origin])
+def test_later_embeddings_are_refused_by_whatever_reads_them(tmp_path, read):
+    pytest.importorskip("anndata")
+    path = unpacked("embeddings-1.zip", tmp_path)
+    origin = zarr.open_group(path / "uns/origin", mode="r+")
+    origin["schema"][()] = 2
+    with pytest.raises(InputError, match=r"(?s)field schema\n  found    2, written by viscy-utils.*read it with"):
+        read(path)
+    del origin["schema"]  # embeddings that do not say so
+    if read is not read_origin:
+        read(path)
+
+
+def test_the_first_checkpoint_is_read_and_a_later_one_refused(tmp_path):
+    checkpoint = read_checkpoint(SCHEMAS / "checkpoint-1.ckpt")
+    assert checkpoint["state_dict"]["layer.weight"].tolist() == [[1, 1]]
+    module = TrainingModule(0.1, "Constant", 0, (1, 2))
+    saved: dict = {}
+    module.on_save_checkpoint(saved)
+    assert saved["viscy"].keys() == checkpoint["viscy"].keys() == {"schema", "written_by"}
+    module.on_load_checkpoint(checkpoint)
+    module.on_load_checkpoint({"state_dict": {}})  # of VisCy v2.2, or of Lightning alone
+    later = checkpoint | {"viscy": {"schema": 2, "written_by": "viscy-utils 9.1.0"}}
+    torch.save(later, tmp_path / "later.ckpt")
+    for use in (lambda: read_checkpoint(tmp_path / "later.ckpt"), lambda: module.on_load_checkpoint(later)):
+        with pytest.raises(InputError, match=r"(?s)found    2, written by.*read it with viscy-utils 9\.1\.0 or later"):
+            use()
 
 
 def test_a_later_file_of_arrays_is_refused_by_the_version_that_reads_it(tmp_path):

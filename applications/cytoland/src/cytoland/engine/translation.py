@@ -220,6 +220,7 @@ class VSUNet(TrainingModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to save what is not finite."""
         self._watch.settle()
+        super().on_save_checkpoint(checkpoint)
 
     def misfits(self, found: Mapping[str, Tensor]) -> list[str]:
         """Say in which settings weights differ."""

@@ -150,7 +150,7 @@ def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[Tra
     ------
     InputError
         If it is damaged: parquet has check sums of its pages, and we add one of the record; what is mapped into memory
-        has none.
+        has one of parts, see :func:`~dynaclr.index.mapped.map_arrays`.
     """
     with _undamaged(path):
         metadata = _metadata(Path(path))
@@ -244,10 +244,17 @@ def mapped_identity(path: str | Path, derivation: str) -> str | None:
 
 
 def open_mapped_index(path: str | Path, registry: ExperimentRegistry) -> MappedIndex:
-    """Map an index, with what is derived of it."""
+    """Map an index, with what is derived of it.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, as far as a look at parts of it tells, see :func:`~dynaclr.index.mapped.map_arrays`.
+    """
     import pandas as pd
 
-    arrays, metadata = map_arrays(path)
+    with _undamaged(path):
+        arrays, metadata = map_arrays(path)
     record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
     table = mapped_table(registry, record, arrays, metadata)
     derived = frame_of_arrays(arrays, metadata[_DERIVED])

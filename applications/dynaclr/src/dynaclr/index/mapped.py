@@ -6,8 +6,9 @@ of one row, whose columns are lists, uncompressed: any Arrow library reads it.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["frame_arrays", "frame_of_arrays", "map_arrays", "read_mapped_metadata", "write_arrays"]
 
 _BOOL, _FRAME = {b"dtype": b"bool"}, "{}.{}"
+_DIGEST = b"dynaclr.blake2b"
+# What is compared at opening: arrays of up to a megabyte whole, larger ones in so many blocks from end to end, so that
+# an index of any size is opened without being read.
+_WHOLE_BYTES, _BLOCKS, _BLOCK_BYTES = 1 << 20, 64, 1 << 12
 
 
 def write_arrays(
@@ -50,18 +55,20 @@ def write_arrays(
         If there is a file and ``overwrite`` is False.
     """
     fields, columns = [], []
+    metadata = {key: value for key, value in metadata.items() if key != _DIGEST}
     for name, array in arrays.items():
         is_bool = isinstance(array, np.ndarray) and array.dtype == bool
         values = pa.array(array.view(np.uint8)) if is_bool else pa.array(array)
         columns.append(pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values))
         fields.append(pa.field(name, columns[-1].type, metadata=_BOOL if is_bool else None))
-    schema = pa.schema(fields, metadata=dict(metadata))
+    batch = pa.record_batch(columns, schema=pa.schema(fields, metadata=metadata))
+    batch = batch.replace_schema_metadata(metadata | {_DIGEST: _digest(batch)})
     with (
         replacing(path, overwrite, remedy=remedy) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
+        pa.ipc.new_file(sink, batch.schema) as writer,
     ):
-        writer.write_batch(pa.record_batch(columns, schema=schema))
+        writer.write_batch(batch)
 
 
 def read_mapped_metadata(path: str | Path) -> dict[bytes, bytes]:
@@ -83,9 +90,16 @@ def map_arrays(path: str | Path) -> tuple[dict[str, np.ndarray | pa.Array], dict
     ------
     pyarrow.ArrowInvalid
         If it is no Arrow file, or not all of it.
+    ValueError
+        If it has changed: metadata and arrays of up to a megabyte are compared whole with the check sum that was
+        written, larger arrays in blocks.
     """
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     batch = reader.get_batch(0)
+    batch.validate()
+    # Files of earlier versions have no check sum.
+    if batch.schema.metadata.get(_DIGEST) not in (None, _digest(batch)):
+        raise ValueError("its check sum differs")
     arrays: dict[str, np.ndarray | pa.Array] = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
         values = column.values  # noqa: PD011 - the whole list, of Arrow
@@ -94,6 +108,38 @@ def map_arrays(path: str | Path) -> tuple[dict[str, np.ndarray | pa.Array], dict
             values = values.view(bool) if field.metadata == _BOOL else values
         arrays[field.name] = values
     return arrays, batch.schema.metadata
+
+
+def _digest(batch: pa.RecordBatch) -> bytes:
+    """Return the check sum of metadata, types, lengths and, of large arrays in blocks, the bytes of a batch."""
+    said = sorted((key, value) for key, value in batch.schema.metadata.items() if key != _DIGEST)
+    digest = hashlib.blake2b(repr(said).encode(), digest_size=16)
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        values = column.values  # noqa: PD011 - the whole list, of Arrow
+        digest.update(repr((field.name, str(values.type), len(values))).encode())
+        for content in _bytes_of(values):
+            for block in _blocks(content):
+                digest.update(block)
+    return digest.hexdigest().encode()
+
+
+def _bytes_of(values: pa.Array) -> list[np.ndarray]:
+    """Return an array as bytes; that of texts as its offsets and its characters."""
+    if not len(values):
+        return []
+    if not pa.types.is_large_string(values.type):
+        return [values.to_numpy(zero_copy_only=True).view(np.uint8)]
+    offsets = np.frombuffer(values.buffers()[1], np.int64)[: len(values) + 1]
+    characters = np.frombuffer(values.buffers()[2] or b"", np.uint8)[: offsets[-1]]
+    return [offsets.view(np.uint8), characters]
+
+
+def _blocks(content: np.ndarray) -> Iterator[np.ndarray]:
+    if len(content) <= _WHOLE_BYTES:
+        yield content
+        return
+    for start in np.linspace(0, len(content) - _BLOCK_BYTES, _BLOCKS, dtype=np.int64):
+        yield content[start : start + _BLOCK_BYTES]
 
 
 def frame_arrays(frame: pd.DataFrame, name: str) -> tuple[dict[str, np.ndarray | pa.Array], bytes]:

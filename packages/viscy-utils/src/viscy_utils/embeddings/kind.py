@@ -7,8 +7,22 @@ from typing import Literal
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, MissingInputError, reading_file
+from viscy_data.schema import refuse_newer
 
-__all__ = ["kind_of_store", "part_folders", "parts_path_of", "refuse_unfinished"]
+__all__ = [
+    "ORIGIN",
+    "ORIGIN_SCHEMA",
+    "kind_of_store",
+    "part_folders",
+    "parts_path_of",
+    "refuse_later",
+    "refuse_unfinished",
+]
+
+ORIGIN = "origin"
+"""Key of ``uns`` with the origin of the embeddings."""
+ORIGIN_SCHEMA = 1
+"""Layout of stored embeddings and their origin."""
 
 _IMAGE_KEYS = {"multiscales", "plate", "well", "omero", "ome"}
 _EXPECTED = "a store of embeddings"
@@ -64,7 +78,8 @@ def refuse_unfinished(path: str | Path) -> None:
     Raises
     ------
     MissingInputError, InputError
-        If there is nothing or something else, also an unfinished prediction or a store of the old layout.
+        If there is nothing or something else, also an unfinished prediction, a store of the old layout or of a later
+        one.
     """
     kind = kind_of_store(path)
     if kind == "parts":
@@ -73,6 +88,30 @@ def refuse_unfinished(path: str | Path) -> None:
         raise InputError(
             str(path), found="embeddings of the old layout", fix="convert them with `viscy convert_to_anndata`"
         )
+    refuse_later(path)
+
+
+def refuse_later(path: str | Path) -> None:
+    """Refuse embeddings of a later layout; those that do not say where they come from are read.
+
+    Raises
+    ------
+    InputError
+        Naming the version that reads them.
+    """
+    import numpy as np
+    import zarr
+
+    with reading_file(path, _EXPECTED):
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        names = [f"uns/{ORIGIN}/{name}" for name in ("schema", "versions/viscy-utils")]
+        said = [group[name] if name in group else None for name in names]
+        # Scalars alone: what declares more is none of ours, and is not read.
+        is_scalar = [isinstance(own, zarr.Array) and own.shape == () for own in said]
+        schema, version = (np.asarray(own[()]).item() if one else own for own, one in zip(said, is_scalar, strict=True))
+    if schema is not None:
+        written = f"viscy-utils {version}" if isinstance(version, str) else None
+        refuse_newer(str(path), schema, ORIGIN_SCHEMA, "viscy-utils", written, field="schema")
 
 
 def parts_path_of(output_path: str | Path) -> Path:

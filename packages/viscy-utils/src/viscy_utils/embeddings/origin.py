@@ -20,16 +20,12 @@ import torch
 import zarr
 from lightning.pytorch import LightningModule, Trainer
 
-from viscy_data.schema import refuse_newer
+from viscy_utils.embeddings.kind import ORIGIN, ORIGIN_SCHEMA, refuse_later
 from viscy_utils.reports.files import json_line
 from viscy_utils.runs.versions import package_versions
 
 __all__ = ["ORIGIN", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
 
-ORIGIN = "origin"
-"""Key of ``uns`` with the origin of the embeddings."""
-
-_SCHEMA = 1
 _PARTS_SCHEMA = 2
 _AS_JSON = ("data", "options", "prediction")  # their keys may be paths, which no zarr group may be called
 _BLOCK_BYTES = 2**22
@@ -59,7 +55,7 @@ def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Map
     describe = getattr(getattr(trainer, "datamodule", None), "data_record", None)
     record = getattr(pl_module, "prediction_record", dict)()
     return {
-        "schema": _SCHEMA,
+        "schema": ORIGIN_SCHEMA,
         "date": _now().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "config": getattr(trainer, "resolved_config", ""),
@@ -113,12 +109,11 @@ def read_origin(path: str | Path) -> dict[str, Any] | None:
     """
     from viscy_utils.embeddings.store import import_anndata
 
+    refuse_later(path)
     uns = zarr.open_group(path, mode="r", use_consolidated=False).get("uns")
     if uns is None or ORIGIN not in uns:
         return None
     stored = import_anndata().io.read_elem(uns[ORIGIN])
-    written = stored.get("versions", {}).get("viscy-utils")
-    refuse_newer(str(path), int(stored.get("schema", 1)), _SCHEMA, "viscy-utils", written and f"viscy-utils {written}")
     return {key: json.loads(value) if key in _AS_JSON else value for key, value in stored.items()}
 
 

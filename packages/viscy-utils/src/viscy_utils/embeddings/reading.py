@@ -15,7 +15,7 @@ import zarr
 from viscy_data.errors import InputError, reading_file
 from viscy_data.memory import refuse_too_large
 from viscy_data.typing import INDEX_COLUMNS
-from viscy_utils.embeddings.kind import kind_of_store, part_folders, refuse_unfinished
+from viscy_utils.embeddings.kind import kind_of_store, part_folders, refuse_later, refuse_unfinished
 from viscy_utils.embeddings.part_files import Part, Rows
 from viscy_utils.embeddings.store import build_anndata, import_anndata, observation_table
 
@@ -191,6 +191,7 @@ def read_embedding_dataset(path: str | Path) -> xr.Dataset:
     if kind == "parts":
         dataset = _as_dataset(_read_parts(path))
     elif kind == "anndata":
+        refuse_later(path)
         dataset = _as_dataset(_read_anndata(path))
     else:
         with _reading(path):

@@ -10,6 +10,7 @@ import torch
 
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
+from viscy_utils.training.layout import refuse_newer_checkpoint
 
 __all__ = ["differing_settings", "load_weights", "read_checkpoint"]
 
@@ -29,7 +30,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If there is none, or the file is no checkpoint.
+        If there is none, the file is no checkpoint, or one of a later version.
     """
     path = Path(path)
     if not path.exists():
@@ -47,6 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(str(path), field="ckpt_path", found=found, expected=expected) from err
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(str(path), field="ckpt_path", found="no state_dict", expected=expected)
+    refuse_newer_checkpoint(checkpoint, str(path))
     weights = checkpoint["state_dict"]
     if not isinstance(weights, dict):
         raise InputError(str(path), field="state_dict", found="no weights by name", expected=expected)

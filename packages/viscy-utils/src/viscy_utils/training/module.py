@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from torch.optim import AdamW
 
 from viscy_data.errors import InputError
+from viscy_utils.training.layout import mark_checkpoint, refuse_newer_checkpoint
 from viscy_utils.training.schedule import ScheduleName, warmup_cosine_scheduler
 
 __all__ = ["CheckpointMismatch", "TrainingModule"]
@@ -135,6 +136,14 @@ class TrainingModule(LightningModule):
             found = "\n".join(["other weights:", *problems])
             raise CheckpointMismatch(str(path or "checkpoint"), field="state_dict", found=found, expected=expected)
         return super().load_state_dict({names.get(n, n): value for n, value in found.items()}, strict, assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which layout the checkpoint has."""
+        mark_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of a later layout."""
+        refuse_newer_checkpoint(checkpoint, f"a checkpoint for {type(self).__name__}")
 
 
 def _uncompiled(name: str) -> str:

@@ -211,6 +211,7 @@ class ContrastiveModule(TrainingModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to save what is not finite."""
         self._watch.settle()
+        super().on_save_checkpoint(checkpoint)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return all parameters but those of the average."""

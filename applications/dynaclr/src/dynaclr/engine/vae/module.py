@@ -216,6 +216,7 @@ class BetaVaeModule(TrainingModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to save what is not finite."""
         self._watch.settle()
+        super().on_save_checkpoint(checkpoint)
 
     def expected_input(self) -> dict[str, int]:
         """Say what images the network takes; of label images, the module itself makes the channels."""
