@@ -623,7 +623,8 @@ def test_a_checkpoint_tells_the_data_settings_and_loads_safely(experiments, tmp_
     assert settings["augmentations"][0].endswith(".Shift")
     state = checkpoint["MultiExperimentDataModule"]
     assert state["n_anchors"] == {"first": len(data.train_dataset)}
-    assert state["train_loader"] == {"epoch": 0, "batches": len(data.train_dataset) // 4}
+    n_batches = len(data.train_dataset) // 4
+    assert state["train_loader"] == {"epoch": 0, "batches": n_batches, "done": n_batches, "ranks": 1}
 
 
 def test_resuming_on_other_anchors_is_warned_of(experiments):
