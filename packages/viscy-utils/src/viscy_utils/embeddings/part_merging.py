@@ -185,7 +185,7 @@ def _write_names(obs: zarr.Group, rows: _JoinedRows, columns: Mapping[str, _Colu
     repeated = np.unique(digests[1:][digests[1:] == digests[:-1]])
     counts: Counter[str] = Counter()
     for begin, end, names, digest in named() if len(repeated) else ():
-        values = names.to_numpy(object)
+        values = names.to_numpy(object, copy=True)  # what pandas 3 gives without a copy is read-only
         for row in np.flatnonzero(np.isin(digest, repeated)).tolist():
             folded = values[row].lower()
             values[row] += f"-{counts[folded]}" if counts[folded] else ""
