@@ -186,6 +186,16 @@ def test_other_files_are_refused(saved, registry, tmp_path):
         MultiExperimentIndex.load(tmp_path / "other.parquet", registry, *PATCH)
 
 
+def test_rows_that_no_memory_holds_are_refused_unread(saved, registry, monkeypatch):
+    path, index = saved
+    monkeypatch.setattr("viscy_data.memory.memory_bytes", lambda: 20 * len(index.tracks))
+    told = rf"(?s)index\.parquet, field num_rows\n.*{len(index.tracks)} rows.*INDEX\.arrow"
+    with pytest.raises(InputError, match=told):
+        MultiExperimentIndex.load(path, registry, *PATCH)
+    with pytest.raises(InputError, match=told):
+        read_index_record(path)
+
+
 def test_another_layout_is_refused(saved, registry, tmp_path, monkeypatch):
     path = tmp_path / "later.parquet"
     content = pq.read_table(saved[0])

@@ -12,6 +12,7 @@ from viscy_data.errors import InputError
 from viscy_data.memory import memory_bytes, refuse_too_large
 from viscy_data.stores import PlateWriter, canonical_fov_name, read_fovs, read_plate
 from viscy_data.testing.foreign import write_foreign_series
+from viscy_data.tracks import read_tracks
 from viscy_data.tracks.napari import read_napari
 from viscy_data.yaml_reading import parse_yaml
 
@@ -134,6 +135,25 @@ def test_an_array_that_declares_more_than_its_file_holds_is_refused(tmp_path):
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**13, 4)})
     with pytest.raises(InputError, match="no arrays of numbers"):
         read_napari(tmp_path / "t.npy")
+
+
+def test_a_table_of_one_endless_line_is_refused(tmp_path):
+    path = tmp_path / "tracks.csv"
+    for text in (b"track_id,t,y,x", b""):
+        with path.open("wb") as file:
+            file.write(text)
+            file.truncate(2_000_000_000)
+        with little_memory(), pytest.raises(InputError, match=r"tracks\.csv\n  found    a first line of more than 1 MB"):
+            read_tracks(path)
+
+
+def test_a_table_that_no_memory_holds_is_refused(tmp_path):
+    path = tmp_path / "tracks.csv"
+    with path.open("wb") as file:
+        file.write(b"track_id,t,y,x\n0,0,1.5,2.5\n")
+        file.truncate(memory_bytes() // 4 + 100)
+    with little_memory(), pytest.raises(InputError, match=r"(?s)field size.*held as bytes and as text.*a table per FOV"):
+        read_tracks(path)
 
 
 def test_what_takes_more_than_half_of_the_memory_is_refused():

@@ -27,6 +27,7 @@ from dynaclr.lineage import LineageForest
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.files import replacing
 from viscy_data.lookup import SortedRows
+from viscy_data.memory import refuse_too_large
 from viscy_data.schema import refuse_newer
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def read_index_record(path: Path) -> StoredIndex:
             record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
             return StoredIndex(record, len(arrays[_TRACK]), len(arrays[_ANCHOR]), list(json.loads(metadata[_GIVEN])))
         schema = pq.read_schema(path)
+        _refuse_too_many(path, pq.read_metadata(path).num_rows, schema)
         is_anchor = pq.read_table(path, columns=[_ANCHOR], page_checksum_verification=True)[_ANCHOR].to_numpy()
         record = IndexRecord.from_json(json.loads(schema.metadata[_RECORD]))
         if record and record.schema_version == SCHEMA_VERSION:
@@ -162,6 +164,7 @@ def read_index_file(path: str | Path, registry: ExperimentRegistry) -> tuple[Tra
             return mapped_table(registry, record, arrays, metadata), is_anchor, record
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             _check_schema(file.schema_arrow)
+            _refuse_too_many(path, file.metadata.num_rows, file.schema_arrow)
             content = file.read()
         columns = {name: _to_pandas(content[name]) for name in content.column_names}
         track_index, is_anchor = columns.pop(_TRACK), columns.pop(_ANCHOR)
@@ -359,6 +362,19 @@ def _check_schema(schema: pa.Schema) -> None:
     # Files of earlier versions have none.
     if _SHA256 in schema.metadata and schema.metadata[_SHA256] != _digest(schema):
         raise ValueError("the check sum of its record differs")
+
+
+def _refuse_too_many(path: str | Path, n_rows: int, schema: pa.Schema) -> None:
+    """Refuse rows that the memory does not hold: equal ones take no room in a file, however many are declared."""
+    n_bytes = n_rows * sum(_value_bytes(field.type) for field in schema)
+    fix = f"a smaller index, or one that is mapped: dynaclr build-index EXPERIMENTS.yml INDEX{MAPPED_SUFFIX}"
+    refuse_too_large(str(path), n_bytes, field="num_rows", what=f"{n_rows:,} rows", fix=fix)
+
+
+def _value_bytes(type_: pa.DataType) -> int:
+    if pa.types.is_dictionary(type_):
+        return _value_bytes(type_.index_type)
+    return 8 if pa.types.is_large_string(type_) or pa.types.is_string(type_) else -(-type_.bit_width // 8)
 
 
 def _digest(schema: pa.Schema) -> bytes:

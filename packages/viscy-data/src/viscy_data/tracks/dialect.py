@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.memory import refuse_too_large
 from viscy_data.optional import require
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SEPARATORS = (",", ";", "\t")
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NAMELESS = "unnamed "
 _MOST_EXTRA_LINES = 3  # TrackMate: long names, short names, units
+_MOST_HEADER_BYTES = 1 << 20
 TRACKMATE = ("TRACK_ID", "FRAME", "POSITION_X", "POSITION_Y")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[-+]?\d*[.,]?\d*(e[-+]?\d+)?\s*", re.IGNORECASE)
@@ -141,6 +143,7 @@ def _first_rows(path: Path, text: str, separator: str) -> tuple[list[list[str]],
 def _text(path: Path) -> tuple[str, tuple[str, ...]]:
     """Decode a file, with a note where the encoding is a guess."""
     try:
+        _refuse_too_much(path)
         raw = path.read_bytes()
     except FileNotFoundError as err:
         raise MissingInputError(str(path), found="nothing", expected="a tracking table (CSV)") from err
@@ -159,6 +162,17 @@ def _text(path: Path) -> tuple[str, tuple[str, ...]]:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         return text, guessed if candidate == "cp1252" else ()
     raise InputError(str(path), found="bytes that are no text", expected=expected, fix="save it as CSV UTF-8")
+
+
+def _refuse_too_much(path: Path) -> None:
+    """Look at the size and the beginning of a file, so that one that is no table is not read whole to find that out."""
+    with path.open("rb") as file:
+        begin, size = file.read(_MOST_HEADER_BYTES), file.seek(0, io.SEEK_END)
+    if size > len(begin) and not (b"\n" in begin or b"\r" in begin):
+        found = f"a first line of more than {_MOST_HEADER_BYTES / 1e6:.0f} MB"
+        raise InputError(str(path), found=found, expected="a CSV table with a header")
+    what, fix = f"a file of {size / 1e9:.1f} GB, held as bytes and as text", "write a table per FOV"
+    refuse_too_large(str(path), 2 * size, field="size", what=what, fix=fix)
 
 
 def _separator(text: str, required: Sequence[str]) -> str:
