@@ -121,6 +121,21 @@ def test_nonfinite_pixels_are_left_out_and_counted(tmp_path, caplog):
     assert "3 sampled pixels that are NaN or infinite" in caplog.text
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32"])
+def test_a_saturated_camera_overflows_no_statistic(tmp_path, dtype):
+    lowest, highest = (0, 1e18) if dtype == "float32" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    image = np.full((2, 1, 1, 64, 64), highest, dtype)
+    image[0, 0, 0, :16] = lowest  # the second frame is saturated throughout, and has no content
+    path = write_plate(tmp_path / "plate.zarr", {"A/1/0": image}, ["a"])
+    generate_normalization_metadata(path, grid_spacing=1)
+    found = normalization(path, "A/1/0")["a"]
+    low, high = (float(image.min()), float(image.max()))
+    expected = {"mean": low / 4 + 3 * high / 4, "std": (high - low) * 3**0.5 / 4, "median": high, "iqr": (high - low) / 4}
+    for name, value in expected.items():
+        assert found["fov_statistics"][name] == pytest.approx(value, rel=1e-6), name
+    assert list(found["timepoint_statistics"]) == ["0"]
+
+
 def test_a_periodic_image_is_noticed_and_stratified_sampling_measures_it(tmp_path, caplog):
     image = np.ones((1, 1, 1, 256, 256), np.float32)
     image[..., 4::8] = 100
