@@ -155,8 +155,8 @@ def _views(embedded: Sequence[Embedded], atlas: Atlas, layouts: Sequence[Layout]
             points = atlas.points(number, own)
             n_cells = int(np.isfinite(points[:, 0]).sum())
             axes = ("PC 1", "PC 2") if method == "principal components" else (f"{method} 1", f"{method} 2")
-            words = f"{method} of {each.name}: {n_cells:,} of {len(each.obs):,} cells."
-            yield MapView(f"{each.name}: {method}", points, axes, words[:1].upper() + words[1:])
+            words = f"Map of {each.name} by {method}: {n_cells:,} of {len(each.obs):,} cells."
+            yield MapView(f"{each.name}: {method}", points, axes, words)
 
 
 def _title(method: str) -> str:
