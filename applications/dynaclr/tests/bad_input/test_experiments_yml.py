@@ -55,7 +55,7 @@ FIELDS = [
         {"condition_wells": {"uninfected": ["A/1", "B/1"], "infected": ["B/1"]}},
         "condition_wells\n.*B/1.*\n.*one condition",
     ),
-    ({"condition_wells": {"uninfected": ["A/1"]}}, r"condition_wells\n.*\(60%\).*B/1\n.*\n.*default_condition"),
+    ({"condition_wells": {"uninfected": ["A/1"]}}, r"condition_wells\n.*\(\d+%\).*B/1\n.*\n.*default_condition"),
     ({"interval_minutes": 0}, "interval_minutes\n.*0\n.*more than 0"),
     ({"interval_minutes": -5}, "interval_minutes\n.*-5\n.*more than 0"),
     ({"interval_minutes": "half"}, "interval_minutes\n.*'half'\n.*a number"),

@@ -130,7 +130,12 @@ def test_a_saturated_camera_overflows_no_statistic(tmp_path, dtype):
     generate_normalization_metadata(path, grid_spacing=1)
     found = normalization(path, "A/1/0")["a"]
     low, high = (float(image.min()), float(image.max()))
-    expected = {"mean": low / 4 + 3 * high / 4, "std": (high - low) * 3**0.5 / 4, "median": high, "iqr": (high - low) / 4}
+    expected = {
+        "mean": low / 4 + 3 * high / 4,
+        "std": (high - low) * 3**0.5 / 4,
+        "median": high,
+        "iqr": (high - low) / 4,
+    }
     for name, value in expected.items():
         assert found["fov_statistics"][name] == pytest.approx(value, rel=1e-6), name
     assert list(found["timepoint_statistics"]) == ["0"]

@@ -47,6 +47,7 @@ from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_r
 from viscy_utils.runs.keeper import RunKeeper
 from viscy_utils.runs.stopped_prediction import StoppedPrediction
 from viscy_utils.runs.trainer import VisCyTrainer
+from viscy_utils.training.module import TrainingModule
 
 __all__ = ["DataModuleCLI", "VisCyCLI", "run"]
 
@@ -133,9 +134,15 @@ class VisCyCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse weights that do not fit before any data are read."""
-        if self._checkpoint and not is_overridden("configure_model", self.model, LightningModule):
-            if not is_overridden("on_load_checkpoint", self.model, LightningModule):
-                load_weights(self.model, self._checkpoint, self._ckpt_path(), self._differing)
+        # Hooks of the module's own may change weights or layers first; that of our base looks at the layout alone.
+        base = TrainingModule if isinstance(self.model, TrainingModule) else LightningModule
+        changes_weights = is_overridden("on_load_checkpoint", self.model, base)
+        if (
+            self._checkpoint
+            and not changes_weights
+            and not is_overridden("configure_model", self.model, LightningModule)
+        ):
+            load_weights(self.model, self._checkpoint, self._ckpt_path(), self._differing)
         self._checkpoint = {}  # it keeps the file open
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
