@@ -136,12 +136,8 @@ class VisCyCLI(LightningCLI):
         """Refuse weights that do not fit before any data are read."""
         # Hooks of the module's own may change weights or layers first; that of our base looks at the layout alone.
         base = TrainingModule if isinstance(self.model, TrainingModule) else LightningModule
-        changes_weights = is_overridden("on_load_checkpoint", self.model, base)
-        if (
-            self._checkpoint
-            and not changes_weights
-            and not is_overridden("configure_model", self.model, LightningModule)
-        ):
+        hooks = {"on_load_checkpoint": base, "configure_model": LightningModule}
+        if self._checkpoint and not any(is_overridden(name, self.model, of) for name, of in hooks.items()):
             load_weights(self.model, self._checkpoint, self._ckpt_path(), self._differing)
         self._checkpoint = {}  # it keeps the file open
 
