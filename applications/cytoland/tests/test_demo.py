@@ -56,7 +56,7 @@ def test_the_network_beats_the_linear_filter_on_held_out_fovs(tmp_path):
     for fov in read_plate(out / "prediction.zarr"):
         assert fov.shape == (1, 1, 9, 256, 256)
         assert pearson[fov.name, "UNeXt2"] > pearson[fov.name, "linear filter"] + 0.05, pearson
-        assert pearson[fov.name, "linear filter"] > 0.3  # it is worth being compared with
+        assert pearson[fov.name, "linear filter"] > 0.2  # it is worth being compared with
     assert (out / "report" / "report.png").stat().st_size > 0
 
     again = CliRunner().invoke(cli, ["demo", "-o", str(out)])

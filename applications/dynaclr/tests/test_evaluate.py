@@ -252,7 +252,7 @@ def test_maps_that_the_store_holds_are_shown_without_the_rows_that_are_left_out(
     data = json.loads(page.partition('id="map-data">')[2].partition("</script>")[0])
     view = data["views"][0]
     assert view["name"] == "mapped: UMAP combined"
-    assert view["words"] == f"UMAP combined of mapped: {len(table) - 1} of {len(table) - 1} cells."
+    assert view["words"] == f"Map of mapped by UMAP combined: {len(table) - 1} of {len(table) - 1} cells."
     x = np.frombuffer(base64.b64decode(view["x"]["base64"]), "<f4")
     assert sorted(x) == [3 * row for row in range(len(table)) if row != 5]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import distributed as dist
@@ -76,6 +78,8 @@ def _train_share(rank, folder, sizes):
     own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     torch.save([_train(name, options, own, len(sizes)) for name, options in CASES], f"{folder}/{rank}.pt")
     torch.save(_train_model(own, torch.nn.parallel.DistributedDataParallel), f"{folder}/model{rank}.pt")
+    gc.collect()  # a model in a cycle keeps the threads of its group, with which a process cannot end
+    dist.barrier()
     dist.destroy_process_group()
 
 
