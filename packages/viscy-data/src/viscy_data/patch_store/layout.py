@@ -30,6 +30,8 @@ SCHEMA_VERSION = 1
 _ATTRIBUTE = "viscy_patch_store"
 _SHARD_BYTES = 1 << 26
 _FIX = "dynaclr cache-patches -c fit.yml -o patches.zarr"
+_AGAIN = f"write it again: {_FIX}"
+_RECORD, _CELLS = "the record of a patch store", "the cells of a patch store"
 _EXACT = ("uint8", "int8", "uint16", "int16", "float16")  # pixels that float32 holds exactly, in fewer bytes
 
 
@@ -169,17 +171,9 @@ def read_record(path: str | Path) -> StoreRecord:
     content = read_attributes(path)[_ATTRIBUTE]
     refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "viscy-data", content.get("written_by"))
     if set(content) != {field.name for field in dataclasses.fields(StoreRecord)}:
-        found = f"the fields {', '.join(sorted(content))}"
-        raise InputError(str(path), found=found, expected="the record of a patch store", fix=f"write it again: {_FIX}")
+        raise _damaged(path, f"the fields {', '.join(sorted(content))}", _RECORD)
     if wrong := [name for name, holds in _checks(content).items() if not holds]:
-        found = ", ".join(f"{name} {content[name]!r}" for name in wrong)
-        raise InputError(
-            str(path),
-            field=wrong[0],
-            found=found,
-            expected="the record of a patch store",
-            fix=f"write it again: {_FIX}",
-        )
+        raise _damaged(path, ", ".join(f"{name} {content[name]!r}" for name in wrong), _RECORD, wrong[0])
     return StoreRecord(**content)
 
 
@@ -216,14 +210,15 @@ def read_places(path: str | Path, record: StoreRecord) -> NDArray[np.int32]:
     """
     import zarr
 
-    with reading_file(path, "the cells of a patch store", f"write it again: {_FIX}"):
+    with reading_file(path, _CELLS, _AGAIN):
         places = zarr.open_array(Path(path) / "cells", mode="r")[...]
     if digest_of(places) != record.cells_digest:
-        found = "other cells than were written"
-        raise InputError(
-            str(path), field="cells", found=found, expected="the cells of a patch store", fix=f"write it again: {_FIX}"
-        )
+        raise _damaged(path, "other cells than were written", _CELLS, "cells")
     return places
+
+
+def _damaged(path: str | Path, found: str, expected: str, field: str = "") -> InputError:
+    return InputError(str(path), field=field, found=found, expected=expected, fix=_AGAIN)
 
 
 def digest_of(places: NDArray[np.int32]) -> str:
