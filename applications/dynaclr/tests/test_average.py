@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -50,7 +49,6 @@ def _module(loss=None, **options):
 
 
 def _trainer(path, **options):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     defaults = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     defaults |= {"enable_checkpointing": False, "default_root_dir": path, "logger": False}
     return Trainer(**(defaults | options))

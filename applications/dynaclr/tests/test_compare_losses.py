@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -227,7 +226,6 @@ class Model(LightningModule):
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_data_order_is_that_of_seed_and_epoch_whatever_a_variant_draws(tmp_path):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     orders = {}
     for seed, n_draws in ((0, 1), (0, 7), (1, 1)):
         path = tmp_path / f"{seed}{n_draws}.jsonl"
@@ -262,7 +260,6 @@ class Encoder(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 def test_classifiers_are_recorded_as_well(tmp_path):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     x = torch.tensor([-1.0] * 15 + [1.0])[:, None]
     cells = TensorDataset(x, (x > 0).long())
     loader, in_order = DataLoader(cells, batch_size=4, shuffle=True), DataLoader(cells, batch_size=4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 from pathlib import Path
 
@@ -83,11 +82,6 @@ def _trainer(path, logger=False, **options):
     defaults = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     defaults |= {"enable_checkpointing": False, "log_every_n_steps": 1, "default_root_dir": path, "logger": logger}
     return Trainer(**(defaults | options))
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -46,7 +44,6 @@ def _loader(batch=None):
 
 
 def _trainer(path, **options):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     defaults = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     defaults |= {"enable_checkpointing": False, "default_root_dir": path, "logger": False}
     return Trainer(**(defaults | options))

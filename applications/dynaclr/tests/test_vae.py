@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import zlib
 from pathlib import Path
@@ -115,11 +114,6 @@ def _trainer(path, logger=False, **options):
     defaults = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     defaults |= {"enable_checkpointing": False, "log_every_n_steps": 1, "default_root_dir": path, "logger": logger}
     return Trainer(**(defaults | options))
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 @pytest.mark.parametrize(

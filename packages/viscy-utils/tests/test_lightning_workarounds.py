@@ -154,7 +154,7 @@ def test_tips_and_notices_are_kept_away_and_all_else_is_not(caplog):
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with without_advertisements():
+        with caplog.at_level(logging.INFO, logger.name), without_advertisements():
             logger.warning("💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]")
             logger.info("TPU available: False, using: 0 TPU cores")
             logger.warning("`Trainer.fit` stopped")
@@ -165,7 +165,7 @@ def test_tips_and_notices_are_kept_away_and_all_else_is_not(caplog):
 
 
 def test_lightning_advertises_with_these_words(tmp_path, caplog, monkeypatch):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "lightning.pytorch.utilities.rank_zero"):
         trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=1, max_steps=0)
     advertised = [record for record in caplog.records if "litlogger" in record.getMessage()]
     assert all("Tip: For seamless" in record.getMessage() for record in advertised)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -87,7 +86,6 @@ class Steady(Module):
 
 
 def _fit(path, callbacks, module=None, dataset=None, ckpt_path=None, **options):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.manual_seed(0)
     module = module or Module()
     defaults = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
