@@ -78,7 +78,7 @@ FIRST: dict[str, dict[str, Any]] = {
 FURTHER: dict[str, dict[str, Any]] = {
     "leak 0.5": {"data": {"leaky": 0.5}},
     "temporal enrichment": {"data": {"temporal_enrichment": True}},
-    "same patch (tau 0)": {"data": {"tau_range": [0.0, 0.0]}},
+    "same patch": {"data": {"tau_range": [0.0, 0.0]}},
     "tau uniform": {"data": {"tau_decay_rate": 0.0}},
     "positives: track": {"data": {"positive_scope": "track"}},
     "positives: lineage": {"data": {"positive_scope": "lineage"}},
@@ -102,25 +102,33 @@ FURTHER: dict[str, dict[str, Any]] = {
     "projection 16": {"encoder": {"projection_dim": 16}},
     "projection 256": {"encoder": {"projection_dim": 256}},
     "EMA 0.95": {"momentum": 0.95},
-    "projections centred on controls": {"center_on_controls": True},
-    "the same, head without batch norm": {"center_on_controls": True, "head_norm": False},
-    "AdaBN, tau 0-1": {"adapt": True, "data": {"tau_range": [0.0, 1.0]}},
-    "AdaBN, same patch, augmentation 0.5": {"adapt": True, "augmentation": 0.5, "data": {"tau_range": [0.0, 0.0]}},
-    "AdaBN, same patch, augmentation 0.5, no norm in head": {
-        "adapt": True,
+    "centred on controls": {"center_on_controls": True},
+    "centred on controls, head without batch norm": {"center_on_controls": True, "head_norm": False},
+    "tau 0-1": {"data": {"tau_range": [0.0, 1.0]}},
+    "learning rate halved": {"lr": 0.002},
+    "learning rate doubled": {"lr": 0.008},
+    "tau 0-1, augmentation 0.5": {"augmentation": 0.5, "data": {"tau_range": [0.0, 1.0]}},
+    "tau 0-1, augmentation 0.5, head without batch norm": {
+        "augmentation": 0.5,
+        "head_norm": False,
+        "data": {"tau_range": [0.0, 1.0]},
+    },
+    "same patch, augmentation 0.5": {"augmentation": 0.5, "data": {"tau_range": [0.0, 0.0]}},
+    "same patch, augmentation 0.5, head without batch norm": {
         "augmentation": 0.5,
         "head_norm": False,
         "data": {"tau_range": [0.0, 0.0]},
     },
-    "AdaBN, tau 0-1, augmentation 0.5": {"adapt": True, "augmentation": 0.5, "data": {"tau_range": [0.0, 1.0]}},
-    "AdaBN, same patch": {"adapt": True, "data": {"tau_range": [0.0, 0.0]}},
-    "AdaBN, augmentation 0.5": {"adapt": True, "augmentation": 0.5},
-    "AdaBN, beta 0.5": {"adapt": True, "loss": {"beta": 0.5}},
-    "AdaBN, head without batch norm": {"adapt": True, "head_norm": False},
-    "AdaBN, centred on controls": {"adapt": True, "center_on_controls": True},
 }
 
-OPTIONS = FIRST | FURTHER
+ADAPTED = {
+    f"AdaBN, {name}": changes | {"adapt": True}
+    for name, changes in (FIRST | FURTHER).items()
+    if not changes.keys() & {"kind", "adapt", "correction"} and changes.get("norm") != "group" and changes
+}
+"""Options of training, predicted with statistics per experiment."""
+
+OPTIONS = FIRST | FURTHER | ADAPTED
 """Name to changed fields, in the order in which they run. A loss of another class replaces that of the base."""
 
 TRAINING_ONLY_LATER = ("adapt", "adapt_to", "correction")

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from viscy_utils.evaluation.corrected_folds import probe_cells, separability_of_cells
 from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.probe import probe_scores
 from viscy_utils.evaluation.pseudotime import build_template, dtw_align_tracks
 from viscy_utils.evaluation.retrieval import CellPlaces, lineage_retrieval
 
@@ -37,7 +38,6 @@ def score(cells: Embedded, held_out: str, seed: int) -> dict[str, float]:
     mitosis, mitosis_auc = _state(cells, "rounding", 0.0, 0.5, held_out, seed)
     error, found = onset_error(cells, held_out)
     drawn = cells.sample(_JUDGED, seed)
-    experiments = drawn.obs["experiment"].to_numpy().astype(str)
     return {
         "infection": infection,
         "infection_auc": auc,
@@ -47,7 +47,7 @@ def score(cells: Embedded, held_out: str, seed: int) -> dict[str, float]:
         "onset_error_h": error,
         "onset_found": found,
         "lineage_at_1": _lineages(cells, held_out, seed),
-        "experiment_probe": probe_cells(drawn, experiments, None, seed).balanced_accuracy.value,
+        "experiment_probe": separability_of_cells(drawn, seed, probe_scores).balanced_accuracy.value,
         "experiment_neighbors": separability_of_cells(drawn, seed).balanced_accuracy.value,
     }
 

@@ -58,7 +58,8 @@ def test_separability_tells_separate_from_mixed_experiments():
     assert np.isnan(experiment_separability(features, np.zeros(len(track)), fov, track).value)
 
 
-def test_neighbours_that_know_the_condition_alone_do_not_know_the_experiment():
+@pytest.mark.parametrize("judge", [experiment_separability, linear_probe], ids=["neighbours", "probe"])
+def test_who_knows_the_condition_alone_does_not_know_the_experiment(judge):
     """Folds that leave out other conditions of each experiment bring them below chance; balanced ones do not."""
     rng = np.random.default_rng(0)
     cells = np.arange(2400)
@@ -66,14 +67,24 @@ def test_neighbours_that_know_the_condition_alone_do_not_know_the_experiment():
     experiment, condition = fov % 4, fov // 8
     features = rng.normal(size=(len(cells), 8)) + 6 * condition[:, None]
     options = {"groups": fov, "units": cells}
-    balanced = experiment_separability(features, experiment, **options, conditions=condition)
+    balanced = judge(features, experiment, **options, conditions=condition)
     assert abs(balanced.value - 0.25) < 0.04
     assert "2 folds" in balanced.note
-    assert experiment_separability(features, experiment, **options).value < 0.2
+    assert judge(features, experiment, **options).value < 0.2
     features[cells, experiment] += 10
-    assert experiment_separability(features, experiment, **options, conditions=condition).value > 0.99
-    alone = experiment_separability(features, experiment, **options, conditions=fov)  # one FOV of each: not possible
+    assert judge(features, experiment, **options, conditions=condition).value > 0.99
+    alone = judge(features, experiment, **options, conditions=fov)  # one FOV of each: not possible
     assert "4 folds" in alone.note
+
+
+def test_cells_without_a_label_have_no_condition_either():
+    _, track, fov, features = _tracks()
+    labels = np.where(track < 12, None, (fov % 2).astype(str).astype(object))
+    conditions = fov // 3
+    kept = track >= 12
+    options = {"conditions": conditions, "seed": 1}
+    own = linear_probe(features[kept], fov[kept] % 2, fov[kept], track[kept], conditions=conditions[kept], seed=1)
+    assert linear_probe(features, labels, fov, track, **options).value == own.value
 
 
 def test_interval_comes_from_whole_lineages():

@@ -148,11 +148,8 @@ def _scores(
     where = (cells.fovs, cells.lineages)
     conditions = cells.obs["condition"].to_numpy().astype(str) if "condition" in cells.obs else None
     told = {
-        f"{request.by} told from neighbours, lower is better": (
-            partial(separability_scores, conditions=conditions),
-            groups,
-        ),
-        f"{request.by} told by a linear probe, lower is better": (probe_scores, groups),
+        f"{request.by} told {how}, lower is better": (partial(judge, conditions=conditions), groups)
+        for how, judge in (("from neighbours", separability_scores), ("by a linear probe", probe_scores))
     }
     if request.label is not None:
         labels = cells.obs[request.label].to_numpy()

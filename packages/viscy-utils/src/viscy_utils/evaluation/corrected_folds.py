@@ -116,15 +116,26 @@ def probe_cells(cells: Embedded, labels: np.ndarray, test: np.ndarray | None, se
     return probe_scores(*own, test=test[kept], seed=seed)
 
 
-def separability_of_cells(cells: Embedded, seed: int) -> ProbeScores:
-    """Judge how neighbours among embedded cells tell the experiment, by folds that are balanced over conditions."""
+def separability_of_cells(
+    cells: Embedded, seed: int, judge: Callable[..., ProbeScores] = separability_scores
+) -> ProbeScores:
+    """Judge how well the experiment of embedded cells is told, by folds that are balanced over conditions.
+
+    Parameters
+    ----------
+    cells : Embedded
+    seed : int
+        Of the folds and the bootstrap.
+    judge : callable, default `viscy_utils.evaluation.probe.separability_scores`
+        Neighbours, or `viscy_utils.evaluation.probe.probe_scores` for a linear probe.
+    """
     experiments, units = _experiments(cells), (cells.fovs, cells.lineages)
     conditions = cells.obs["condition"].to_numpy().astype(str) if "condition" in cells.obs else None
     options = {"conditions": conditions, "seed": seed}
     if cells.refit is None:
-        return separability_scores(cells.features, experiments, *units, **options)
+        return judge(cells.features, experiments, *units, **options)
     packed, step = _packed(cells)
-    return in_folds(lambda: separability_scores(packed, experiments, *units, first=step, **options))
+    return in_folds(lambda: judge(packed, experiments, *units, first=step, **options))
 
 
 def in_folds(judge: Callable[[], ProbeScores]) -> ProbeScores:

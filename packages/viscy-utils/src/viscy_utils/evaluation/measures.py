@@ -18,6 +18,7 @@ from viscy_utils.evaluation.mixing import batch_silhouette, kbet, label_silhouet
 from viscy_utils.evaluation.mmd_by_time import mmd_by_time
 from viscy_utils.evaluation.onsets import onset_error
 from viscy_utils.evaluation.origins import patch_side
+from viscy_utils.evaluation.probe import probe_scores
 from viscy_utils.evaluation.profiles import profile_score
 from viscy_utils.evaluation.purity import knn_purity
 from viscy_utils.evaluation.retrieval import CellPlaces, Retrieval, lineage_retrieval
@@ -74,7 +75,7 @@ class Judged:
     @cached_property
     def experiment_from_probe(self) -> ProbeScores:
         """The experiment by a linear probe."""
-        return probe_cells(self.cells, self.experiments, None, self.seed)
+        return separability_of_cells(self.cells, self.seed, probe_scores)
 
     @cached_property
     def labels(self) -> np.ndarray:

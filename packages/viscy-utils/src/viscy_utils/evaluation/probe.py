@@ -35,6 +35,7 @@ def linear_probe(
     *,
     test: np.ndarray | None = None,
     first: TransformerMixin | None = None,
+    conditions: np.ndarray | None = None,
     seed: int = 0,
 ) -> Score:
     """Balanced accuracy of a logistic regression on frozen features.
@@ -54,6 +55,11 @@ def linear_probe(
     first : TransformerMixin, optional
         Step before the scaler, fitted on training cells as the rest is
         (`viscy_utils.evaluation.corrected_folds.FoldCorrection`).
+    conditions : ndarray, shape (N,), optional
+        Condition per cell, the same for all cells of a group, where the label is the experiment: each fold then leaves
+        out equally many groups of every condition of every experiment, where each has two or more. Otherwise the groups
+        left out are missing among cells of their own condition, and features that know the condition alone point away
+        from the experiment: below chance. No part in a split by ``test``.
     seed : int, default 0
         Of the folds and the bootstrap.
 
@@ -67,7 +73,8 @@ def linear_probe(
     ValueError
         If a lineage is on both sides of the split: the probe would recognise lineages instead of states.
     """
-    return probe_scores(features, labels, groups, units, test=test, first=first, seed=seed).balanced_accuracy
+    options = {"test": test, "first": first, "conditions": conditions, "seed": seed}
+    return probe_scores(features, labels, groups, units, **options).balanced_accuracy
 
 
 def probe_scores(
@@ -78,6 +85,7 @@ def probe_scores(
     *,
     test: np.ndarray | None = None,
     first: TransformerMixin | None = None,
+    conditions: np.ndarray | None = None,
     seed: int = 0,
 ) -> ProbeScores:
     """Judge a logistic regression on frozen features: the arguments and errors of :func:`linear_probe`.
@@ -92,7 +100,8 @@ def probe_scores(
     own = [StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")]
     classifier = make_pipeline(*_steps(first), *own)
     if test is None:
-        return _cross_validated(classifier, features, labels, groups, units, seed, left_out)
+        strata = None if conditions is None else _joined(labels, np.asarray(conditions)[kept].astype(str))
+        return _cross_validated(classifier, features, labels, groups, units, seed, left_out, strata)
     test = np.asarray(test, dtype=bool)[kept]
     _check_apart(units, test)
     if len(np.unique(labels[~test])) < 2 or len(np.unique(labels[test])) < 2:
@@ -145,10 +154,7 @@ def experiment_separability(
     first : TransformerMixin, optional
         Step before all others, as in :func:`linear_probe`.
     conditions : ndarray, shape (N,), optional
-        Condition per cell, the same for all cells of a group. Each fold then leaves out equally many FOVs of every
-        condition of every experiment, where each has two or more. Otherwise the FOVs left out are missing among cells
-        of their own condition, and neighbours that know the condition alone point away from the experiment: below
-        chance.
+        Condition per cell, by which the folds are balanced as in :func:`linear_probe`.
     seed : int, default 0
         Of the folds and the bootstrap.
 
