@@ -22,6 +22,7 @@ from dynaclr.imbalance import ClassMetrics, ClassTally, count_classes
 from viscy_data import ClassificationDataModule, PlateWriter, update_attributes
 from viscy_losses import FocalLoss
 from viscy_models.contrastive import ContrastiveEncoder, ResNet3dEncoder
+from viscy_utils.training.finite import NonFiniteError
 
 SHAPE = (2, 1, 1, 8, 8)
 
@@ -157,6 +158,20 @@ class TestRuns:
             _trainer(tmp_path).fit(module, DataLoader([batch], batch_size=None))
             found.append(module.backbone.fc.weight)
         assert torch.allclose(*found, atol=1e-6)
+
+    def test_logits_that_are_not_finite_end_it_with_the_rows_and_channels_at_fault(self, tmp_path):
+        module, loader = _logits_module([0.5, float("nan"), -1.0], [1, 1, 0])
+        with pytest.raises(NonFiniteError, match="val epoch 0 batch 0: logits of 1 of 3") as stopped:
+            _trainer(tmp_path).validate(module, loader, verbose=False)
+        assert stopped.value.rows == [1]
+
+    def test_an_image_that_is_not_finite_ends_a_training(self, tmp_path):
+        images = torch.zeros(4, *SHAPE[1:])
+        images[2, 0, 0, 3, 3] = torch.inf
+        loader = DataLoader([(images, torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None])], batch_size=None)
+        with pytest.raises(NonFiniteError, match="train epoch 0 batch 0") as stopped:
+            _trainer(tmp_path).fit(_module(), loader)
+        assert stopped.value.damaged["anchor"].tolist() == [[False], [False], [True], [False]]
 
     def test_a_rare_class_is_learnt_at_all(self, tmp_path):
         module = _module(lr=0.1, class_weight_method="inverse")

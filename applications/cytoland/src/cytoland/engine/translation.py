@@ -21,7 +21,7 @@ from viscy_models.checkpoints import load_weights, mismatches
 from viscy_utils.callbacks import HCSPredictionWriter
 from viscy_utils.pictures.epoch_samples import EpochSamples, takes_pictures
 from viscy_utils.pictures.log_images import log_image
-from viscy_utils.training.finite import FiniteWatch, Step
+from viscy_utils.training.finite import Step
 from viscy_utils.training.module import TrainingModule
 from viscy_utils.training.schedule import ScheduleName
 
@@ -120,7 +120,7 @@ class VSUNet(TrainingModule):
             for part in encoder_parts(architecture, self.model):
                 part.requires_grad_(False)
         self._images = {s: EpochSamples(log_batches_per_epoch, log_samples_per_batch) for s in ("train", "val")}
-        self._watch, self._tally = FiniteWatch(), MetricsTally()
+        self._tally = MetricsTally()
 
     # What a subclass does in another way
 
@@ -202,25 +202,20 @@ class VSUNet(TrainingModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss, and images of samples."""
-        self._watch.settle()
+        self.finite_watch.settle()
         total, count = self.all_gather(self._validated).reshape(-1, 2).sum(0)
         self.log("loss/validate", total / count, prog_bar=True)
         self._log_images("val")
 
     def on_train_epoch_end(self) -> None:
         """Log images of samples."""
-        self._watch.settle()
+        self.finite_watch.settle()
         self._log_images("train")
 
     def on_test_epoch_end(self) -> None:
         """Log the means of all metrics, channel by channel."""
         for name, value in self._tally.take().items():
             self.log(f"test_metrics/{name}", value, sync_dist=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save what is not finite."""
-        self._watch.settle()
-        super().on_save_checkpoint(checkpoint)
 
     def misfits(self, found: Mapping[str, Tensor]) -> list[str]:
         """Say in which settings weights differ."""
@@ -243,7 +238,7 @@ class VSUNet(TrainingModule):
         weights = torch.tensor(sizes, dtype=torch.float32, device=self.device) / sum(sizes)
         loss = (torch.stack(losses) * weights).sum()
         step, only = Step(stage, self.current_epoch, batch_idx), parts[0] if len(parts) == 1 else None
-        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step, only)
+        self.finite_watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step, only)
         return loss, sum(sizes)
 
     def _channel_names(self, batch: Mapping[str, Any]) -> list[str]:

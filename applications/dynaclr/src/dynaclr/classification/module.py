@@ -18,6 +18,7 @@ from dynaclr.imbalance import (
     ClassWeightMethod,
     choose_class_loss,
 )
+from viscy_utils.training.finite import Step
 
 __all__ = ["ClassificationModule"]
 
@@ -60,6 +61,9 @@ class ClassificationModule(TrainingModule):
     ------
     ValueError
         For options out of range or that exclude each other.
+    NonFiniteError
+        In training, for logits or a loss that are not finite: on the CPU at once, on a GPU within 50 steps and before a
+        checkpoint is written.
     """
 
     def __init__(
@@ -100,11 +104,11 @@ class ClassificationModule(TrainingModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch (images, labels)."""
-        return self._step(batch, "train")
+        return self._step(batch, batch_idx, "train")
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch (images, labels)."""
-        return self._step(batch, "val")
+        return self._step(batch, batch_idx, "val")
 
     def predict_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int | None = None) -> dict[str, Any]:
         """Predict a batch (images, labels, index columns).
@@ -132,10 +136,13 @@ class ClassificationModule(TrainingModule):
         """Log the figures of the epoch."""
         self._log_figures("val")
 
-    def _step(self, batch: Sequence[Tensor], stage: Literal["train", "val"]) -> Tensor:
+    def _step(self, batch: Sequence[Tensor], batch_idx: int, stage: Literal["train", "val"]) -> Tensor:
         images, labels = batch[0], _labels(batch)
+        step, known = Step(stage, self.current_epoch, batch_idx), {"anchor": images}
         outputs = self(images)
+        self.finite_watch.add(outputs, "logits", step, known)
         loss = self._loss_of(outputs, labels)
+        self.finite_watch.add(loss, f"the loss of {type(self.loss).__name__} is", step, known)
         self._tallies[f"{stage}_tally"].update(class_logits(outputs), labels)
         options = {"on_step": stage == "train", "on_epoch": True, "prog_bar": True, "sync_dist": True}
         self.log(f"loss/{stage}", loss.detach(), batch_size=len(images), **options)
@@ -150,6 +157,7 @@ class ClassificationModule(TrainingModule):
         return loss_value(self.loss(class_logits(outputs), labels))
 
     def _log_figures(self, stage: Literal["train", "val"]) -> None:
+        self.finite_watch.settle()
         self.figures[stage] = self._tallies[f"{stage}_tally"].take()
         for name, value in self.figures[stage].scalars().items():
             self.log(f"metric/{name}/{stage}", value, sync_dist=True)

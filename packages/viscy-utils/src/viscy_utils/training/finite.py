@@ -135,7 +135,7 @@ def _damaged_channels(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _report(entry: _Entry, rows: Sequence[int]) -> str:
-    if not entry.finite.ndim or not entry.cells:
+    if not entry.finite.ndim:
         return f"{entry.step}: {entry.what} NaN or infinite; look for a learning rate that is too high"
     cells = name_cells(entry.cells, rows[:_SHOWN])
     shown = "; ".join(cells) + ("; ..." if len(rows) > _SHOWN else "")

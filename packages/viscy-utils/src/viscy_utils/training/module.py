@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from torch.optim import AdamW
 
 from viscy_data.errors import InputError
+from viscy_utils.training.finite import FiniteWatch
 from viscy_utils.training.layout import mark_checkpoint, refuse_newer_checkpoint
 from viscy_utils.training.schedule import ScheduleName, warmup_cosine_scheduler
 
@@ -42,6 +43,11 @@ class TrainingModule(LightningModule):
     warmup_start : float, default 0.0
         Share of the rate that "WarmupCosine" begins with.
 
+    Attributes
+    ----------
+    finite_watch : FiniteWatch
+        For what a step computes; looked at before a checkpoint is written.
+
     Raises
     ------
     ValueError
@@ -70,6 +76,7 @@ class TrainingModule(LightningModule):
             raise ValueError(f"{self.warmup_option}: found {warmup_epochs}, expected 0 or more")
         self.lr, self.schedule, self.warmup_epochs, self.warmup_start = lr, schedule, warmup_epochs, warmup_start
         self._example_shape = tuple(example_input_array_shape)
+        self.finite_watch = FiniteWatch()
 
     @property
     def example_input_array(self) -> Tensor:
@@ -138,7 +145,14 @@ class TrainingModule(LightningModule):
         return super().load_state_dict({names.get(n, n): value for n, value in found.items()}, strict, assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which layout the checkpoint has."""
+        """Refuse to save what is not finite, and say which layout the checkpoint has.
+
+        Raises
+        ------
+        NonFiniteError
+            For values that are not finite in the steps since the last look.
+        """
+        self.finite_watch.settle()
         mark_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

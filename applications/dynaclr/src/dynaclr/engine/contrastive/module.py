@@ -19,7 +19,7 @@ from dynaclr.engine.training import TrainingModule
 from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.epoch_samples import takes_pictures
 from viscy_utils.pictures.log_images import log_image
-from viscy_utils.training.finite import FiniteWatch, Step
+from viscy_utils.training.finite import Step
 from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["ContrastiveModule", "ContrastivePrediction"]
@@ -121,7 +121,6 @@ class ContrastiveModule(TrainingModule):
             "train": EpochImages(log_batches_per_epoch, log_samples_per_batch),
             "val": EpochImages(log_batches_per_epoch, log_samples_per_batch, scatter=log_embeddings),
         }
-        self._watch = FiniteWatch()
         if ckpt_path is not None:
             load_weights(self.model, ckpt_path)
         self.momentum = None if momentum is None else check_momentum(momentum)
@@ -200,18 +199,13 @@ class ContrastiveModule(TrainingModule):
 
     def on_train_epoch_end(self) -> None:
         """Log images of samples."""
-        self._watch.settle()
+        self.finite_watch.settle()
         self._log_images("train")
 
     def on_validation_epoch_end(self) -> None:
         """Log images of samples, and of the embedding if asked for."""
-        self._watch.settle()
+        self.finite_watch.settle()
         self._log_images("val")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save what is not finite."""
-        self._watch.settle()
-        super().on_save_checkpoint(checkpoint)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return all parameters but those of the average."""
@@ -241,9 +235,9 @@ class ContrastiveModule(TrainingModule):
         views = compared[0]
         step = Step(stage, self.current_epoch, batch_idx)
         projections = torch.cat([view for each in compared for view in (each.anchor, each.positive)], dim=1)
-        self._watch.add(projections, "projections", step, batch)
+        self.finite_watch.add(projections, "projections", step, batch)
         loss = sum(objective.compute(each) for each in compared)
-        self._watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step, batch)
+        self.finite_watch.add(loss, f"the loss of {type(self.loss_function).__name__} is", step, batch)
         size = len(views.anchor)
         # A cell alone has nothing to be told from. It is logged without weight rather than not at all, since all
         # processes have to log alike.

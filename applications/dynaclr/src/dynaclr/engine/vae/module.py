@@ -23,7 +23,7 @@ from dynaclr.imbalance import (
 )
 from viscy_utils.pictures.epoch_samples import EpochSamples, takes_pictures
 from viscy_utils.pictures.log_images import log_image
-from viscy_utils.training.finite import FiniteWatch, Step
+from viscy_utils.training.finite import Step
 from viscy_utils.training.schedule import ScheduleName
 
 __all__ = ["BetaVaeModule"]
@@ -137,7 +137,6 @@ class BetaVaeModule(TrainingModule):
         self._tallies = nn.ModuleDict(tallies)
         self.figures: dict[str, ClassMetrics] = {}
         self.latent_kl: dict[str, Tensor] = {}
-        self._watch = FiniteWatch()
 
     @property
     def beta(self) -> float:
@@ -213,11 +212,6 @@ class BetaVaeModule(TrainingModule):
             self.vae_logger.log_latent_interpolation(self)
             self.vae_logger.log_factor_traversal_matrix(self)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save what is not finite."""
-        self._watch.settle()
-        super().on_save_checkpoint(checkpoint)
-
     def expected_input(self) -> dict[str, int]:
         """Say what images the network takes; of label images, the module itself makes the channels."""
         found = super().expected_input()
@@ -241,7 +235,7 @@ class BetaVaeModule(TrainingModule):
         labels = self._classes(x)
         output = self._reconstruct(x, labels)
         step = Step(stage, self.current_epoch, batch_idx)
-        self._watch.add(output["total_loss"], f"the loss of {type(self.loss_function).__name__} is", step, batch)
+        self.finite_watch.add(output["total_loss"], f"the loss of {type(self.loss_function).__name__} is", step, batch)
         self.vae_logger.log_enhanced_metrics(self, output, batch, stage)
         self._latents[f"{stage}_latents"].update(output["mu"], output["logvar"])
         if labels is not None:
@@ -252,7 +246,7 @@ class BetaVaeModule(TrainingModule):
         return output["total_loss"]
 
     def _end_epoch(self, stage: Stage) -> None:
-        self._watch.settle()
+        self.finite_watch.settle()
         self.vae_logger.log_epoch_means(self, stage)
         image = self._images[stage].take()
         if image is not None:
