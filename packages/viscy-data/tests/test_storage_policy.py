@@ -219,12 +219,12 @@ def test_segmentations_are_compared_where_both_can_be_read(folder):
 
 def test_a_fov_that_another_rank_cannot_read_is_left_out_as_well(folder, monkeypatch):
     other = FovKey(str(folder / "images.zarr"), "A/1/2")
-    monkeypatch.setattr("viscy_data.batches.stages.gather_from_ranks", lambda own: [own, {other: "no permission"}])
+    monkeypatch.setattr("viscy_data.batches.readable.gather_from_ranks", lambda own: [own, {other: "no permission"}])
     data = DATA_MODULES["windows"](folder, storage=LEAVE_OUT)
     with pytest.warns(UserWarning, match=r"A/1/2 \(no permission\)"):
         data.setup("fit")
     assert other not in {fov.key for part in (data.train_dataset, data.val_dataset) for fov in part.fovs}
-    monkeypatch.setattr("viscy_data.batches.stages.gather_from_ranks", lambda own: pytest.fail("nothing to agree on"))
+    monkeypatch.setattr("viscy_data.batches.readable.gather_from_ranks", lambda own: pytest.fail("nothing to agree on"))
     DATA_MODULES["windows"](folder).setup("fit")
 
 

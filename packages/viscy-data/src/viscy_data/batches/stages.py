@@ -26,6 +26,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Sampler
 
 from viscy_data.batches.elastic import follow_ranks
+from viscy_data.batches.readable import ReadableFovs
 from viscy_data.batches.record import constructor_of, plain_record, settings_of
 from viscy_data.checks import Option, check_options, is_count
 from viscy_data.distributed import (
@@ -33,19 +34,10 @@ from viscy_data.distributed import (
     SequentialBatchSampler,
     ShuffledBatchSampler,
     World,
-    gather_from_ranks,
 )
 from viscy_data.errors import InputError, raise_all
 from viscy_data.splits import FovSplit
-from viscy_data.stores import (
-    DEFAULT_STORAGE,
-    FovInfo,
-    FovKey,
-    Source,
-    StoragePolicy,
-    left_out_text,
-    usable_fovs,
-)
+from viscy_data.stores import DEFAULT_STORAGE, FovInfo, FovKey, Source, StoragePolicy
 from viscy_data.worker_processes import prepare_workers
 
 if TYPE_CHECKING:
@@ -150,7 +142,7 @@ class StagedDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment_validation = augment_validation
         self._loader_options = dict(loader_options or {})
-        self.storage, self._left_out = storage, dict[FovKey, str]()
+        self._readable = ReadableFovs(storage)
         self.train_dataset: BatchedDataset | None = None
         self.val_dataset: BatchedDataset | None = None
         self.test_dataset: BatchedDataset | None = None
@@ -265,9 +257,14 @@ class StagedDataModule(LightningDataModule):
         return [getattr(self, name)]
 
     @property
+    def storage(self) -> StoragePolicy:
+        """What is done about FOVs that cannot be read, and about chunks that are not stored."""
+        return self._readable.storage
+
+    @property
     def left_out_fovs(self) -> dict[FovKey, str]:
         """FOVs that could not be read and are left out, with what was found there, of the stages that are set up."""
-        return dict(self._left_out)
+        return dict(self._readable.left_out)
 
     def read_fovs(self, source: Source, *, array_key: str | None = None) -> tuple[FovInfo, ...]:
         """List the FOVs of a store, or of several, that can be used; others stop or are left out, see ``storage``.
@@ -282,34 +279,11 @@ class StagedDataModule(LightningDataModule):
         InputError
             As :func:`viscy_data.stores.usable_fovs`.
         """
-        found = usable_fovs(source, self.storage, array_key=array_key)
-        left_out = self.leave_out(found.left_out)
-        fovs = tuple(fov for fov in found.fovs if fov.key not in left_out)
-        if found.fovs and not fovs:
-            expected = "a FOV that all ranks can read"
-            raise InputError(str(source), found=left_out_text(left_out), expected=expected)
-        return fovs
+        return self._readable.read(source, array_key=array_key)
 
     def leave_out(self, bad: Mapping[FovKey, str]) -> dict[FovKey, str]:
-        """Leave out what any rank cannot read, so that all have the same FOVs; say so, and keep it for the record.
-
-        Parameters
-        ----------
-        bad : mapping of FovKey to str
-            FOVs that this rank cannot read, and what was found there. Every rank calls.
-
-        Returns
-        -------
-        dict of FovKey to str
-            FOVs that any rank cannot read.
-        """
-        if self.storage.bad_fovs == "stop":
-            return {}
-        left_out = {key: why for own in gather_from_ranks(dict(bad)) for key, why in own.items()}
-        if new := {key: why for key, why in left_out.items() if key not in self._left_out}:
-            warnings.warn(left_out_text(new), stacklevel=4)
-        self._left_out |= left_out
-        return left_out
+        """Leave out what any rank cannot read, as :meth:`ReadableFovs.leave_out` does, and keep it for the record."""
+        return self._readable.leave_out(bad)
 
     def split_fovs(self, fovs: Sequence[FovInfo], ratio: float, where: str) -> tuple[list[FovInfo], list[FovInfo]]:
         """Split the FOVs of a plate for training and validation.
@@ -487,12 +461,13 @@ class StagedDataModule(LightningDataModule):
         """
         names = ("train", "val", "test", "predict")
         datasets = {name: getattr(self, f"{name}_dataset") for name in names}
+        left_out = self.left_out_fovs
         return {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
             "settings": self._settings,
             "sources": {name: data.source_digests() for name, data in datasets.items() if data is not None},
             **({} if self.split is None else {"split": self.split.record()}),
-            **({"left_out": [[*key, why] for key, why in sorted(self._left_out.items())]} if self._left_out else {}),
+            **({"left_out": [[*key, why] for key, why in sorted(left_out.items())]} if left_out else {}),
         }
 
 
