@@ -68,8 +68,11 @@ def test_ids_of_any_size_are_told_apart():
     assert match_cells(cells, cells.iloc[1:], source="labels.csv").rows.tolist() == [-1, 0, 1]
 
 
-def test_missing_numbers_name_no_cell():
-    table = CELLS.assign(track_id=[1.0, np.nan, np.nan])
+@pytest.mark.parametrize(
+    "numbers", [[1.0, np.nan, np.nan], ["1", "", None], pd.array([1, None, None], "Int64"), [1, None, 1.5]]
+)
+def test_missing_numbers_name_no_cell(numbers):
+    table = CELLS.assign(track_id=numbers)
     match = match_cells(CELLS, table, source="labels.csv")
     assert match.rows.tolist() == [0, -1, -1]
     assert match.note == "2 of 3 rows of labels.csv name no cell, such as monday/A/1/0/?/1"

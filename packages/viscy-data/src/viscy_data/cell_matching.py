@@ -130,22 +130,23 @@ def _canonical(table: pd.DataFrame, keys: Sequence[str], source: str, none: int)
     columns = {}
     for name in keys:
         values = table[name]
-        if name in _TEXTS:
-            written = {value: _TEXTS[name](value) for value in values.unique()}
-            columns[name] = np.array([written[value] for value in values], dtype=object)
-        elif values.dtype.kind == "i" and not values.hasnans:
+        if values.dtype.kind == "i" and not values.hasnans and name not in _TEXTS:
             columns[name] = values.to_numpy().astype(np.int64)
+            continue
+        which, distinct = pandas.factorize(values, use_na_sentinel=False)
+        if name in _TEXTS:
+            columns[name] = np.array([_TEXTS[name](value) for value in distinct], dtype=object)[which]
         else:
-            numbers = [_whole(value, source, name) for value in values.astype(object)]
-            columns[name] = np.array(
-                [none - row if number is None else number for row, number in enumerate(numbers)], dtype=np.int64
-            )
+            numbers = [_whole(value, source, name) for value in distinct]
+            missing = np.array([number is None for number in numbers], dtype=bool)[which]
+            known = np.array([number or 0 for number in numbers], dtype=np.int64)[which]
+            columns[name] = np.where(missing, none - np.arange(len(table)), known)
     return pandas.DataFrame(columns)
 
 
 def _whole(value: Any, source: str, name: str) -> int | None:
     """Return a whole number, however it is written; None for what is the number of no cell."""
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+    if require("pandas", extra="triplet").isna(value) or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, float | np.floating) and abs(value) >= _INEXACT:
         raise InputError(
