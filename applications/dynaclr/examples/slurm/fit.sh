@@ -10,7 +10,7 @@
 #SBATCH --signal=SIGUSR1@120
 
 # Start in the folder of the configs: sbatch ../slurm/fit.sh multi_experiment_fit.yml
-# A pre-empted job writes a checkpoint on SIGUSR1, is put back into the queue by Lightning and goes on at the batch
+# A pre-empted job writes a checkpoint on SIGUSR1, is put back into the queue and goes on at the batch
 # where it stopped, in the same run folder: runs/<name of the job>-<its number>.
 set -euo pipefail
 

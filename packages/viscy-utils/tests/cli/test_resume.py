@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import stat
 from pathlib import Path
 from typing import ClassVar
 
@@ -92,8 +91,9 @@ def signalling(number, at_step, **options):
 def fail(args, capsys, code=2):
     with pytest.raises(SystemExit) as caught:
         main(args)
-    assert caught.value.code == code
-    return capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert caught.value.code == code, said
+    return said
 
 
 def checkpoint(run, name="last"):
@@ -131,24 +131,18 @@ def test_a_signal_stops_after_the_step_and_resume_ends_as_an_unbroken_run(
     ("array", "job"), [({}, "7"), ({"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}, "9_3")]
 )
 def test_slurm_is_asked_to_queue_the_job_again_and_the_same_command_goes_on(
-    config, capsys, monkeypatch, tmp_path, array, job
+    config, capsys, monkeypatch, slurm, array, job
 ):
     main(["fit", "-c", "fit.yml", "--run", "unbroken"])
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
-    scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_LOCALID": "0"}
-    slurm |= {"SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", **array}
-    for name, value in {**slurm, "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}.items():
+    for name, value in array.items():
         monkeypatch.setenv(name, value)
     stop = write_config("stop.yml", config, signalling(signal.SIGUSR1, 6))
     fail(["fit", "-c", stop, "--run", "job", "--resume"], capsys, code=128 + signal.SIGUSR1)
-    assert Path("asked").read_text() == f"requeue {job}\n"
+    assert slurm() == [f"requeue {job}"]
     assert not list(Path("runs/job").glob("hpc_ckpt*"))
     main(["fit", "-c", "fit.yml", "--run", "job", "--resume"])
     assert_ends_alike("job", "unbroken")
-    assert Path("asked").read_text() == f"requeue {job}\n"
+    assert slurm() == [f"requeue {job}"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])

@@ -42,8 +42,19 @@ class Steps(BoringModel):
 class Alike(BoringDataModule):
     """All batches are alike: it does not matter that the loader cannot begin in the middle."""
 
+    n_predicted = 0
+
     def train_dataloader(self):
         return torch.utils.data.DataLoader(torch.ones(4, 32))
+
+    def data_record(self):
+        return {}
+
+    def skip_predicted(self, n_samples):
+        self.n_predicted = n_samples
+
+    def predict_dataloader(self):
+        return torch.utils.data.DataLoader(torch.ones(2 - self.n_predicted, 32))
 
 
 class CtrlC(Callback):
@@ -58,10 +69,14 @@ class CtrlC(Callback):
 
 
 class Terminate(Callback):
-    """Send SIGTERM in the middle of a batch of a prediction."""
+    """Send a signal in the middle of the first batch of a prediction, or at its set-up, or when its rows are merged."""
 
-    def on_predict_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        os.kill(os.getpid(), signal.SIGTERM)
+    def __init__(self, number: int, when: str = "on_predict_batch_start"):
+        self.number = number
+        setattr(self, when, self.send)
+
+    def send(self, *args, **kwargs):
+        os.kill(os.getpid(), self.number)
 
 
 @pytest.fixture
@@ -93,8 +108,9 @@ def write(tmp_path, monkeypatch):
 def fail(args, capsys, code=2):
     with pytest.raises(SystemExit) as caught:
         main(args)
-    assert caught.value.code == code
-    return capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert caught.value.code == code, said
+    return said
 
 
 def only_run():
@@ -273,17 +289,38 @@ def test_ctrl_c_of_a_run_with_checkpoints_of_its_own_saves_one_more(write, capsy
     assert "--ckpt_path runs/one/checkpoints/interrupted.ckpt" in message
 
 
-def test_sigterm_ends_a_prediction_after_the_batch_whose_rows_are_kept(write, capsys):
+def terminated(write, capsys, number, when="on_predict_batch_start"):
+    """Predict, and return what is said when a signal comes."""
+    stop = {"class_path": f"{BORING}.Terminate", "init_args": {"number": int(number), "when": when}}
+    path = write("stop.yml", trainer={"max_epochs": 1, "callbacks": [stop]})
+    return fail(["predict", "-c", path, "--run", "one"], capsys, 128 + number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_prediction_after_the_batch_whose_rows_are_kept(write, capsys, number):
     from viscy_utils.embeddings.reading import read_embedding_dataset
 
     main(["fit", "-c", write(trainer={"max_epochs": 1}), "--run", "one"])
-    path = write("stop.yml", trainer={"max_epochs": 1, "callbacks": [{"class_path": f"{BORING}.Terminate"}]})
-    message = fail(["predict", "-c", path, "--run", "one"], capsys, 128 + signal.SIGTERM)
-    assert "SIGTERM: stopping after this batch\n" in message
+    message = terminated(write, capsys, number)
+    assert f"{signal.Signals(number).name}: stopping after this batch\n" in message
     assert "what is predicted is kept; the same command goes on: " in message
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == signal.SIG_DFL
     assert not Path("runs/one/embeddings.zarr").exists()
     assert read_embedding_dataset("runs/one/embeddings.zarr.parts")["features"].shape == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader` across ranks is zero")
+def test_a_prediction_whose_time_is_over_is_queued_again_whatever_it_does(write, capsys, slurm):
+    main(["fit", "-c", write(trainer={"max_epochs": 1}), "--run", "one"])
+    for n, when in enumerate(["setup", "on_predict_batch_start", "teardown"], start=1):
+        assert "SIGUSR1: stopping" in terminated(write, capsys, signal.SIGUSR1, when)
+        assert slurm() == ["requeue 7"] * n
+        assert not Path("runs/one/embeddings.zarr").exists()
+    terminated(write, capsys, signal.SIGTERM, "teardown")
+    assert slurm() == ["requeue 7"] * 3, "a job that is cancelled is not"
+    main(["predict", "-c", "fit.yml", "--run", "one"])
+    assert "wrote runs/one/embeddings.zarr: 2 embeddings" in capsys.readouterr().out
+    assert not list(Path().rglob("hpc_ckpt*"))
 
 
 def test_embeddings_name_checkpoint_and_configuration(write):

@@ -73,6 +73,7 @@ class VisCyCLI(LightningCLI):
         self.training, self.used_run = Training(), None
         self.run_folder: Path | None = None
         self._claimed: Path | None = None
+        self._stopping = StoppedPrediction()
         self._checkpoint: dict[str, Any] = {}
         self._differing: list[str] = []
         self._configs: dict[str, dict[str, Any]] = {}
@@ -162,7 +163,7 @@ class VisCyCLI(LightningCLI):
                 (path,) = outputs_of([writer])
                 say(f"no callback writes the predictions: they will be at {path}")
                 callbacks.append(writer)
-            callbacks.append(StoppedPrediction())
+            callbacks.append(self._stopping)
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
         trainer.resolved_config = self._resolved_config() if SUBCOMMANDS[self.subcommand].needs_model else ""
         WholeCheckpointIO.install(trainer)
@@ -180,7 +181,8 @@ class VisCyCLI(LightningCLI):
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Predict without collecting the predictions in memory: callbacks write them."""
         kwargs["return_predictions"] = kwargs.get("return_predictions") or False
-        self.trainer.predict(model, **kwargs)
+        with self._stopping:
+            self.trainer.predict(model, **kwargs)
 
     def preprocess(self, model: LightningModule, **options: Any) -> None:
         """Compute statistics, and say of what."""
