@@ -63,6 +63,11 @@ def test_nobody_imports_private_names_of_another_package():
             assert not private, f"{path}: {module} {private}"
 
 
+def test_what_two_packages_need_that_know_nothing_of_each_other_is_the_same_to_the_letter():
+    models, utils = ROOT / "packages/viscy-models/src/viscy_models", ROOT / "packages/viscy-utils/src/viscy_utils"
+    assert (models / "torch_file.py").read_text() == (utils / "runs/torch_file.py").read_text()
+
+
 @pytest.mark.parametrize("package", ALLOWED)
 def test_package_is_typed(package):
     assert (SOURCES[package] / "py.typed").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import pytest
 
@@ -31,6 +32,16 @@ def _text(name, content=""):
     return lambda place: place.write(name, content)
 
 
+def _hollow(place):
+    """Write a checkpoint that declares more numbers than it holds, and one that unpacks to more than the file."""
+    with zipfile.ZipFile(place.folder / "runs/trained/checkpoints/last.ckpt") as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    for name, kind in (("short.ckpt", zipfile.ZIP_STORED), ("packed.ckpt", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(place.folder / name, "w", kind) as spoilt:
+            for part, content in parts.items():
+                spoilt.writestr(part, content[:-4] if part.endswith("data/0") else content)
+
+
 PREDICT = "predict --config fit.yml --run trained"
 CASES = [
     ("fit", None, "dynaclr fit\n.*no configuration\n.*\n.*dynaclr fit --config FILE.yml; dynaclr init"),
@@ -52,6 +63,14 @@ CASES = [
         "fit --config fit.yml --ckpt_path text.ckpt",
         _text("text.ckpt", "no weights"),
         "text.ckpt, field ckpt_path\n.*torch cannot read.*\n.*a Lightning checkpoint",
+    ),
+    ("fit --config fit.yml --ckpt_path short.ckpt", _hollow, "short.ckpt, field ckpt_path\n.*of which the file holds"),
+    ("predict --config fit.yml --ckpt_path packed.ckpt", _hollow, "packed.ckpt, field ckpt_path\n.*compressed"),
+    ("info packed.ckpt", _hollow, "packed.ckpt, field ckpt_path\n.*compressed"),
+    (
+        "fit --config fit.yml",
+        lambda place: (_hollow(place), place.model.update(ckpt_path="short.ckpt")),
+        "short.ckpt cannot be read as weights(.|\n)*of which the file holds",
     ),
     (
         "fit --config fit.yml",

@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from viscy_models.architecture import describe
+from viscy_models.torch_file import check_torch_file
 
 __all__ = ["fill", "load_weights", "mismatches", "read_state_dict", "uncompiled", "under"]
 
@@ -50,7 +49,8 @@ def load_weights(model: nn.Module, path: str | Path, part: str = "") -> None:
 
     Notes
     -----
-    Nothing in the file is executed: pickles are read with ``weights_only=True``.
+    Nothing in the file is executed: pickles are read with ``weights_only=True``, once the sizes that they declare were
+    found to be those of the file.
     """
     path = Path(path)
     state = read_state_dict(path)
@@ -121,10 +121,14 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_torch_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, SafetensorError) as err:
+    except OSError:
+        raise
+    except Exception as err:  # torch raises whatever comes of a damaged file
+        why = str(err).partition("\n")[0][:200]
         raise ValueError(
-            f"{path} cannot be read as weights: it is damaged or holds objects that would have to be executed; "
+            f"{path} cannot be read as weights: it is damaged or holds objects that would have to be executed ({why}); "
             "save the state dict alone, or as .safetensors"
         ) from err
 

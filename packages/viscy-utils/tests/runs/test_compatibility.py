@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 import torch
 from torch import nn
@@ -74,3 +76,40 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         read_checkpoint(tmp_path)
     (tmp_path / ".metadata").touch()  # as in a sharded one
     assert read_checkpoint(tmp_path) == {}
+
+
+def endless(kind):
+    inner = [0]
+    for _ in range(60):
+        inner = [inner, inner] if kind == "lists" else {"a": inner, "b": inner}
+    if kind == "itself":
+        inner["b"] = inner
+    return inner
+
+
+@pytest.mark.parametrize("kind", ["lists", "mappings", "itself"])
+def test_settings_that_no_memory_could_show_are_refused(tmp_path, kind):
+    torch.save({"state_dict": {}, "hyper_parameters": {"encoder": endless(kind)}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt, field hyper_parameters\n  found    more than 100,000 values"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_settings_that_are_shared_are_read(tmp_path):
+    shared = {"x": [1, 2]}
+    content = {"state_dict": {}, "hyper_parameters": {"one": shared, "two": shared}, "loops": {"own": shared}}
+    torch.save(content, tmp_path / "last.ckpt")
+    assert read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"] == {"one": shared, "two": shared}
+
+
+def test_a_checkpoint_that_declares_what_it_does_not_hold_is_refused(tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(1000)}}, tmp_path / "last.ckpt")
+    with zipfile.ZipFile(tmp_path / "last.ckpt") as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    for name, content in (("compressed", bytes(4000)), ("short", bytes(3996))):
+        kind = zipfile.ZIP_DEFLATED if name == "compressed" else zipfile.ZIP_STORED
+        with zipfile.ZipFile(tmp_path / f"{name}.ckpt", "w", kind) as spoilt:
+            for part in parts:
+                spoilt.writestr(part, content if part.endswith("data/0") else parts[part])
+        told = "compressed" if name == "compressed" else "4,000 bytes, of which the file holds 3,996"
+        with pytest.raises(InputError, match=rf"{name}\.ckpt, field ckpt_path\n  found    a file .*{told}"):
+            read_checkpoint(tmp_path / f"{name}.ckpt")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from os import PathLike
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
 from torch import nn
+
+from viscy_models.torch_file import check_torch_file
 
 __all__ = ["create_backbone"]
 
@@ -45,8 +48,10 @@ def create_backbone(name: str, pretrained: bool | str | PathLike[str] = False, *
     if not path.is_file():
         raise FileNotFoundError(f"pretrained is {str(path)!r}: no such file, expected one, True or False")
     try:
+        if path.suffix != ".safetensors":
+            check_torch_file(path)
         backbone = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options)
-    except (KeyError, RuntimeError) as err:
+    except (KeyError, RuntimeError, UnpicklingError) as err:
         raise ValueError(f"pretrained file {path} does not fit {name}: {type(err).__name__} {err}") from err
     _require_all(backbone, name, path)
     return backbone

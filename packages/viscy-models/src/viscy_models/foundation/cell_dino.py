@@ -76,7 +76,8 @@ def _load(path: Path, patch_size: int) -> VisionTransformer:
     state = read_state_dict(path, wrapper="teacher")
     state = under(state, ("backbone.",)) or state
     state = {_CHUNK.sub("", name): value for name, value in state.items() if name != "mask_token"}
-    require_entries(state, ("pos_embed", "cls_token", "patch_embed.proj.weight", "blocks.0.ls1.gamma"), path, what)
+    axes = {"pos_embed": 3, "cls_token": 3, "patch_embed.proj.weight": 4, "blocks.0.ls1.gamma": 1}
+    require_entries(state, axes, path, what)
     tokens, width = state["pos_embed"].shape[1:]
     registers = state.pop("register_tokens", None)
     if registers is not None:
@@ -88,7 +89,7 @@ def _load(path: Path, patch_size: int) -> VisionTransformer:
         in_chans=1,
         num_classes=0,
         embed_dim=width,
-        depth=count_blocks(state),
+        depth=count_blocks(state, width, path),
         num_heads=max(1, width // _HEAD_WIDTH),
         init_values=1.0,  # there is a scale per layer; its values are in the file
         reg_tokens=0 if registers is None else registers.shape[1],

@@ -93,8 +93,8 @@ def _load(path: Path) -> ChannelAgnosticTransformer:
     what = "a channel-agnostic masked autoencoder"
     state = read_state_dict(path)
     state = under(state, ("encoder.vit_backbone.",)) or state
-    names = ("pos_embed", "cls_token", "patch_embed.proj.weight", "blocks.0.q_norm.weight")
-    require_entries(state, names, path, what)
+    axes = {"pos_embed": 3, "cls_token": 3, "patch_embed.proj.weight": 4, "blocks.0.q_norm.weight": 1}
+    require_entries(state, axes, path, what)
     width, _, patch, _ = state["patch_embed.proj.weight"].shape
     state["pos_embed"], side = _shared_positions(state["pos_embed"], path)
     network = ChannelAgnosticTransformer(
@@ -103,7 +103,7 @@ def _load(path: Path) -> ChannelAgnosticTransformer:
         in_chans=1,
         num_classes=0,
         embed_dim=width,
-        depth=count_blocks(state),
+        depth=count_blocks(state, width, path),
         num_heads=width // len(state["blocks.0.q_norm.weight"]),
         qkv_bias=False,
         qk_norm=True,

@@ -22,6 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from viscy_utils.embeddings.kind import ORIGIN, ORIGIN_SCHEMA, refuse_later
 from viscy_utils.reports.files import json_line
+from viscy_utils.runs.compatibility import read_checkpoint
 from viscy_utils.runs.versions import package_versions
 
 __all__ = ["ORIGIN", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
@@ -127,7 +128,7 @@ def _checkpoint_of(trainer: Trainer, pl_module: LightningModule) -> dict[str, An
     path = Path(str(trainer.ckpt_path)) if trainer.ckpt_path else None
     if path is None or not path.is_file():
         return {"path": str(path or ""), "weights": _weights_digest(pl_module)}
-    content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    content = read_checkpoint(path)
     place = {"epoch": content.get("epoch"), "step": content.get("global_step")}
     digest = {"path": str(path.resolve()), "blake2b": _file_digest(path)}
     return digest | {key: int(value) for key, value in place.items() if value is not None}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
+from viscy_utils.runs.torch_file import check_torch_file
 from viscy_utils.training.layout import refuse_newer_checkpoint
 
 __all__ = ["differing_settings", "load_weights", "read_checkpoint"]
 
 _MISSING = object()
 _MOST_LISTED = 8
+_MOST_VALUES = 100_000
 _OF_SHARDED = (".metadata", "meta.pt", "latest", "checkpoint")  # in folders written by FSDP and DeepSpeed
 
 
@@ -42,13 +46,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         fix = "name the file in it, or the folder of a run with --run"
         raise InputError(str(path), field="ckpt_path", found="a folder", expected=expected, fix=fix)
     try:
+        check_torch_file(path)
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as err:
-        found = f"a file that torch cannot read ({type(err).__name__})"
+        why = err if isinstance(err, UnpicklingError) else type(err).__name__
+        found = f"a file that torch cannot read ({str(why).splitlines()[0]})"
         raise InputError(str(path), field="ckpt_path", found=found, expected=expected) from err
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(str(path), field="ckpt_path", found="no state_dict", expected=expected)
     refuse_newer_checkpoint(checkpoint, str(path))
+    _refuse_endless(checkpoint.get("hyper_parameters"), path)
     weights = checkpoint["state_dict"]
     if not isinstance(weights, dict):
         raise InputError(str(path), field="state_dict", found="no weights by name", expected=expected)
@@ -111,6 +118,28 @@ def load_weights(
             expected=f"weights of the {type(model).__name__} of the configuration",
             fix="set in the configuration what the checkpoint was trained with, or name another checkpoint",
         ) from err
+
+
+def _refuse_endless(settings: Any, path: Path) -> None:
+    """Refuse settings that contain themselves, or each other so often that they cannot be shown."""
+    counted: dict[int, float] = {}  # with all that is inside; infinite while that is being counted
+
+    def count(value: Any) -> float:
+        if not isinstance(value, Mapping | list | tuple | set):
+            return 1
+        if id(value) not in counted:
+            counted[id(value)] = math.inf
+            inside = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+            counted[id(value)] = 1 + sum(map(count, inside))
+        return counted[id(value)]
+
+    try:
+        if count(settings) <= _MOST_VALUES:
+            return
+        found = f"more than {_MOST_VALUES:,} values in each other"
+    except RecursionError:
+        found = "values in each other, hundreds deep"
+    raise InputError(str(path), field="hyper_parameters", found=found, expected="the settings of a model")
 
 
 def _misfits(model: torch.nn.Module, weights: Mapping[str, Any]) -> str:
