@@ -95,7 +95,7 @@ def test_every_pixel_comes_from_its_own_store_fov_frame_channel_and_place(plates
     np.testing.assert_array_equal(batch, slow_read(boxes, dtype))
 
 
-def test_patches_written_in_place_equal_those_that_are_copied(tmp_path):
+def test_a_patch_larger_than_a_block_has_its_channels_in_the_order_wanted(tmp_path):
     image = np.random.default_rng(0).integers(0, 60000, (1, 2, 2, 300, 300)).astype(np.uint16)
     with PlateWriter(tmp_path / "p.zarr", ["a", "b"]) as writer:
         writer.write("A/1/0", image)

@@ -69,7 +69,21 @@ def test_a_missing_chunk_is_told_counted_and_no_cause_to_lose_the_others(plate):
     assert not open_array(fov)[T, C].read().result().any()
 
 
-def test_faults_of_patches_that_are_written_in_place_are_found_as_well(tmp_path):
+def test_a_fault_under_one_of_many_small_boxes_changes_no_other_box(plate):
+    chunk(plate).unlink()
+    reader = PatchReader(read_plate(plate))
+    fov, t, y = (column.ravel() for column in np.meshgrid([0, 1], range(3), range(9), indexing="ij"))
+    zero = np.zeros(len(t), int)
+    with pytest.warns(UserWarning, match=f"frame {T}, channel 'GFP'") as caught:
+        patches = reader.read(fov, t, [[0, 1]] * len(t), zero, y, zero, SIZE)
+    assert [each.filename for each in caught] == [__file__]
+    expected = np.stack([pixels()[frame, :, :, row : row + 8, :8] for frame, row in zip(t, y, strict=True)])
+    expected[(fov == 0) & (t == T), C] = 0
+    np.testing.assert_array_equal(patches, expected)
+    assert reader.missing == Counter({FovKey(str(plate), "A/1/0"): 9})
+
+
+def test_faults_of_patches_that_are_larger_than_a_block_are_found_as_well(tmp_path):
     frames = np.ones((3, 2, 1, 400, 400), np.float32)
     with PlateWriter(tmp_path / "p.zarr", CHANNELS) as writer:
         writer.write("A/1/0", frames)

@@ -1,7 +1,8 @@
 """Batches of patches from many OME-Zarr stores.
 
 Reading a patch *is* decoding the chunks under it, so a reader decodes a chunk once (a cache pool that all its arrays
-share), keeps all reads of a batch in flight at the same time, and lets tensorstore write into the batch itself.
+share), keeps all reads of a batch in flight at the same time, and lets tensorstore write into the batch itself. Small
+boxes that follow each other are one read: to wait for a box takes as long as to copy it.
 
 >>> import tempfile, numpy as np
 >>> from viscy_data.stores import PlateWriter, read_plate
@@ -21,12 +22,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
 from math import isfinite
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,12 +54,9 @@ __all__ = ["DEFAULT_CACHE_POOL_BYTES", "PatchReader", "clamp_centers", "patch_st
 DEFAULT_CACHE_POOL_BYTES = 1 << 30
 """Decoded chunks kept in memory by a reader, in bytes."""
 
-# From this size on tensorstore writes into the batch itself, which saves a copy; below, handing the place over costs
-# more than the copy (benchmarks/patches.py).
-_IN_PLACE_BYTES = 1 << 18
-
-# Pixels are looked through for NaN in blocks of about this size, which are still in the processor's cache by then.
-_CHECKED_BYTES = 1 << 19
+# Boxes are read, and looked through for NaN, in blocks of about this size, which are still in the processor's cache by
+# then. Smaller boxes one by one take up to half as long again (benchmarks/patches.py).
+_BLOCK_BYTES = 1 << 19
 
 
 class PatchReader:
@@ -180,48 +178,48 @@ class PatchReader:
         batch[channels < 0] = 0
         reads = _issue(arrays, rows, channels, batch)
         with self._lock:
-            self.reads_issued += len(reads)
-        self._collect(reads, arrays, rows, channels, batch)
+            self.reads_issued += sum(len(read.views) for read in reads)
+        self._collect(reads, arrays, rows, channels)
         return batch
 
     def _collect(
-        self,
-        reads: Sequence[_Read],
-        arrays: Mapping[int, _Array],
-        rows: np.ndarray,
-        channels: np.ndarray,
-        batch: np.ndarray,
+        self, reads: Sequence[_Read], arrays: Mapping[int, _Array], rows: np.ndarray, channels: np.ndarray
     ) -> None:
-        """Wait for every box, bring it to its place and look for NaN and infinite pixels."""
+        """Wait for every box and look for NaN and infinite pixels."""
         may_be_nonfinite = any(array.may_be_nonfinite for array in arrays.values())
-        n_reads = max(1, _CHECKED_BYTES // max(1, batch[:1].nbytes))
         with np.errstate(over="ignore", invalid="ignore"):
-            for first in range(0, len(reads), n_reads):
-                block = reads[first : first + n_reads]
-                for read in block:
-                    self._fill(read, arrays[int(rows[0, read[0]])], rows, channels)
+            for read in reads:
+                self._complete(read, arrays, rows, channels)
                 if may_be_nonfinite:
-                    # A sum of squares is quick. Large numbers, and channels of the last row that are still to come,
-                    # may make it infinite too; what counts is the exact look.
-                    flat = batch[block[0][0] : block[-1][0] + 1].reshape(-1)
+                    # A sum of squares is quick. Large numbers may make it infinite too; what counts is the exact look.
+                    flat = read.place.reshape(-1)
                     if not isfinite(np.dot(flat, flat)):
-                        self._count_nonfinite(block, rows)
+                        self._count_nonfinite(read, rows)
 
-    def _fill(self, read: _Read, array: _Array, rows: np.ndarray, channels: np.ndarray) -> None:
-        row, position, place, future = read
-        try:
-            found = wait_for(future, array.fov, self.server_patience)
-        except Faulty:
-            _, t, *first = rows[:, row].tolist()
-            box = tuple(slice(start, start + n) for start, n in zip(first, place.shape[1:], strict=True))
-            for channel, own in zip(channels[row, position].tolist(), place, strict=True):  # which of them it is
-                told = partial(self._report_missing, array.fov.key)
-                own[...] = read_channel(
-                    array.fov, array.store, t, channel, box, told=told, patience=self.server_patience
-                )
+    def _complete(self, read: _Read, arrays: Mapping[int, _Array], rows: np.ndarray, channels: np.ndarray) -> None:
+        """Wait for boxes; where that fails, read them one by one, and those that fail channel by channel."""
+        if self._has_arrived(read, arrays[int(rows[0, read.row])]):
             return
-        if found is not None:
-            place[...] = found
+        for box in [read] if len(read.views) == 1 else read.split():
+            array = arrays[int(rows[0, box.row])]
+            if not self._has_arrived(box, array):
+                self._read_channels(box, array, rows[1:, box.row].tolist(), channels[box.row, box.position].tolist())
+
+    def _has_arrived(self, read: _Read, array: _Array) -> bool:
+        try:
+            wait_for(read.future, array.fov, self.server_patience)
+        except Faulty:
+            return False
+        return True
+
+    def _read_channels(self, box: _Read, array: _Array, corner: list[int], channels: list[int]) -> None:
+        t, *first = corner
+        extent = tuple(slice(start, start + n) for start, n in zip(first, box.place.shape[2:], strict=True))
+        told = partial(self._report_missing, array.fov.key)
+        for channel, own in zip(channels, box.place[0], strict=True):
+            own[...] = read_channel(
+                array.fov, array.store, t, channel, extent, told=told, patience=self.server_patience
+            )
 
     def _report_missing(self, key: FovKey, told: str) -> None:
         if self._is_first(self.missing, key, 1):
@@ -234,9 +232,9 @@ class PatchReader:
             counts[key] += n
         return first
 
-    def _count_nonfinite(self, reads: Sequence[_Read], rows: np.ndarray) -> None:
-        for row, _, place, _ in reads:
-            if count := place.size - int(np.isfinite(place).sum()):
+    def _count_nonfinite(self, read: _Read, rows: np.ndarray) -> None:
+        for row, box in enumerate(read.place, start=read.row):
+            if count := box.size - int(np.isfinite(box).sum()):
                 self._report_nonfinite(self.fovs[rows[0, row]], rows[1, row], count)
 
     def _report_nonfinite(self, key: FovKey, frame: int, count: int) -> None:
@@ -309,15 +307,28 @@ class _Array(NamedTuple):
     may_be_nonfinite: bool
 
 
-_Read: TypeAlias = tuple[int, slice, np.ndarray, Any]
-"""A box on its way: its row of the batch and channels, its place, the future of its pixels (None: there already)."""
+class _Read(NamedTuple):
+    """Boxes on their way: views (1, C, Z, Y, X) that are read into rows of the batch which follow each other."""
 
-
-class _ChannelRun(NamedTuple):
-    """Adjacent channels of the store that are adjacent in the patch: one read, whose window starts at zero but in C."""
-
+    row: int
     position: slice
-    window: ts.IndexDomain
+    views: list[ts.TensorStore]
+    place: np.ndarray
+    future: Any
+
+    @classmethod
+    def start(cls, row: int, position: slice, views: list[ts.TensorStore], place: np.ndarray) -> _Read:
+        """Start reading into ``place``, the channels ``position`` of the rows from ``row`` on."""
+        tensorstore = require("tensorstore", extra="triplet")
+        written = tensorstore.array(place, copy=False, write=True).write(tensorstore.concat(views, axis=0))
+        return cls(row, position, views, place, written.commit)
+
+    def split(self) -> list[_Read]:
+        """Start reading each box by itself."""
+        return [
+            _Read.start(self.row + number, self.position, [view], self.place[number : number + 1])
+            for number, view in enumerate(self.views)
+        ]
 
 
 def _end_open(fov: FovInfo, future: Any) -> _Array:
@@ -329,34 +340,43 @@ def _end_open(fov: FovInfo, future: Any) -> _Array:
     return _Array(fov, store, tuple(store.shape), kind not in "iub")
 
 
-def _channel_runs(channels: tuple[int, ...], size: tuple[int, ...]) -> Iterator[_ChannelRun]:
-    tensorstore = require("tensorstore", extra="triplet")
+def _channel_runs(channels: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the positions of channels that are adjacent in the store and in the patch: they are read together."""
     present = [(position, channel) for position, channel in enumerate(channels) if channel >= 0]
     # Position and channel both step by one within a run, so their place in the list tells runs apart.
-    for _, members in groupby(enumerate(present), lambda entry: (entry[1][0] - entry[0], entry[1][1] - entry[0])):
-        run = [pair for _, pair in members]
-        (position, channel), n = run[0], len(run)
-        window = tensorstore.IndexDomain(inclusive_min=(0, channel, 0, 0, 0), shape=(1, n, *size))
-        yield _ChannelRun(slice(position, position + n), window)
+    runs = groupby(enumerate(present), lambda entry: (entry[1][0] - entry[0], entry[1][1] - entry[0]))
+    positions = [[position for _, (position, _) in members] for _, members in runs]
+    return tuple(slice(run[0], run[-1] + 1) for run in positions)
+
+
+def _blocks(layouts: Iterable[tuple[slice, ...]], n: int) -> Iterator[tuple[range, slice]]:
+    """Yield up to ``n`` rows that follow each other, and channels that all of them have a run of."""
+    first = 0
+    for layout, members in groupby(layouts):
+        stop = first + len(list(members))
+        for row, position in product(range(first, stop, n), layout):
+            yield range(row, min(row + n, stop)), position
+        first = stop
 
 
 def _issue(arrays: dict[int, _Array], rows: np.ndarray, channels: np.ndarray, batch: np.ndarray) -> list[_Read]:
     """Start all reads. What is done here per box is as much time as some boxes take, so it is kept short."""
     tensorstore = require("tensorstore", extra="triplet")
     wanted = list(map(tuple, channels.tolist()))
-    runs_of = {each: list(_channel_runs(each, batch.shape[2:])) for each in set(wanted)}
-    runs = [runs_of[each] for each in wanted]
+    layouts = {each: _channel_runs(each) for each in set(wanted)}
+    # A server is waited for box by box, since it may be slow.
+    is_remote = any("://" in array.fov.store for array in arrays.values())
+    n = 1 if is_remote else max(1, _BLOCK_BYTES // max(1, batch[:1].nbytes))
+    corners = (-rows).T.tolist()
+    stores = [arrays[fov].store for fov in rows[0].tolist()]
+    started = []
+    for block, position in _blocks(map(layouts.__getitem__, wanted), n):
+        window = tensorstore.IndexDomain(shape=(1, position.stop - position.start, *batch.shape[2:]))
+        views = []
+        for row in block:
+            _, t, z, y, x = corners[row]
+            # To move an array and cut a window costs half of what slicing along five axes costs.
+            views.append(stores[row].translate_by[t, -wanted[row][position.start], z, y, x][window])
+        started.append((block.start, position, views, batch[block.start : block.stop, position]))
     # All views before the first read: the threads that read would slow the making of further views down.
-    # To move a window costs half of what slicing along five axes costs.
-    views = [
-        arrays[fov].store[window.translate_by[t, 0, z, y, x]]
-        for row_runs, fov, t, z, y, x in zip(runs, *rows.tolist(), strict=True)
-        for _, window in row_runs
-    ]
-    places = [(row, position, patch[position]) for row, patch in enumerate(batch) for position, _ in runs[row]]
-    if batch[:1].nbytes < _IN_PLACE_BYTES:
-        return [(*place, view.read()) for place, view in zip(places, views, strict=True)]
-    return [
-        (*place, tensorstore.array(place[-1][None], copy=False, write=True).write(view).commit)
-        for place, view in zip(places, views, strict=True)
-    ]
+    return [_Read.start(*each) for each in started]
