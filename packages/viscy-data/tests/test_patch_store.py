@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -208,13 +209,21 @@ def test_a_newer_layout_and_a_damaged_file_are_refused(plates, tmp_path):
         with pytest.raises(InputError, match="a file of a patch store"):
             pickle.loads(pickle.dumps(data))[[0]]
     document = json.loads((path / "zarr.json").read_text())
-    document["attributes"]["viscy_patch_store"]["schema_version"] += 1
+    document["attributes"]["viscy_patch_store"] |= {"schema_version": 2, "written_by": "viscy-data 9.1"}
     (path / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match="update viscy-data"):
+    with pytest.raises(
+        InputError, match=r"found    2, written by viscy-data 9\.1\n(.|\n)*read it with viscy-data 9\.1"
+    ):
         dataset(plates, CELLS, patch_store=path)
 
 
 # Writing
+
+
+def test_a_store_says_what_wrote_it(plates, tmp_path):
+    path = written(plates, tmp_path / "patches.zarr", dataset(plates, CELLS))
+    record = json.loads((path / "zarr.json").read_text())["attributes"]["viscy_patch_store"]
+    assert record["written_by"] == f"viscy-data {version('viscy-data')}"
 
 
 def files(root):

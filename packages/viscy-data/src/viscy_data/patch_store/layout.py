@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from viscy_data.errors import InputError, MissingInputError, reading_file
 from viscy_data.patch_store.boxes import CellBoxes
-from viscy_data.schema import refuse_newer
+from viscy_data.schema import refuse_newer, written_by
 from viscy_data.stores import FovInfo, read_attributes
 
 __all__ = ["SCHEMA_VERSION", "StoreRecord", "is_patch_store", "read_record"]
@@ -27,7 +27,7 @@ __all__ = ["SCHEMA_VERSION", "StoreRecord", "is_patch_store", "read_record"]
 SCHEMA_VERSION = 1
 """Of the layout. Stores of a newer one are refused."""
 
-_ATTRIBUTE = "viscy_patch_store"
+_ATTRIBUTE, _WRITER = "viscy_patch_store", "written_by"
 _SHARD_BYTES = 1 << 26
 _FIX = "dynaclr cache-patches -c fit.yml -o patches.zarr"
 _AGAIN = f"write it again: {_FIX}"
@@ -111,8 +111,8 @@ class StoreRecord:
         return range(number * self.shard_cells, min(self.n_cells, (number + 1) * self.shard_cells))
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the group, for :func:`read_record`."""
-        return {_ATTRIBUTE: dataclasses.asdict(self)}
+        """Return the attributes of the group, for :func:`read_record`, and what wrote it."""
+        return {_ATTRIBUTE: dataclasses.asdict(self) | {_WRITER: written_by("viscy-data")}}
 
     def array_metadata(self) -> dict[str, Any]:
         """Return the metadata of ``patches`` in Zarr v3."""
@@ -169,7 +169,10 @@ def read_record(path: str | Path) -> StoreRecord:
     if not is_patch_store(path):
         raise InputError(str(path), found="something else", expected="a patch store", fix=_FIX)
     content = read_attributes(path)[_ATTRIBUTE]
-    refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "viscy-data", content.get("written_by"))
+    if not isinstance(content, dict):
+        raise _damaged(path, "no fields", _RECORD)
+    writer = content.pop(_WRITER, None)  # no part of what has to be equal where a copy goes on
+    refuse_newer(str(path), content.get("schema_version"), SCHEMA_VERSION, "viscy-data", writer)
     if set(content) != {field.name for field in dataclasses.fields(StoreRecord)}:
         raise _damaged(path, f"the fields {', '.join(sorted(content))}", _RECORD)
     if wrong := [name for name, holds in _checks(content).items() if not holds]:
