@@ -333,3 +333,17 @@ def test_every_command_ends_with_what_it_wrote_and_what_comes_next(place, monkey
         for word in NOISE:
             assert word not in said + complained + caplog.text, f"{name}: {word}"
     assert not {"lightning_logs", "config.yaml"} & set(os.listdir(place.folder))
+
+
+def test_preprocess_leaves_out_fovs_that_cannot_be_read_where_that_is_asked_for(place):
+    fovs = sorted(path.parent for path in (place.own("first") / "images.zarr").glob("*/*/*/0"))
+    for document in ("zarr.json", ".zattrs"):
+        if (fovs[0] / document).exists():
+            (fovs[0] / document).write_text("{")
+    preprocess = "preprocess --data_path first/images.zarr --block_size 4"
+    place.refused(preprocess, "images.zarr")
+    code, said, message = place.run(f"{preprocess} --storage.bad_fovs leave_out")
+    assert code == 0, message
+    assert re.search(r"1 FOV that cannot be read is left out: .*images\.zarr, FOV ", said)
+    assert "with storage.bad_fovs: leave_out of the data module" in said
+    place.refused(f"{preprocess} --storage.bad_fovs drop", "bad_fovs")

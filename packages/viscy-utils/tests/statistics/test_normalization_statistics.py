@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viscy_data.errors import InputError
-from viscy_data.stores import PlateWriter, open_array, read_attributes, read_plate
+from viscy_data.stores import PlateWriter, StoragePolicy, open_array, read_attributes, read_plate
 from viscy_data.testing import write_foreign_plate
 from viscy_utils.runs.trainer import VisCyTrainer
 from viscy_utils.statistics import metadata
@@ -255,6 +256,58 @@ def test_a_truncated_chunk_is_named_by_store_fov_frame_and_channel(tmp_path):
     with pytest.raises(InputError, match=r"p\.zarr, FOV A/1/0, frame 2, channel 'b'"):
         generate_normalization_metadata(path, grid_spacing=1)
     assert "normalization" not in read_attributes(path, "A/1/0")
+
+
+FAULTS = {
+    "metadata": lambda fov: (fov / "zarr.json").write_text("{"),
+    "first chunk": lambda fov: (fov / "0/c/0/0/0/0/0").write_bytes(b"x"),
+    "a chunk in the middle": lambda fov: (fov / "0/c/1/1/0/0/0").write_bytes(b"x"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fovs_that_cannot_be_read_are_left_out_named_and_keep_what_they_had(tmp_path, trainer, fault):
+    images = {f"A/1/{i}": noise((3, 2, 1, 16, 16), i) + i for i in range(3)}
+    expected = write_plate(tmp_path / "without.zarr", {name: images[name] for name in ("A/1/0", "A/1/2")})
+    generate_normalization_metadata(expected, grid_spacing=4)
+    path = write_plate(tmp_path / "p.zarr", images)
+    FAULTS[fault](path / "A/1/1")
+    with pytest.raises(InputError, match=r"p\.zarr(, FOV |/)A/1/1"):
+        trainer.preprocess(str(path), block_size=4)
+    assert "normalization" not in read_attributes(path)
+    leave_out = StoragePolicy(bad_fovs="leave_out")
+    done = trainer.preprocess(
+        str(path), ["Phase", "GFP"], block_size=4, storage=leave_out, dataset_fovs=["A/1/0", "A/1/1", "A/1/2"]
+    )
+    assert (done.n_fovs, [key.name for key in done.left_out]) == (2, ["A/1/1"])
+    assert "in 2 FOVs of" in str(done)
+    assert re.search(r"; 1 FOV that cannot be read is left out: .*p\.zarr, FOV A/1/1 \(.", str(done))
+    assert normalization(path) == normalization(expected)
+    assert normalization(path, "A/1/2") == normalization(expected, "A/1/2")
+    if fault != "metadata":
+        assert "normalization" not in read_attributes(path, "A/1/1")
+
+
+def test_without_a_fov_that_can_be_read_nothing_is_written(tmp_path):
+    path = write_plate(tmp_path / "p.zarr", {"A/1/0": noise((3, 2, 1, 16, 16))})
+    FAULTS["a chunk in the middle"](path / "A/1/0")
+    with pytest.raises(InputError, match=r"p\.zarr, FOV A/1/0, frame 1, channel 'GFP'"):
+        generate_normalization_metadata(path, storage=StoragePolicy(bad_fovs="leave_out"))
+    assert "normalization" not in read_attributes(path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chunks_that_are_not_stored_are_faults_where_that_is_asked_for(tmp_path, workers):
+    path = write_plate(tmp_path / "p.zarr", {f"A/1/{i}": noise((3, 2, 1, 16, 16)) for i in range(2)})
+    (path / "A/1/0/0/c/1/1/0/0/0").unlink()
+    assert generate_normalization_metadata(path, workers).n_empty_frames == 1
+    refuse = StoragePolicy(missing_chunks="refuse")
+    with pytest.raises(InputError, match=r"FOV A/1/0, frame 1, channel 'GFP'"):
+        generate_normalization_metadata(path, workers, storage=refuse)
+    done = generate_normalization_metadata(
+        path, workers, storage=StoragePolicy(bad_fovs="leave_out", missing_chunks="refuse")
+    )
+    assert [key.name for key in done.left_out] == ["A/1/0"]
 
 
 def file_reads():

@@ -20,7 +20,15 @@ from viscy_data.stores.attributes import read_attributes, update_attributes, upd
 from viscy_data.stores.faults import read_block, read_stack
 from viscy_data.stores.growing import GrowingPlate
 from viscy_data.stores.names import FovInfo, FovKey, canonical_fov_name, canonical_store, well_of
-from viscy_data.stores.policy import DEFAULT_STORAGE, BadFovs, StoragePolicy, UsableFovs, left_out_text, usable_fovs
+from viscy_data.stores.policy import (
+    DEFAULT_STORAGE,
+    BadFovs,
+    StoragePolicy,
+    UsableFovs,
+    left_out_text,
+    usable_fovs,
+    why_left_out,
+)
 from viscy_data.stores.reading import describe_plate, describe_position, read_fov, read_plate
 from viscy_data.stores.sources import Source, fov_keys, read_fovs, refuse_missing, source_paths
 from viscy_data.stores.writing import PlateWriter
@@ -54,4 +62,5 @@ __all__ = [
     "update_attributes_of",
     "usable_fovs",
     "well_of",
+    "why_left_out",
 ]

@@ -29,7 +29,7 @@ from viscy_data.stores.names import FovInfo, FovKey, MissingChunks
 from viscy_data.stores.reading import READ_THREADS, check_described, try_fovs
 from viscy_data.stores.sources import Source, fov_keys
 
-__all__ = ["DEFAULT_STORAGE", "BadFovs", "StoragePolicy", "UsableFovs", "left_out_text", "usable_fovs"]
+__all__ = ["DEFAULT_STORAGE", "BadFovs", "StoragePolicy", "UsableFovs", "left_out_text", "usable_fovs", "why_left_out"]
 
 BadFovs = Literal["stop", "leave_out"]
 """What is done about FOVs that cannot be read."""
@@ -112,7 +112,7 @@ def usable_fovs(
     if bad and len(bad) == len(fovs) + len(found.bad):
         raise_all(bad.values())
     return UsableFovs(
-        tuple(fov for fov in fovs if fov.key not in bad), {key: _why(key, err) for key, err in bad.items()}
+        tuple(fov for fov in fovs if fov.key not in bad), {key: why_left_out(key, err) for key, err in bad.items()}
     )
 
 
@@ -124,6 +124,12 @@ def left_out_text(left_out: Mapping[FovKey, str], shown: int = _SHOWN) -> str:
     more = f"; and {len(left_out) - shown} more" if len(left_out) > shown else ""
     what = "1 FOV that cannot be read is" if len(left_out) == 1 else f"{len(left_out)} FOVs that cannot be read are"
     return f"{what} left out: {'; '.join(names)}{more}"
+
+
+def why_left_out(key: FovKey, error: InputError) -> str:
+    """Say in a line what is wrong with a FOV that is left out, as in :class:`UsableFovs`."""
+    place = error.where.removeprefix(f"{key.store}, FOV {key.name}").lstrip(", ")
+    return ": ".join(filter(None, [place, error.field, error.found or error.expected]))
 
 
 def _undecodable(fovs: Sequence[FovInfo]) -> dict[FovKey, InputError]:
@@ -156,9 +162,3 @@ def _tracked(results: Iterable[InputError | None], n: int) -> Iterable[InputErro
 
 def _ignore(told: str) -> None:
     """Take a chunk that is not stored for one of a sparse store; whoever reads it says so."""
-
-
-def _why(key: FovKey, error: InputError) -> str:
-    """Say in a line what is wrong with a FOV."""
-    place = error.where.removeprefix(f"{key.store}, FOV {key.name}").lstrip(", ")
-    return ": ".join(filter(None, [place, error.field, error.found or error.expected]))

@@ -186,7 +186,9 @@ class VisCyCLI(LightningCLI):
 
     def preprocess(self, model: LightningModule, **options: Any) -> None:
         """Compute statistics, and say of what."""
-        say(str(self.trainer.preprocess(**options)), f"next: {self.prog} fit; NormalizeSampled finds them")
+        done = self.trainer.preprocess(**options)
+        without = ", with storage.bad_fovs: leave_out of the data module" if done.left_out else ""
+        say(str(done), f"next: {self.prog} fit{without}; NormalizeSampled finds them")
 
     def after_export(self) -> None:
         """Say what is written."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
-from viscy_data.stores import Source, read_fovs
+from viscy_data.stores import DEFAULT_STORAGE, StoragePolicy
 from viscy_utils.statistics.pixel_samples import Sampling
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ class VisCyTrainer(Trainer):
         dataset_fovs: list[str] | None = None,
         sidecar_path: Path | None = None,
         dask: str | None = None,
+        storage: StoragePolicy = DEFAULT_STORAGE,
     ) -> Preprocessed:
         """Compute the normalisation statistics of a store.
 
@@ -65,6 +65,9 @@ class VisCyTrainer(Trainer):
         dask : str, optional
             Scheduler of a running Dask cluster that reads, such as ``tcp://host:8786``, or ``local`` for processes of
             this machine; threads by default.
+        storage : StoragePolicy, default ``DEFAULT_STORAGE``
+            What to do about FOVs that cannot be read (``bad_fovs: leave_out`` goes on without them, counted and named),
+            and about chunks that are not stored.
 
         Returns
         -------
@@ -73,16 +76,16 @@ class VisCyTrainer(Trainer):
         """
         from viscy_utils.statistics.metadata import generate_normalization_metadata
 
-        channel_ids = -1 if channel_names == -1 else _channel_ids(data_path, channel_names)
         return generate_normalization_metadata(
             data_path,
             num_workers,
-            channel_ids,
+            channel_names,
             block_size,
             sampling=sampling,
             dataset_fovs=dataset_fovs,
             sidecar_path=sidecar_path,
             dask=dask,
+            storage=storage,
         )
 
     def export(
@@ -173,8 +176,3 @@ class VisCyTrainer(Trainer):
         from viscy_utils.evaluation.annotation import convert
 
         convert(embeddings_path, output_anndata_path, overwrite=overwrite)
-
-
-def _channel_ids(data_path: Source, channel_names: Sequence[str]) -> list[int]:
-    fovs = read_fovs(data_path)
-    return [fovs[0].channel_index(name, "channel_names") for name in channel_names] if fovs else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +18,26 @@ from viscy_data.errors import InputError, MissingInputError, raise_all
 from viscy_data.files import replacing
 from viscy_data.pieces import map_pieces
 from viscy_data.select import fovs_named
-from viscy_data.stores import FovInfo, Source, read_attributes, read_fovs, update_attributes_of
+from viscy_data.stores import (
+    DEFAULT_STORAGE,
+    FovInfo,
+    FovKey,
+    Source,
+    StoragePolicy,
+    left_out_text,
+    read_attributes,
+    update_attributes_of,
+    usable_fovs,
+    why_left_out,
+)
 from viscy_utils.statistics.pixel_samples import (
     FovSample,
+    FrameSample,
     FramesToSample,
     Sampling,
     frames_to_sample,
     sample_frames,
+    try_frames,
 )
 from viscy_utils.statistics.summaries import get_val_stats
 
@@ -51,6 +64,8 @@ class Preprocessed:
         Frames without content, which do not count; those of each channel by itself.
     n_nonfinite : int
         Sampled pixels that are NaN or infinite, which do not count.
+    left_out : dict of FovKey to str
+        FOVs that could not be read, and why; they keep the statistics that they had.
     """
 
     store: str
@@ -60,6 +75,7 @@ class Preprocessed:
     other_channels: tuple[str, ...]
     n_empty_frames: int
     n_nonfinite: int
+    left_out: Mapping[FovKey, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         names = ", ".join(self.channels)
@@ -67,7 +83,8 @@ class Preprocessed:
         left_out += [f"{self.n_empty_frames} frames without content"] if self.n_empty_frames else []
         left_out += [f"{self.n_nonfinite} pixels that are no finite numbers"] if self.n_nonfinite else []
         text = f"wrote {self.target}: statistics of {names} in {self.n_fovs} FOVs of {self.store}"
-        return f"{text}; left out {', '.join(left_out) or 'nothing'}"
+        text += f"; left out {', '.join(left_out) or 'nothing'}" if left_out or not self.left_out else ""
+        return f"{text}; {left_out_text(self.left_out)}" if self.left_out else text
 
 
 class _HasAttributes(Protocol):
@@ -102,13 +119,14 @@ def sidecar_path_of(store: str | Path) -> Path:
 def generate_normalization_metadata(
     zarr_dir: Source,
     num_workers: int = 4,
-    channel_ids: int | Sequence[int] = -1,
+    channel_ids: int | str | Sequence[int | str] = -1,
     grid_spacing: int = 32,
     *,
     sampling: Sampling = "grid",
     dataset_fovs: Sequence[str] | None = None,
     sidecar_path: str | Path | None = None,
     dask: str | None = None,
+    storage: StoragePolicy = DEFAULT_STORAGE,
 ) -> Preprocessed:
     """Compute statistics per channel of dataset, FOV and time point, and write them as attributes of the store.
 
@@ -121,8 +139,8 @@ def generate_normalization_metadata(
         HCS OME-Zarr store, single image, pattern of paths or list, see :func:`viscy_data.read_fovs`.
     num_workers : int, default 4
         Threads, or processes of ``dask="local"``, that read.
-    channel_ids : int or sequence of int, default -1
-        Positions of the channels; -1 takes all.
+    channel_ids : int, str or sequence of these, default -1
+        Positions or names of the channels; -1 takes all.
     grid_spacing : int, default 32
         One pixel in ``grid_spacing ** 2`` counts.
     sampling : {"grid", "stratified"}, default "grid"
@@ -136,6 +154,9 @@ def generate_normalization_metadata(
     dask : str, optional
         Scheduler of a Dask cluster that reads, or ``local``, see :func:`viscy_data.pieces.map_pieces`; threads by
         default.
+    storage : StoragePolicy, default ``DEFAULT_STORAGE``
+        What to do about FOVs that cannot be read: with ``leave_out`` also about those with a fault in the middle, as
+        all of their chunks are read.
 
     Returns
     -------
@@ -148,20 +169,29 @@ def generate_normalization_metadata(
         If the store cannot be used, a channel or FOV does not exist, a channel has no content at all, or nothing can
         be written.
     """
-    fovs = read_fovs(zarr_dir)
+    found = usable_fovs(zarr_dir, storage)
+    fovs, left_out = found.fovs, dict(found.left_out)
     store = fovs[0].store if fovs else str(zarr_dir)
     channels = _channel_names(fovs, store, channel_ids)
     counts = {"block_size (grid_spacing)": grid_spacing, "num_workers": num_workers}
     options = [Option(name, n, is_count(n, 1), "a positive whole number") for name, n in counts.items()]
     raise_all(check_options("preprocess", options))
-    pooled = set(fovs if dataset_fovs is None else fovs_named(fovs, dataset_fovs, where=store, field="dataset_fovs"))
-    counted = [fov in pooled for fov in fovs]
+    pooled = set(fovs)
+    if dataset_fovs is not None:
+        pooled = set(fovs_named(fovs, dataset_fovs, where=store, field="dataset_fovs", left_out=left_out))
     pieces = list(frames_to_sample(fovs, channels, grid_spacing, sampling))
-    samples = _sample(fovs, channels, pieces, num_workers, dask)
+    sample = sample_frames if storage.bad_fovs == "stop" else try_frames
+    samples, bad = _sample(channels, pieces, map_pieces(sample, pieces, workers=num_workers, dask=dask))
+    left_out |= {key: why_left_out(key, err) for key, err in bad.items()}
+    fovs = [fov for fov in fovs if fov.key not in bad]
+    if not fovs:
+        raise_all(bad.values())
+    by_channel = {channel: [samples[fov.key, channel] for fov in fovs] for channel in channels}
     for channel in channels:
-        _report(channel, fovs, samples[channel])
-    statistics = {channel: _statistics(channel, store, samples[channel], counted) for channel in channels}
-    sampled = [sample for own in samples.values() for sample in own]
+        _report(channel, fovs, by_channel[channel])
+    counted = [fov in pooled for fov in fovs]
+    statistics = {channel: _statistics(channel, store, by_channel[channel], counted) for channel in channels}
+    sampled = [sample for own in by_channel.values() for sample in own]
     return Preprocessed(
         store=store,
         target=_write(fovs, store, statistics, sidecar_path),
@@ -170,24 +200,30 @@ def generate_normalization_metadata(
         other_channels=tuple(name for name in dict.fromkeys(fovs[0].channel_names) if name not in channels),
         n_empty_frames=sum(len(sample.empty) for sample in sampled),
         n_nonfinite=sum(sample.n_nonfinite for sample in sampled),
+        left_out=left_out,
     )
 
 
 def _sample(
-    fovs: Sequence[FovInfo], channels: Sequence[str], pieces: Sequence[FramesToSample], workers: int, dask: str | None
-) -> dict[str, list[FovSample]]:
-    """Sample all FOVs, by channel."""
-    done = map_pieces(sample_frames, pieces, workers=workers, dask=dask)
-    found = {(fov.key, channel): [] for fov in fovs for channel in channels}
+    channels: Sequence[str],
+    pieces: Sequence[FramesToSample],
+    done: Iterable[dict[str, list[FrameSample]] | InputError],
+) -> tuple[dict[tuple[FovKey, str], FovSample], dict[FovKey, InputError]]:
+    """Put the pieces of every FOV together, by FOV and channel; name the FOVs of which one could not be read."""
+    found = {(piece.fov.key, channel): [] for piece in pieces for channel in channels}
+    bad: dict[FovKey, InputError] = {}
     for piece, samples in zip(
         pieces, track(done, "normalisation statistics", len(pieces), transient=True), strict=True
     ):
+        if isinstance(samples, InputError):
+            bad.setdefault(piece.fov.key, samples)
+            continue
         for channel, frames in samples.items():
             found[piece.fov.key, channel] += frames
-    return {channel: [FovSample.of(found[fov.key, channel]) for fov in fovs] for channel in channels}
+    return {key: FovSample.of(frames) for key, frames in found.items() if key[0] not in bad}, bad
 
 
-def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Sequence[int]) -> list[str]:
+def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | str | Sequence[int | str]) -> list[str]:
     if not fovs:
         raise InputError(store, found="a plate without FOVs")
     names = fovs[0].channel_names
@@ -196,7 +232,8 @@ def _channel_names(fovs: Sequence[FovInfo], store: str, channel_ids: int | Seque
         raise InputError(f"{store}, FOV {different[0]}", found="other channels than in the first FOV")
     if channel_ids == -1:
         return _unique_names(names, store)
-    ids = np.atleast_1d(np.asarray(channel_ids)).tolist()
+    asked = [channel_ids] if isinstance(channel_ids, int | str) else channel_ids
+    ids = [fovs[0].channel_index(own, "channel_names") if isinstance(own, str) else own for own in asked]
     wrong = [i for i in ids if not 0 <= i < len(names)]
     if wrong:
         raise InputError(store, field="channel_ids", found=str(wrong), expected=f"0 to {len(names) - 1}")

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from viscy_data.errors import InputError
 from viscy_data.stores import FovInfo, open_array, read_block
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "frames_to_sample",
     "sample_frame",
     "sample_frames",
+    "try_frames",
 ]
 
 Sampling = Literal["grid", "stratified"]
@@ -143,6 +145,14 @@ def sample_frames(piece: FramesToSample) -> dict[str, list[FrameSample]]:
                 for (_, channel), part in parts.items():
                     found[index[channel]].append(part.sample())
     return found
+
+
+def try_frames(piece: FramesToSample) -> dict[str, list[FrameSample]] | InputError:
+    """Do as :func:`sample_frames`, but return what the store does wrong."""
+    try:
+        return sample_frames(piece)
+    except InputError as err:
+        return err
 
 
 def _chunk_shape(fov: FovInfo, array: object) -> list[int]:
