@@ -102,8 +102,9 @@ from dynaclr.cli import cli
 for name in ("inspect-batches", "train-linear-classifier", "apply-linear-classifier", "cross-validate"):
     done = CliRunner().invoke(cli, [name, "-c", "absent.yml"])
     assert done.exit_code == 2 and "absent.yml" in done.output, done.output
-done = CliRunner().invoke(cli, ["cache-patches", "-c", "absent.yml", "-o", "patches.zarr"])
-assert done.exit_code == 2 and "absent.yml" in done.output, done.output
+for name in ("cache-patches", "compute-features"):
+    done = CliRunner().invoke(cli, [name, "-c", "absent.yml", "-o", "store.zarr"])
+    assert done.exit_code == 2 and "absent.yml" in done.output, done.output
 for args in (
     ["evaluate", "-e", "absent.zarr", "-o", "report"], ["export-atlas", "absent.zarr", "-o", "atlas.parquet"],
     ["correct", "absent.zarr", "--method", "lot", "--controls", "t < 2"],

@@ -19,6 +19,10 @@ OWN_COMMANDS = {
     "cache-patches": Subcommand(
         "copy the patches of all cells once, for training to read", runs="dynaclr.commands.cache_patches:cache_patches"
     ),
+    "compute-features": Subcommand(
+        "compute features of all cells that need no network",
+        runs="dynaclr.commands.compute_features:compute_features",
+    ),
     "import-images": Subcommand(
         "bring the files of microscopes into a plate", runs="dynaclr.commands.import_images:import_images"
     ),

@@ -273,6 +273,11 @@ WORKING = {
         "fit",
     ),
     "cache-patches": ("cache-patches -c fit.yml -o patches.zarr", "wrote patches.zarr", "fit"),
+    "compute-features": (
+        "compute-features -c fit.yml -o features.zarr",
+        "wrote features.zarr: ",
+        "evaluate",
+    ),
     "inspect-batches": ("inspect-batches -c fit.yml --batches 2 --pairs 1", "wrote inspect_batches/pairs.png", "fit"),
     "fit": ("fit --config fit.yml --run new", "wrote runs/new: config.yaml, checkpoints/best.ckpt, ", "predict"),
     "validate": ("validate --config fit.yml --run new", "wrote no file: the metrics are above", "predict"),
@@ -310,7 +315,12 @@ WORKING = {
     ),
 }
 NOISE = ("litlogger", "litmodels", "Tip:", "TracerWarning", "LeafSpec", "FutureWarning", "jsonargparse", "TPU")
-EXTRAS = {"export": ("onnx", "onnxscript"), "inspect-batches": ("matplotlib",), "evaluate": ("matplotlib",)}
+EXTRAS = {
+    "export": ("onnx", "onnxscript"),
+    "inspect-batches": ("matplotlib",),
+    "evaluate": ("matplotlib",),
+    "compute-features": ("mahotas",),
+}
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def _describe(path: Path) -> Description:
         return Description("embeddings of the old layout (xarray)", {}, (), (step,))
     if kind == "parts":
         n_parts = len(part_folders(path))
-        step = "run the same predict command again: it goes on where it stopped"
+        step = "give the same command again: it goes on where it stopped"
         return Description("an unfinished prediction", {"parts": n_parts}, (), (step,))
     return _describe_anndata(path)
 

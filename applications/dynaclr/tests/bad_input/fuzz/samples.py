@@ -39,6 +39,7 @@ COMMANDS = [
     "evaluate-smoothness --config smooth.yml".split(),
     "build-index experiments.yml cells.parquet".split(),
     "cache-patches --config fit.yml -o patches.zarr".split(),
+    "compute-features --config fit.yml -o features.zarr".split(),
 ]
 
 

@@ -83,7 +83,9 @@ def refuse_unfinished(path: str | Path) -> None:
     """
     kind = kind_of_store(path)
     if kind == "parts":
-        raise InputError(str(path), found="an unfinished prediction", expected=_EXPECTED, fix="let predict finish it")
+        raise InputError(
+            str(path), found="an unfinished prediction", expected=_EXPECTED, fix="let the command that writes it finish"
+        )
     if kind == "xarray":
         raise InputError(
             str(path), found="embeddings of the old layout", fix="convert them with `viscy convert_to_anndata`"

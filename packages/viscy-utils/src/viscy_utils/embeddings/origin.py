@@ -25,7 +25,7 @@ from viscy_utils.reports.files import json_line
 from viscy_utils.runs.compatibility import read_checkpoint
 from viscy_utils.runs.versions import package_versions
 
-__all__ = ["ORIGIN", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
+__all__ = ["ORIGIN", "computed_origin", "manifest_of", "origin_as_uns", "prediction_origin", "read_origin"]
 
 _PARTS_SCHEMA = 2
 _AS_JSON = ("data", "options", "prediction")  # their keys may be paths, which no zarr group may be called
@@ -54,19 +54,48 @@ def prediction_origin(trainer: Trainer, pl_module: LightningModule, options: Map
         ``options``, ``world_size``; ``prediction``, where the module has a ``prediction_record()`` that says something.
     """
     describe = getattr(getattr(trainer, "datamodule", None), "data_record", None)
-    record = getattr(pl_module, "prediction_record", dict)()
+    return computed_origin(
+        f"{type(pl_module).__module__}.{type(pl_module).__qualname__}",
+        _checkpoint_of(trainer, pl_module),
+        None if describe is None else describe(),
+        config=getattr(trainer, "resolved_config", ""),
+        options=options,
+        world_size=trainer.world_size,
+        prediction=getattr(pl_module, "prediction_record", dict)(),
+    )
+
+
+def computed_origin(
+    model: str,
+    checkpoint: Mapping[str, Any],
+    data: Mapping[str, Any] | None,
+    *,
+    config: str = "",
+    options: Mapping[str, Any] | None = None,
+    world_size: int = 1,
+    prediction: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Describe rows that were computed here and now, as :func:`prediction_origin` does those of a network.
+
+    Parameters
+    ----------
+    model : str
+        What computes them.
+    checkpoint, data, config, options, world_size, prediction
+        Entries of what is returned.
+    """
     return {
         "schema": ORIGIN_SCHEMA,
         "date": _now().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
-        "config": getattr(trainer, "resolved_config", ""),
-        "checkpoint": _checkpoint_of(trainer, pl_module),
-        "model": f"{type(pl_module).__module__}.{type(pl_module).__qualname__}",
+        "config": config,
+        "checkpoint": dict(checkpoint),
+        "model": model,
         "versions": package_versions(),
-        "data": None if describe is None else describe(),
-        "options": dict(options),
-        "world_size": trainer.world_size,
-        **({"prediction": record} if record else {}),
+        "data": data,
+        "options": dict(options or {}),
+        "world_size": world_size,
+        **({"prediction": dict(prediction)} if prediction else {}),
     }
 
 

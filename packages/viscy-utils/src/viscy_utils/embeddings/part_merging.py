@@ -33,7 +33,14 @@ __all__ = ["merge_parts"]
 _MATRICES = {"X": "features", "obsm/X_projections": "projections"}
 
 
-def merge_parts(folders: Sequence[Path], target: Path, uns: Mapping[str, Any], *, block_rows: int = 2**16) -> int:
+def merge_parts(
+    folders: Sequence[Path],
+    target: Path,
+    uns: Mapping[str, Any],
+    feature_names: Sequence[str] | None = None,
+    *,
+    block_rows: int = 2**16,
+) -> int:
     """Write the rows of all parts, in the order of the dataset, to an AnnData store.
 
     Parameters
@@ -44,6 +51,8 @@ def merge_parts(folders: Sequence[Path], target: Path, uns: Mapping[str, Any], *
         The store.
     uns : mapping
         What it holds beside the rows.
+    feature_names : sequence of str, optional
+        Different ones; features are numbered by default.
     block_rows : int, default 65536
         Rows of a column that are held; of features and projections a sixteenth.
 
@@ -56,9 +65,9 @@ def merge_parts(folders: Sequence[Path], target: Path, uns: Mapping[str, Any], *
 
     rows = _JoinedRows([Part(folder) for folder in folders], block_rows)
     columns = rows.columns()
-    n_features = rows.parts[0].matrix("features").shape[1]
+    names = feature_names or [str(i) for i in range(rows.parts[0].matrix("features").shape[1])]
     empty = pd.DataFrame({name: [] for name in columns}, index=pd.Index([], dtype=object))
-    var = pd.DataFrame(index=pd.Index([str(i) for i in range(n_features)], dtype=object))
+    var = pd.DataFrame(index=pd.Index(list(names), dtype=object))
     write_anndata(import_anndata().AnnData(obs=empty, var=var, uns=dict(uns)), target)
     with edit_store(target) as group:
         obs = group["obs"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,12 @@ class PredictionParts:
         """Write rows ``first`` to ``first + len(rows)`` of this rank as one part."""
         Part.write(self._own, rows, first)
 
-    def merge(self, overwrite: bool = False, uns: Mapping[str, Any] | None = None) -> int:
+    def merge(
+        self,
+        overwrite: bool = False,
+        uns: Mapping[str, Any] | None = None,
+        feature_names: Sequence[str] | None = None,
+    ) -> int:
         """Merge the parts of all ranks into the output, in the order of the dataset, and delete them.
 
         Rows are copied in blocks, see :mod:`viscy_utils.embeddings.part_merging`.
@@ -121,6 +126,8 @@ class PredictionParts:
             Replace an existing output.
         uns : mapping, optional
             What the output holds beside its rows.
+        feature_names : sequence of str, optional
+            Different ones; features are numbered by default.
 
         Returns
         -------
@@ -138,6 +145,6 @@ class PredictionParts:
         if not parts:
             raise InputError(str(self.path), found="no rows", fix="check what the prediction runs over")
         with replacing(self.output_path, overwrite) as temporary:
-            n_rows = merge_parts(parts, temporary, uns or {})
+            n_rows = merge_parts(parts, temporary, uns or {}, feature_names)
         self.remove()
         return n_rows

@@ -78,12 +78,15 @@ class StoredEmbeddings:
         N rows.
     uns : mapping
     features : zarr.Array, shape (N, F)
+    names : list of str
+        Of the features; their numbers where they have none.
     obsm : mapping of str to zarr.Array, shape (N, K)
     """
 
     obs: pd.DataFrame
     uns: Mapping[str, Any]
     features: zarr.Array
+    names: list[str]
     obsm: Mapping[str, zarr.Array]
 
 
@@ -106,7 +109,8 @@ def open_embeddings(path: str | Path) -> StoredEmbeddings:
         group = zarr.open_group(path, mode="r", use_consolidated=False)
         if not isinstance(group["X"], zarr.Array):
             raise InputError(str(path), field="X", found="a sparse array", expected="one of all features")
-        return StoredEmbeddings(read(group["obs"]), read(group["uns"]), group["X"], dict(group["obsm"].arrays()))
+        names = read(group["var"]).index.astype(str).tolist()
+        return StoredEmbeddings(read(group["obs"]), read(group["uns"]), group["X"], names, dict(group["obsm"].arrays()))
 
 
 @dataclass(frozen=True)
