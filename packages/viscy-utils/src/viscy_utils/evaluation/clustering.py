@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from viscy_data.optional import require
+
 __all__ = [
     "clustering_evaluation",
     "compare_time_offset",
@@ -19,6 +21,7 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
+_EXTRA = {"extra": "eval", "package": "viscy-utils"}
 
 
 def knn_accuracy(embeddings: ArrayLike, annotations: ArrayLike, k: int = 5, groups: ArrayLike | None = None) -> float:
@@ -45,8 +48,7 @@ def knn_accuracy(embeddings: ArrayLike, annotations: ArrayLike, k: int = 5, grou
     ValueError
         If there are not more than k cells, or outside of a group.
     """
-    from sklearn.neighbors import NearestNeighbors
-
+    neighbors = require("sklearn.neighbors", **_EXTRA)
     embeddings, annotations = np.asarray(embeddings), np.asarray(annotations)
     classes, codes = np.unique(annotations, return_inverse=True)
     votes = np.empty((len(codes), len(classes)), dtype=np.int64)
@@ -56,7 +58,7 @@ def knn_accuracy(embeddings: ArrayLike, annotations: ArrayLike, k: int = 5, grou
         others = own if part is None else ~own
         if others.sum() <= (k if part is None else k - 1):
             raise ValueError(f"k = {k} neighbours, but there are {others.sum()} cells to choose from")
-        search = NearestNeighbors(n_neighbors=k).fit(embeddings[others])
+        search = neighbors.NearestNeighbors(n_neighbors=k).fit(embeddings[others])
         # Without an argument a cell is not among its own neighbours.
         near = search.kneighbors(None if part is None else embeddings[own], return_distance=False)
         votes[own] = np.apply_along_axis(np.bincount, 1, codes[others][near], minlength=len(classes))
@@ -92,9 +94,8 @@ def pairwise_distance_matrix(
     if device not in ("auto", "cuda", "gpu", "cpu", "scipy", None):
         raise ValueError(f"device: found {device!r}, expected 'auto', 'cuda', 'cpu' or 'scipy'")
     if device in ("scipy", None) or metric not in ("cosine", "euclidean"):
-        from scipy.spatial.distance import cdist
-
-        return cdist(features, features, metric)
+        distance = require("scipy.spatial.distance", **_EXTRA)
+        return distance.cdist(features, features, metric)
     import torch
 
     has_gpu = torch.cuda.is_available()
@@ -149,9 +150,8 @@ def compare_time_offset(single_track_distances: NDArray, time_offset: int = 1) -
 
 def dbscan_clustering(embeddings: ArrayLike, eps: float = 0.5, min_samples: int = 5) -> NDArray:
     """Cluster by density (Ester et al. 1996); -1 are the rows outside of all clusters."""
-    from sklearn.cluster import DBSCAN
-
-    return DBSCAN(eps=eps, min_samples=min_samples).fit_predict(np.asarray(embeddings))
+    cluster = require("sklearn.cluster", **_EXTRA)
+    return cluster.DBSCAN(eps=eps, min_samples=min_samples).fit_predict(np.asarray(embeddings))
 
 
 def clustering_evaluation(
@@ -171,9 +171,8 @@ def clustering_evaluation(
     ValueError
         For another method.
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-    scores = {"nmi": normalized_mutual_info_score, "ari": adjusted_rand_score}
+    metrics = require("sklearn.metrics", **_EXTRA)
+    scores = {"nmi": metrics.normalized_mutual_info_score, "ari": metrics.adjusted_rand_score}
     if method not in scores:
         raise ValueError(f"method: found {method!r}, expected 'nmi' or 'ari'")
     return float(scores[method](np.asarray(annotations), dbscan_clustering(embeddings)))

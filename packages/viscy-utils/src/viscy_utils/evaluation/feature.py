@@ -228,10 +228,9 @@ class CellFeatures:
 
     def to_df(self) -> pd.DataFrame:
         """Return what has been computed as a table of one row."""
-        import pandas as pd
-
+        pandas = require("pandas", extra="features", package="viscy-utils")
         groups = (self.intensity_features, self.texture_features, self.morphology_features, self.symmetry_descriptor)
-        return pd.DataFrame([_joined(*groups)])
+        return pandas.DataFrame([_joined(*groups)])
 
 
 class DynamicFeatures:
@@ -296,11 +295,10 @@ class DynamicFeatures:
 
     def to_df(self) -> pd.DataFrame:
         """Return what has been computed as a table of one row, empty before."""
-        import pandas as pd
-
+        pandas = require("pandas", extra="features", package="viscy-utils")
         groups = (self.velocity_features, self.displacement_features, self.angular_features)
         row = _joined(*groups)
-        return pd.DataFrame([row] if row else [])
+        return pandas.DataFrame([row] if row else [])
 
 
 def _joined(*groups: Any) -> dict[str, Any]:

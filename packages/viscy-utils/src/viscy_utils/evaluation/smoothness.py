@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from viscy_data.optional import require
 from viscy_utils.evaluation.pairs import later_pairs, paired_distances, unrelated_pairs
 
 if TYPE_CHECKING:
@@ -235,8 +236,7 @@ def find_distribution_peak(data: np.ndarray, method: Literal["histogram", "kde_r
         counts, edges = np.histogram(values, bins=50)
         fullest = int(np.argmax(counts))
         return float((edges[fullest] + edges[fullest + 1]) / 2)
-    from scipy.stats import gaussian_kde
-
+    gaussian_kde = require("scipy.stats", extra="eval", package="viscy-utils").gaussian_kde
     if np.ptp(values) == 0:
         return float(np.median(values))
     points = np.linspace(values.min(), values.max(), 1000)
