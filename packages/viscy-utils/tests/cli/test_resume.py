@@ -39,6 +39,9 @@ class Model(BoringModel):
 class Alike(BoringDataModule):
     """All batches are alike: it does not matter that the loader cannot begin in the middle."""
 
+    def __init__(self, batch_size: int = 1, seed: int | None = None):  # most settings of a data module are null
+        super().__init__()
+
     def train_dataloader(self):
         return torch.utils.data.DataLoader(torch.ones(4, 32))
 
@@ -205,8 +208,11 @@ def test_runs_that_cannot_be_meant_are_refused(config, capsys):
     other = config | {"model": {"class_path": "lightning.pytorch.demos.boring_classes.ManualOptimBoringModel"}}
     Path("other.yml").write_text(yaml.safe_dump(other))
     message = fail(["fit", "-c", "other.yml", "--resume"], capsys)
-    assert "runs/one, field model" in message
-    assert "other settings" in message
+    assert "runs/one, field model\n" in message
+    assert "other settings: model.class_path" in message
+    message = fail(["fit", "-c", "fit.yml", "--data.seed", "5", "--resume"], capsys)
+    assert "runs/one, field data\n" in message
+    assert "other settings: data.seed None -> 5\n" in message
     message = fail(["fit", "-c", "fit.yml", "--resume", "--ckpt_path", "runs/one/checkpoints/best.ckpt"], capsys)
     assert "field resume, ckpt_path" in message
 

@@ -42,7 +42,7 @@ from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMAND
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
 from viscy_utils.cli.unknown_metrics import refusing_unknown_metrics
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
-from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
+from viscy_utils.runs.compatibility import changed_settings, differing_settings, load_weights, read_checkpoint
 from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
 from viscy_utils.runs.keeper import RunKeeper
 from viscy_utils.runs.stopped_prediction import StoppedPrediction
@@ -271,14 +271,17 @@ class VisCyCLI(LightningCLI):
         run = self.training.goes_on
         if run is None or self.training.name is not None:
             return
-        now = parse_yaml(self._subcommand_parsers[self.config["subcommand"]].dump(config, skip_validation=True))
+        # As the configuration of a run is written: with the settings that are null.
+        dumped = self._subcommand_parsers[self.config["subcommand"]].dump(config, skip_none=False, skip_validation=True)
+        now = parse_yaml(dumped)
         before = read_configs([str(run.config)])[str(run.config)] if run.config.exists() else now
-        different = [block for block in ("model", "data") if before.get(block) != now.get(block)]
-        if different:
+        blocks = ("model", "data")
+        changed = changed_settings(*({name: each.get(name) for name in blocks} for each in (before, now)))
+        if changed:
             raise InputError(
                 str(run.path),
-                field=", ".join(different),
-                found="the latest run, which has other settings",
+                field=", ".join(dict.fromkeys(setting.split(".")[0] for setting in changed)),
+                found=f"the latest run, which has other settings: {'; '.join(changed)}",
                 expected="a run of this configuration to go on with",
                 fix="name the run with --run NAME; a new one of that name begins if there is none",
             )

@@ -15,9 +15,8 @@ from viscy_data.files import missing_path
 from viscy_utils.runs.torch_file import check_torch_file
 from viscy_utils.training.layout import refuse_newer_checkpoint
 
-__all__ = ["differing_settings", "load_weights", "read_checkpoint"]
+__all__ = ["changed_settings", "differing_settings", "load_weights", "read_checkpoint"]
 
-_MISSING = object()
 _MOST_LISTED = 8
 _MOST_VALUES = 100_000
 _OF_SHARDED = (".metadata", "meta.pt", "latest", "checkpoint")  # in folders written by FSDP and DeepSpeed
@@ -84,6 +83,17 @@ def differing_settings(checkpoint: Mapping[str, Any], written: Mapping[str, Any]
         saved["class_path"] = saved.pop("_class_path")
     now = {**(written.get("init_args") or {}), "class_path": written.get("class_path")}
     return list(_differences(saved, now))
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compare two configurations; a setting that one of them leaves out counts as None there.
+
+    Returns
+    -------
+    list of str
+        One entry, such as ``data.batch_size 64 -> 32``, for each setting that differs; cut where it is long.
+    """
+    return [_cut(text) for text in _differences(before, now, in_either=True)]
 
 
 def load_weights(
@@ -155,14 +165,12 @@ def _misfits(model: torch.nn.Module, weights: Mapping[str, Any]) -> str:
     return "; ".join(f"{kind} {len(names)}, such as {names[0]}" for kind, names in kinds.items() if names)
 
 
-def _differences(saved: Any, now: Any, at: str = "") -> Iterator[str]:
+def _differences(saved: Any, now: Any, at: str = "", *, in_either: bool = False) -> Iterator[str]:
     """Walk down both to the values that differ; ``init_args`` is left out of the names."""
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
-        for key in saved:
-            other = now.get(key, _MISSING)
-            if other is not _MISSING:
-                name = at if key == "init_args" else f"{at}.{key}" if at else str(key)
-                yield from _differences(saved[key], other, name)
+        for key in dict.fromkeys([*saved, *now]) if in_either else [key for key in saved if key in now]:
+            name = at if key == "init_args" else f"{at}.{key}" if at else str(key)
+            yield from _differences(saved.get(key), now.get(key), name, in_either=in_either)
     elif _plain(saved) != _plain(now):
         yield f"{at} {saved!r} -> {now!r}"
 
@@ -172,6 +180,10 @@ def _plain(value: Any) -> Any:
 
 
 def _listed(differing: Sequence[str]) -> str:
-    cut = [text if len(text) <= 80 else text[:77] + "..." for text in differing[:_MOST_LISTED]]
+    cut = [_cut(text) for text in differing[:_MOST_LISTED]]
     more = [f"and {len(differing) - _MOST_LISTED} more"] if len(differing) > _MOST_LISTED else []
     return "; ".join(cut + more)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
