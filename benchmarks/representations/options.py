@@ -32,6 +32,7 @@ BASE: dict[str, Any] = {
         "channel_dropout_prob": 0.5,
     },
     "adapt": False,  # statistics of batch normalisation per experiment at prediction
+    "turned": False,  # the mean of a prediction over turns and mirror images
     "adapt_to": None,  # a condition, whose cells alone they are of; otherwise of all, balanced
     "center_on_controls": False,  # projections of an experiment, in training
     "correction": None,  # of `dynaclr correct`, by control wells
@@ -58,6 +59,10 @@ FIRST: dict[str, dict[str, Any]] = {
     "AdaBN + tvn": {"adapt": True, "correction": "tvn"},
     "untrained + AdaBN": {"kind": "untrained", "adapt": True},
     "supervised + AdaBN": {"kind": "supervised", "adapt": True},
+    "turned": {"turned": True},
+    "AdaBN, turned": {"adapt": True, "turned": True},
+    "untrained + AdaBN, turned": {"kind": "untrained", "adapt": True, "turned": True},
+    "supervised + AdaBN, turned": {"kind": "supervised", "adapt": True, "turned": True},
     "AdaBN of infected wells": {"adapt": True, "adapt_to": "infected"},
     "patch of 24 px": {"data": {"yx_patch_size": [32, 32], "final_yx_patch_size": [24, 24]}},
     "not experiment-aware": {"data": {"experiment_aware": False}},
@@ -124,14 +129,24 @@ FURTHER: dict[str, dict[str, Any]] = {
 ADAPTED = {
     f"AdaBN, {name}": changes | {"adapt": True}
     for name, changes in (FIRST | FURTHER).items()
-    if not changes.keys() & {"kind", "adapt", "correction"} and changes.get("norm") != "group" and changes
+    if changes and not changes.keys() & {"kind", "adapt", "turned", "correction"}
 }
 """Options of training, predicted with statistics per experiment."""
 
-OPTIONS = FIRST | FURTHER | ADAPTED
+TOGETHER = {
+    f"AdaBN, turned, {name}": FURTHER[name] | {"adapt": True, "turned": True}
+    for name in (
+        "same patch, augmentation 0.5",
+        "tau 0-1, augmentation 0.5",
+        "tau 0-1, augmentation 0.5, head without batch norm",
+    )
+}
+"""What was best by itself on the seeds 4 to 6, together."""
+
+OPTIONS = FIRST | FURTHER | ADAPTED | TOGETHER
 """Name to changed fields, in the order in which they run. A loss of another class replaces that of the base."""
 
-TRAINING_ONLY_LATER = ("adapt", "adapt_to", "correction")
+TRAINING_ONLY_LATER = ("adapt", "adapt_to", "turned", "correction")
 """Fields that say what is done with a trained encoder."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +19,13 @@ from dynaclr.adaptation import BatchStatistics, Statistics, balanced_rows, cell_
 from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.engine import ContrastiveModule
 from dynaclr.evaluation.pixels import pixel_pca
+from dynaclr.turns import mean_over_turns
 from representations.centering import CenteredOnControls
 from representations.options import digest_of, spec_of, training_of
 from representations.plates import Plates, make_plates
 from representations.scores import score
 from viscy_data.files import replacing
-from viscy_models.batch_statistics import estimate_batch_statistics
+from viscy_models.batch_statistics import FeatureNorm, estimate_batch_statistics
 from viscy_models.contrastive import ContrastiveEncoder
 from viscy_transforms import (
     BatchedRandAdjustContrastd,
@@ -89,7 +91,8 @@ def _embedded(run: Run, plates: Plates, cache: Path) -> Embedded:
         cells = pixel_pca(data, raw=True, seed=run.seed)
     else:
         module = _trained(run, spec, plates, cache)
-        cells = embed(module, data, statistics=_statistics(spec, module, data) if spec["adapt"] else None)
+        statistics = _statistics(spec, module, data) if spec["adapt"] else None
+        cells = embed(module, data, statistics, spec["turned"])
     obs = canonical_cells(cells.obs).merge(plates.truth[[*CELL, *_TRUTH]], on=CELL, how="left", validate="1:1")
     cells = Embedded(run.option, cells.features, obs)
     if spec["correction"] is None:
@@ -230,32 +233,37 @@ def _statistics(spec: Mapping[str, Any], module: ContrastiveModule, data: MultiE
     data.setup("predict")
     options = BatchStatistics()
     if spec["adapt_to"] is None:
-        return options.of(module.predictor, data)
+        return options.of(module.predictor, data, turned=spec["turned"])
     tracks = data.predict_dataset.index.tracks
     experiments, conditions = (tracks[name].to_numpy().astype(str) for name in ("experiment", "condition"))
-    statistics = {}
+    statistics, network = {}, FeatureNorm(module.predictor)
     for name in np.unique(experiments):
         rows = np.flatnonzero((experiments == name) & (conditions == spec["adapt_to"]))
         rows = rows[balanced_rows(conditions[rows], options.n_cells, data.seed)]
         statistics[str(name)] = estimate_batch_statistics(
-            module.predictor, cell_batches(data, data.predict_dataset, rows, torch.device("cpu"))
+            network, cell_batches(data, data.predict_dataset, rows, torch.device("cpu"))
         )
     return statistics
 
 
 @torch.no_grad()
-def embed(module: ContrastiveModule, data: MultiExperimentDataModule, statistics: Statistics | None = None) -> Embedded:
-    """Embed every cell of every experiment, with statistics of batch normalisation of its experiment if given."""
+def embed(
+    module: ContrastiveModule,
+    data: MultiExperimentDataModule,
+    statistics: Statistics | None = None,
+    turned: bool = False,
+) -> Embedded:
+    """Embed every cell of every experiment, with statistics of its own if given, and perhaps turned."""
     data.setup("predict")
     features, records = [], []
     for batch in data.predict_dataloader():
         images = data.pipeline(batch, training=False)["anchor"]
         records += list(batch["index"])
-        if statistics is None:
-            features.append(module.predictor(images)[0].numpy())
-        else:
+        way = module.predictor
+        if statistics is not None:
             experiments = np.array([row["experiment"] for row in batch["index"]])
-            features.append(embed_by_experiment(module.predictor, images, experiments, statistics)[0].numpy())
+            way = partial(embed_by_experiment, way, experiments=experiments, statistics=statistics)
+        features.append((mean_over_turns(way, images) if turned else way(images))[0].numpy())
     return Embedded("", np.concatenate(features).astype(np.float32), pd.DataFrame(records))
 
 

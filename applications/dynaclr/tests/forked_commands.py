@@ -135,6 +135,7 @@ def _predict(experiments_yaml: str, output: str, statistics_of: int | None = Non
     class Encoder(torch.nn.Module):
         def __init__(self):
             super().__init__()
+            self.num_features = 6
             self.features, self.projection = torch.nn.Linear(2 * 16 * 16, 6), torch.nn.Linear(6, 3)
             self.norm = torch.nn.Identity() if statistics_of is None else torch.nn.BatchNorm1d(6)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -121,10 +123,12 @@ def checkpoint(tmp_path):
     return tmp_path / "waves.ckpt"
 
 
-def predict(experiments, checkpoint, path, batch_statistics=None, callbacks=(), part_rows=4096, **options):
+def predict(
+    experiments, checkpoint, path, batch_statistics=None, callbacks=(), part_rows=4096, turned=False, **options
+):
     seed_everything(len(str(path)))  # the weights that the checkpoint replaces
     trainer = make_trainer(EmbeddingWriter(path, part_rows=part_rows), *callbacks)
-    model = make_model(batch_statistics=batch_statistics)
+    model = make_model(batch_statistics=batch_statistics, predict_turned=turned)
     trainer.predict(model, make_data(experiments, **options), ckpt_path=checkpoint, return_predictions=False)
     return anndata.read_zarr(path)
 
@@ -223,7 +227,7 @@ def images_of(experiments, name):
 
 
 def inputs_of_batch_norms(encoder, images):
-    """What comes into each batch normalisation while it normalises by the batch."""
+    """What comes into each batch normalisation that normalises by the batch, and into the one behind the features."""
     found = {}
 
     def keep(name):
@@ -234,10 +238,10 @@ def inputs_of_batch_norms(encoder, images):
     }
     hooks = [module.register_forward_pre_hook(keep(name)) for name, module in norms.items()]
     with torch.no_grad():
-        encoder.train()(images)
+        features, _ = encoder.train()(images)
     for hook in hooks:
         hook.remove()
-    return found
+    return {f"encoder.{name}": values for name, values in found.items()} | {"features": features.double().numpy()}
 
 
 @pytest.fixture
@@ -258,10 +262,12 @@ def test_each_experiment_is_predicted_by_its_own_statistics(experiments, checkpo
             mean, var = stored["layers"][f"{layer}.running_mean"][row], stored["layers"][f"{layer}.running_var"][row]
             np.testing.assert_allclose(mean, values.mean(axis=axes), rtol=1e-3, atol=1e-4)
             np.testing.assert_allclose(var, values.var(axis=axes, ddof=1), rtol=1e-3, atol=1e-4)
-        own = {f"model.{key}": torch.from_numpy(values[row]) for key, values in stored["layers"].items()}
+        own = {key: values[row] for key, values in stored["layers"].items()}
+        mean, var = own.pop("features.running_mean"), own.pop("features.running_var")
+        own = {key.replace("encoder", "model", 1): torch.from_numpy(values) for key, values in own.items()}
         model.load_state_dict(weights | own)
         with torch.no_grad():
-            expected = model.eval()(images)[0].numpy()
+            expected = (model.eval()(images)[0].numpy() - mean) / np.sqrt(var + 1e-5)
         np.testing.assert_allclose(
             adapted.X[(adapted.obs["experiment"] == name).to_numpy()], expected, rtol=1e-4, atol=1e-5
         )
@@ -285,7 +291,9 @@ def test_a_validation_uses_the_statistics_of_what_it_validates_on(experiments, c
     untouched = model.state_dict()
     assert all(torch.equal(untouched[name], value) for name, value in weights.items())
     for layer, values in inputs_of_batch_norms(model.model, every).items():
-        axes, norm = (0, *range(2, values.ndim)), model.model.get_submodule(layer)
+        if layer == "features":  # the loss is of projections
+            continue
+        axes, norm = (0, *range(2, values.ndim)), model.model.get_submodule(layer.removeprefix("encoder."))
         norm.running_mean.copy_(torch.from_numpy(values.mean(axis=axes)))
         norm.running_var.copy_(torch.from_numpy(values.var(axis=axes, ddof=1)))
     model.eval()
@@ -311,9 +319,9 @@ def test_a_prediction_by_own_statistics_goes_on_where_it_was_stopped(experiments
     path, own = tmp_path / "stopped.zarr", BatchStatistics(ALL_CELLS)
     with pytest.raises(RuntimeError, match="power cut"):
         predict(experiments, checkpoint, path, own, [StopsInTheMiddle()], part_rows=16)
-    for other in (None, BatchStatistics(ALL_CELLS // 2)):
+    for other, turned in ((None, False), (BatchStatistics(ALL_CELLS // 2), False), (own, True)):
         with pytest.raises(InputError):
-            predict(experiments, checkpoint, path, other)
+            predict(experiments, checkpoint, path, other, turned=turned)
     resumed = predict(experiments, checkpoint, path, own)
     np.testing.assert_array_equal(resumed.X, adapted.X)
     for layer, values in adapted.uns["batch_statistics"]["layers"].items():
@@ -331,12 +339,127 @@ def test_further_plates_take_the_statistics_of_earlier_embeddings(experiments, c
     np.testing.assert_allclose(later.X, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_encoders_that_it_would_not_change_are_told_what_to_do():
-    encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), embedding_dim=8, projection_dim=4)
-    with pytest.raises(InputError, match="dynaclr correct"):
-        ContrastiveModule(encoder, batch_statistics=BatchStatistics())
+def test_a_prediction_may_be_the_mean_over_turns(experiments, checkpoint, tmp_path):
+    found, model = predict(experiments, checkpoint, tmp_path / "turned.zarr", turned=True), make_model()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    images = torch.cat([images_of(experiments, name) for name in EXPERIMENTS]).numpy()
+    views = [np.rot90(side, number, (-2, -1)) for side in (images, images[..., ::-1]) for number in range(4)]
+    with torch.no_grad():
+        embedded = [model.eval()(torch.from_numpy(view.copy())) for view in views]
+    for number, values in enumerate((found.X, found.obsm["X_projections"])):
+        expected = np.mean([each[number].numpy() for each in embedded], axis=0)
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    other = make_model(predict_turned=True, batch_statistics=BatchStatistics())
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():  # of cells of nowhere in particular, as when embeddings are judged while training
+        as_trained = other.eval().predict_step({"anchor": torch.from_numpy(images), "index": None}, 0)["features"]
+    torch.testing.assert_close(as_trained, embedded[0][0])
+
+
+class WithoutBatchNorm(nn.Module):
+    """An encoder as small as can be."""
+
+    num_features = 6
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.projection = nn.Linear(2 * SIDE * SIDE, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        features = torch.relu(self.embed(x.flatten(1)))
+        return features, self.projection(features)
+
+
+def test_an_encoder_without_batch_norm_is_predicted_by_features_of_its_own_experiment(experiments, tmp_path):
+    """Features get a mean of 0 and a variance of 1 in each experiment, and further plates what these have."""
+
+    def predicted(name, statistics, turned=False, **options):
+        model = ContrastiveModule(WithoutBatchNorm(), batch_statistics=statistics, predict_turned=turned)
+        trainer = make_trainer(EmbeddingWriter(tmp_path / name))
+        trainer.predict(model, make_data(experiments, **options), return_predictions=False)
+        assert all(key.startswith("model.") for key in model.state_dict())
+        return anndata.read_zarr(tmp_path / name)
+
+    every = BatchStatistics(ALL_CELLS)
+    plain, own = predicted("plain.zarr", None), predicted("own.zarr", every)
+    turned = predicted("turned.zarr", every, turned=True)
+    assert np.abs(turned.X - own.X).max() > 0.1
+    for name in EXPERIMENTS:
+        rows = (plain.obs["experiment"] == name).to_numpy()
+        x = plain.X[rows].astype(np.float64)
+        expected = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + 1e-5)
+        np.testing.assert_allclose(own.X[rows], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(turned.X[rows].mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_array_equal(own.obsm["X_projections"], plain.obsm["X_projections"])
+    wells = {"include_wells": ["B/1"]}
+    with pytest.raises(InputError, match="the condition 'infected' alone"):
+        predicted("infected.zarr", every, **wells)
+    later = predicted("later.zarr", BatchStatistics(source=str(tmp_path / "own.zarr")), **wells)
+    rows = own.obs["fov_name"].astype(str).str.startswith("B/1").to_numpy()
+    np.testing.assert_allclose(later.X, own.X[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_encoders_and_sizes_that_it_cannot_use_are_refused(experiments):
+    data = make_data(experiments)
+    data.setup("predict")
+    with pytest.raises(InputError, match="num_features"):
+        BatchStatistics().of(nn.Linear(2, 2), data)
     with pytest.raises(ValueError, match="n_cells"):
         BatchStatistics(n_cells=1)
+
+
+class ManyCells:
+    """What a data module has, of two million cells of two conditions, whose names are not in order."""
+
+    seed = 0
+
+    def __init__(self, n_cells):
+        labels = {"experiment": ["second", "first"], "condition": ["uninfected", "infected"]}
+        codes = {"experiment": np.arange(n_cells) >= 30, "condition": np.arange(n_cells) % 3 == 0}
+        table = {name: pd.Categorical.from_codes(codes[name].astype(np.int8), labels[name]) for name in labels}
+        self.index, self.fit, self.drawn = SimpleNamespace(tracks=pd.DataFrame(table)), False, []
+        self.predict_dataset = self
+
+    def __getitem__(self, rows):
+        self.drawn += rows
+        return {"anchor": torch.tensor(rows, dtype=torch.float32)[:, None]}
+
+    def on_before_batch_transfer(self, batch, _):
+        return batch
+
+    on_after_batch_transfer = on_before_batch_transfer
+
+    def transfer_batch_to_device(self, batch, device, _):
+        return batch
+
+
+class Number(nn.Module):
+    """Takes a number for what a cell looks like."""
+
+    num_features = 1
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return (x,)
+
+
+def test_names_of_many_cells_are_numbers_while_statistics_are_estimated():
+    network, data = Number(), ManyCells(2_000_000)
+    tracemalloc.start()
+    with pytest.warns(UserWarning, match="second: batch statistics are of 20 different"):
+        found = BatchStatistics(128).of(network, data)
+    assert tracemalloc.get_traced_memory()[1] < 30 * 2_000_000
+    tracemalloc.stop()
+    rows = np.array(data.drawn)
+    for name, own in (("first", rows[rows >= 30]), ("second", rows[rows < 30])):
+        assert (own % 3 == 0).mean() == 0.5
+        assert len(own) == 128
+        np.testing.assert_allclose(found[name]["features.running_mean"], own.mean(), rtol=1e-4)
+        np.testing.assert_allclose(found[name]["features.running_var"], own.var(ddof=1), rtol=1e-4)
 
 
 def test_few_cells_are_told_and_come_equally_often_of_each_condition(experiments, checkpoint, tmp_path):

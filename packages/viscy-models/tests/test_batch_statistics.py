@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from viscy_models.batch_statistics import batch_norms, estimate_batch_statistics, lent_batch_statistics
+from viscy_models.batch_statistics import FeatureNorm, batch_norms, estimate_batch_statistics, lent_batch_statistics
 from viscy_models.contrastive import ContrastiveEncoder
 
 
@@ -108,3 +108,23 @@ def test_a_convnext_has_none_but_in_its_head():
     encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), embedding_dim=8, projection_dim=4)
     assert not batch_norms(encoder.encoder)
     assert all(name.startswith("projection.") for name in batch_norms(encoder))
+
+
+def test_features_without_batch_norm_follow_statistics_that_are_lent():
+    torch.manual_seed(0)
+    encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), embedding_dim=8, projection_dim=4).eval()
+    images = torch.randn(6, 1, 1, 32, 32)
+    network, before = FeatureNorm(encoder), copy.deepcopy(encoder.state_dict())
+    with torch.no_grad():
+        features, projections = encoder(images)
+        for plain, passed in zip((features, projections), network(images), strict=True):
+            torch.testing.assert_close(passed, plain, rtol=1e-4, atol=1e-6)
+        statistics = estimate_batch_statistics(network, [images])
+        with lent_batch_statistics(network, statistics):
+            found, _ = network(images)
+    x = features.double().numpy()
+    np.testing.assert_allclose(statistics["features.running_mean"], x.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["features.running_var"], x.var(axis=0, ddof=1), rtol=1e-3, atol=1e-6)
+    expected = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + 1e-5)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

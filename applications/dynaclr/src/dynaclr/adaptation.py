@@ -3,7 +3,8 @@
 With experiment-aware batches batch normalisation takes out in training what an experiment adds to all of its cells, but
 not in a prediction, which uses one running average of all experiments. Here the statistics of a prediction are
 estimated anew per experiment, on cells balanced over conditions: what all cells of a sample share is taken out, so a
-sample of infected cells alone would lose the infection.
+sample of infected cells alone would lose the infection. A batch normalisation more, behind the features, does the same
+for an encoder without any (ConvNeXt), and for what the others leave.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 import zarr
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from dynaclr.turns import turns
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
-from viscy_models.batch_statistics import batch_norms, estimate_batch_statistics, lent_batch_statistics
+from viscy_models.batch_statistics import FeatureNorm, estimate_batch_statistics, lent_batch_statistics
 
 if TYPE_CHECKING:
     from dynaclr.datamodule import MultiExperimentDataModule
@@ -35,7 +39,6 @@ __all__ = [
     "balanced_rows",
     "cell_batches",
     "embed_by_experiment",
-    "refuse_without_batch_norm",
 ]
 
 STATISTICS = "batch_statistics"
@@ -45,7 +48,6 @@ Statistics = dict[str, dict[str, Tensor]]
 """By experiment, as `viscy_models.batch_statistics.estimate_batch_statistics` returns them."""
 
 _BATCH = 128
-_HEAD = "projection."
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,11 @@ class BatchStatistics:
         return {} if self.source is None else _read(Path(self.source))
 
     def of(
-        self, network: nn.Module, data: MultiExperimentDataModule, stage: Literal["predict", "val"] = "predict"
+        self,
+        network: nn.Module,
+        data: MultiExperimentDataModule,
+        stage: Literal["predict", "val"] = "predict",
+        turned: bool = False,
     ) -> Statistics:
         """Return the statistics of every experiment that a data module predicts, or validates on.
 
@@ -98,28 +104,35 @@ class BatchStatistics:
         Parameters
         ----------
         network : nn.Module
-            From images to embeddings.
+            From images to features (B, F) and more, with F in the attribute ``num_features``.
         data : MultiExperimentDataModule
             Set up for the stage.
         stage : {"predict", "val"}
+        turned : bool, default False
+            Of all `turns` of the cells, for a prediction that is the mean over these.
 
         Raises
         ------
         InputError
-            If the experiments are not known, or an experiment has cells of one condition alone.
+            If the experiments are not known, an experiment has cells of one condition alone, or the network does not
+            say how many features it has.
         """
         dataset = _dataset(data, stage)
-        experiments, conditions = (_of_cells(dataset, name) for name in ("experiment", "condition"))
-        known, device = self.stored(), next(network.parameters()).device
+        (experiments, names), (conditions, labels) = (_numbered(dataset, name) for name in ("experiment", "condition"))
+        known, device, network = self.stored(), next(network.parameters()).device, _normalizing(network)
         statistics: Statistics = {}
-        for name in map(str, np.unique(experiments)):
-            if name in known:
+        for code, name in enumerate(names):
+            rows = np.flatnonzero(experiments == code)
+            if name in known and len(rows):
                 statistics[name] = {key: value.to(device) for key, value in known[name].items()}
-                continue
-            rows = np.flatnonzero(experiments == name)
-            _check_composition(name, conditions[rows], self.n_cells)
-            chosen = rows[balanced_rows(conditions[rows], self.n_cells, data.seed)]
-            statistics[name] = estimate_batch_statistics(network, cell_batches(data, dataset, chosen, device))
+            elif len(rows):
+                own = conditions[rows]
+                counts = {label: np.count_nonzero(own == number) for number, label in enumerate(labels)}
+                _check_composition(name, {label: n for label, n in counts.items() if n}, self.n_cells)
+                chosen = rows[balanced_rows(own, self.n_cells, data.seed)]
+                batches = cell_batches(data, dataset, chosen, device)
+                batches = chain.from_iterable(map(turns, batches)) if turned else batches
+                statistics[name] = estimate_batch_statistics(network, batches)
         return statistics
 
     @staticmethod
@@ -139,7 +152,8 @@ def balanced_rows(conditions: np.ndarray, n_cells: int, seed: int) -> np.ndarray
 
     Parameters
     ----------
-    conditions : ndarray of str, shape (N,)
+    conditions : ndarray, shape (N,)
+        Names, or numbers in the order of names.
     n_cells : int
         Rounded up to a multiple of the number of conditions.
     seed : int
@@ -194,7 +208,7 @@ def embed_by_experiment(
     statistics : mapping
         Of every one of them.
     """
-    order, parts = [], []
+    order, parts, network = [], [], _normalizing(network)
     for name in np.unique(experiments):
         rows = torch.from_numpy(np.flatnonzero(experiments == name)).to(images.device)
         with lent_batch_statistics(network, statistics[str(name)]):
@@ -204,37 +218,29 @@ def embed_by_experiment(
     return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))
 
 
-def refuse_without_batch_norm(network: nn.Module) -> None:
-    """Refuse an encoder whose features no batch normalisation makes, such as a ConvNeXt.
-
-    Raises
-    ------
-    InputError
-        With what takes experiments out of the features of such an encoder.
-    """
-    if any(not name.startswith(_HEAD) for name in batch_norms(network)):
-        return
+def _normalizing(network: nn.Module) -> nn.Module:
+    """Return a network that normalises its features, too."""
+    if hasattr(network, "num_features"):
+        return FeatureNorm(network)
     raise InputError(
         type(network).__name__,
         field="batch_statistics",
-        found="no batch normalisation before the features: they would stay as they are",
-        expected="an encoder with batch normalisation, such as a resnet18",
-        fix="leave the option out, and normalise the features of each experiment after the prediction: "
-        "dynaclr correct embeddings.zarr --by experiment --method standardize, with --controls",
+        found="an encoder without the attribute num_features, the number of its features",
+        expected="an encoder with it, such as viscy_models.ContrastiveEncoder",
+        fix="leave the option out, or add the attribute",
     )
 
 
-def _check_composition(name: str, conditions: np.ndarray, n_cells: int) -> None:
-    found = np.unique(conditions)
-    if len(found) < 2:
+def _check_composition(name: str, counts: Mapping[str, int], n_cells: int) -> None:
+    if len(counts) < 2:
         raise InputError(
             name,
             field="batch_statistics",
-            found=f"cells of the condition {str(found[0])!r} alone",
+            found=f"cells of the condition {next(iter(counts))!r} alone",
             expected="cells of two conditions or more, since what all cells of a sample share is taken out",
             fix="predict wells of its other conditions too, or name embeddings with its statistics as source",
         )
-    fewest = min(np.count_nonzero(conditions == each) for each in found) * len(found)
+    fewest = min(counts.values()) * len(counts)
     if fewest < n_cells:
         rank_zero_warn(
             f"{name}: batch statistics are of {fewest} different cells balanced over conditions, fewer than the "
@@ -255,10 +261,16 @@ def _dataset(data: MultiExperimentDataModule, stage: Literal["predict", "val"]) 
     return dataset
 
 
-def _of_cells(dataset: MultiExperimentTripletDataset, column: str) -> np.ndarray:
-    """Return a column of the table for each item: anchors, or all cells in a prediction."""
-    values = dataset.index.tracks[column].to_numpy().astype(str)
-    return values[dataset.index.anchor_rows] if dataset.fit else values
+def _numbered(dataset: MultiExperimentTripletDataset, column: str) -> tuple[np.ndarray, list[str]]:
+    """Return a column for each item (anchors, or all cells in a prediction) as numbers, and the sorted names of these.
+
+    There may be a hundred million cells: a byte each, not a text.
+    """
+    values = pd.Categorical(dataset.index.tracks[column])
+    names = values.categories.to_numpy().astype(str)
+    order = np.argsort(names)
+    numbers = np.argsort(order).astype(values.codes.dtype)[values.codes]
+    return numbers[dataset.index.anchor_rows] if dataset.fit else numbers, names[order].tolist()
 
 
 def _as_lists(own: Mapping[str, Tensor]) -> dict[str, list[float]]:

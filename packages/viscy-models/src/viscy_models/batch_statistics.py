@@ -14,9 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["batch_norms", "estimate_batch_statistics", "lent_batch_statistics"]
+__all__ = ["FeatureNorm", "batch_norms", "estimate_batch_statistics", "lent_batch_statistics"]
 
 _NAMES = ("running_mean", "running_var")
+
+
+class FeatureNorm(nn.Module):
+    """An encoder with a batch normalisation more, one without weights behind its features.
+
+    Features then follow statistics that are estimated and lent, also of an encoder without batch normalisation before
+    them (ConvNeXt, transformers). Until then they pass as they are, but for the 1e-5 that is added to a variance.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        From images to features (B, F) and more, with F in the attribute ``num_features``; it is not copied.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        device = next(encoder.parameters()).device
+        self.features = nn.BatchNorm1d(encoder.num_features, affine=False, device=device).eval()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return features (B, F), normalised and in single precision, and what else the encoder returns."""
+        features, *others = self.encoder(x)
+        return (self.features(features.float()), *others)
 
 
 def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:

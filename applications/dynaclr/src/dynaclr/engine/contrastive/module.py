@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dynaclr.adaptation import STATISTICS, BatchStatistics, Statistics, embed_by_experiment, refuse_without_batch_norm
+from dynaclr.adaptation import STATISTICS, BatchStatistics, Statistics, embed_by_experiment
 from dynaclr.engine.contrastive.average import check_momentum, follow, frozen_copy
 from dynaclr.engine.contrastive.images import EpochImages
 from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
 from dynaclr.engine.training import TrainingModule
+from dynaclr.turns import mean_over_turns
 from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.epoch_samples import takes_pictures
 from viscy_utils.pictures.log_images import log_image
@@ -72,13 +74,15 @@ class ContrastiveModule(TrainingModule):
         Whether predictions and exports come from the average instead of the encoder itself.
     batch_statistics : BatchStatistics, optional
         Predict, and validate on, each experiment with statistics of batch normalisation of its own cells (AdaBN),
-        instead of the running averages of training. Those of a prediction are stored with the embeddings, in
-        ``uns["batch_statistics"]``; those of a validation are estimated anew before each.
+        instead of the running averages of training, and bring its features to a mean of 0 and a variance of 1. Those
+        of a prediction are stored with the embeddings, in ``uns["batch_statistics"]``; those of a validation are
+        estimated anew before each.
+    predict_turned : bool, default False
+        Whether a prediction is the mean over the quarter turns of an image and of its mirror image, 8 (or 4 where Y and
+        X differ), at as many times the cost. For cells that may lie in any direction.
 
     Raises
     ------
-    InputError
-        For ``batch_statistics`` of an encoder without batch normalisation.
     ValueError
         For options out of range, and for a checkpoint that does not fit the encoder. While training, for projections or
         a loss that are not finite, naming the cells: on the CPU at once, on a GPU within 50 steps and before a
@@ -102,6 +106,7 @@ class ContrastiveModule(TrainingModule):
         momentum: float | None = None,
         predict_with_average: bool = False,
         batch_statistics: BatchStatistics | None = None,
+        predict_turned: bool = False,
     ) -> None:
         super().__init__(lr, schedule, warmup_epochs, example_input_array_shape)
         if log_negative_metrics_every_n_epochs < 1:
@@ -112,8 +117,9 @@ class ContrastiveModule(TrainingModule):
                 "predict_with_average: found true, expected false without momentum, which makes the average"
             )
         # A checkpoint holds plain values only, and loading it does not load what it was once started from.
-        # How a prediction normalises is no property of the weights.
-        self.save_hyperparameters(ignore=["encoder", "model", "loss_function", "ckpt_path", "batch_statistics"])
+        # How a prediction normalises and turns is no property of the weights.
+        own = ("batch_statistics", "predict_turned")
+        self.save_hyperparameters(ignore=["encoder", "model", "loss_function", "ckpt_path", *own])
         self.model = encoder
         self.loss_function = nn.TripletMarginLoss(margin=0.5) if loss_function is None else loss_function
         self.log_negative_metrics_every_n_epochs = log_negative_metrics_every_n_epochs
@@ -126,9 +132,7 @@ class ContrastiveModule(TrainingModule):
         self.momentum = None if momentum is None else check_momentum(momentum)
         self.predict_with_average = predict_with_average
         self.average = None if momentum is None else frozen_copy(encoder)
-        if batch_statistics is not None:
-            refuse_without_batch_norm(self.predictor)
-        self.batch_statistics = batch_statistics
+        self.batch_statistics, self.predict_turned = batch_statistics, predict_turned
         self._statistics: Statistics | None = None
         self._validated: Statistics | None = None
 
@@ -151,13 +155,13 @@ class ContrastiveModule(TrainingModule):
         return self._step(batch, batch_idx, "val")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
-        """Embed the anchors of a batch."""
-        if self.batch_statistics is None:
-            features, projections = self(batch["anchor"])
-        else:
+        """Embed the anchors of a batch; where it has no index, as training sees them."""
+        embed, turned = self, self.predict_turned and batch["index"] is not None
+        if self.batch_statistics is not None and batch["index"] is not None:
             experiments = np.array([str(row["experiment"]) for row in batch["index"]])
-            own = self._statistics_of_experiments()
-            features, projections = embed_by_experiment(self.predictor, batch["anchor"], experiments, own)
+            own = {"experiments": experiments, "statistics": self._statistics_of_experiments()}
+            embed = partial(embed_by_experiment, self.predictor, **own)
+        features, projections = mean_over_turns(embed, batch["anchor"]) if turned else embed(batch["anchor"])
         return {"features": features, "projections": projections, "index": batch["index"]}
 
     def setup(self, stage: str) -> None:
@@ -171,7 +175,8 @@ class ContrastiveModule(TrainingModule):
 
     def prediction_record(self) -> dict[str, Any]:
         """Say what decides a prediction beside weights and data; only its like goes on where one was interrupted."""
-        return {} if self.batch_statistics is None else {STATISTICS: self.batch_statistics.record()}
+        record = {} if self.batch_statistics is None else {STATISTICS: self.batch_statistics.record()}
+        return record | ({"predict_turned": True} if self.predict_turned else {})
 
     def prediction_uns(self) -> dict[str, Any]:
         """Return what is stored with the embeddings."""
@@ -181,7 +186,8 @@ class ContrastiveModule(TrainingModule):
 
     def _statistics_of_experiments(self) -> Statistics:
         if self._statistics is None:
-            self._statistics = self.batch_statistics.of(self.predictor, self.trainer.datamodule)
+            data = self.trainer.datamodule
+            self._statistics = self.batch_statistics.of(self.predictor, data, turned=self.predict_turned)
         return self._statistics
 
     def on_validation_start(self) -> None:
