@@ -21,11 +21,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from dynaclr.datamodule import MultiExperimentDataModule
 
 pytest_plugins = ["viscy_data.testing.fixtures"]
-pytestmark = [
-    pytest.mark.soak,
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="counts are read from /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts are read from /proc")
 
 N_EPOCHS, BATCHES, WARM_UP = 25, 100, 8
 GROWTH = 24 * 2**20  # bytes; a batch kept would be more than 100 MB at the end
@@ -40,6 +36,76 @@ class Held(NamedTuple):
     children: int
     resident: int
 
+    @classmethod
+    def now(cls) -> Held:
+        """Measure."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        files = len(os.listdir("/proc/self/fd"))
+        return cls(files, threading.active_count(), len(children), pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def refuse_growth(seen: list[Held]) -> None:
+    """Compare the last epochs with those after the first ones."""
+    begin, end = seen[WARM_UP : WARM_UP + 4], seen[-4:]
+    for field in ("files", "threads", "children"):
+        counts = [[getattr(held, field) for held in part] for part in (begin, end)]
+        # Workers that are about to end hold files for a moment; what is kept stays in the smallest count as well.
+        assert min(counts[1]) <= min(counts[0]) + 1, (field, seen)
+    grown = statistics.median(held.resident for held in end) - statistics.median(held.resident for held in begin)
+    assert grown < GROWTH, ("resident", seen)
+
+
+def _file(kept: list) -> None:
+    kept.append(open(os.devnull))
+
+
+def _thread(kept: list) -> None:
+    kept.append(threading.Event())
+    threading.Thread(target=kept[-1].wait, daemon=True).start()
+
+
+def _child(kept: list) -> None:
+    kept.append(subprocess.Popen(["sleep", "60"]))
+
+
+LEAKS = {"files": _file, "threads": _thread, "children": _child, "resident": lambda kept: kept.append(b"x" * 2**21)}
+
+
+@pytest.mark.parametrize("field", LEAKS)
+def test_a_leak_is_noticed(field):
+    kept = []
+    try:
+        seen = []
+        for _ in range(N_EPOCHS):
+            LEAKS[field](kept)
+            seen.append(Held.now())
+        with pytest.raises(AssertionError, match=f"'{field}'"):
+            refuse_growth(seen)
+    finally:
+        for own in kept:
+            if isinstance(own, threading.Event):
+                own.set()
+            elif isinstance(own, subprocess.Popen):
+                own.kill()
+                own.wait()
+            elif hasattr(own, "close"):
+                own.close()
+
+
+def test_what_comes_and_goes_is_no_leak():
+    seen = []
+    for epoch in range(N_EPOCHS):
+        kept = []
+        for _ in range(1 + epoch % 3):
+            _file(kept)
+        passing = b"x" * (2**21 * (1 + epoch % 3))
+        seen.append(Held.now())
+        del passing
+        for own in kept:
+            own.close()
+    refuse_growth(seen)
+
 
 class Watch(Callback):
     """Note what is held after each epoch."""
@@ -48,10 +114,7 @@ class Watch(Callback):
         self.seen: list[Held] = []
 
     def on_train_epoch_end(self, trainer, pl_module):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        files = len(os.listdir("/proc/self/fd"))
-        self.seen.append(Held(files, threading.active_count(), len(children), pages * os.sysconf("SC_PAGE_SIZE")))
+        self.seen.append(Held.now())
 
 
 class Small(LightningModule):
@@ -81,6 +144,8 @@ class Slow(Small):
         return super().training_step(batch, batch_idx)
 
 
+@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*bottleneck")
 def test_nothing_grows_over_thousands_of_batches(synthetic_experiments, tmp_path):
     path = str(synthetic_experiments(2).yaml)
@@ -100,13 +165,7 @@ def test_nothing_grows_over_thousands_of_batches(synthetic_experiments, tmp_path
         enable_model_summary=False,
     ).fit(Small(), data)
     assert len(watch.seen) == N_EPOCHS
-    begin, end = watch.seen[WARM_UP : WARM_UP + 4], watch.seen[-4:]
-    for field in ("files", "threads", "children"):
-        counts = [[getattr(held, field) for held in part] for part in (begin, end)]
-        # Workers that are about to end hold files for a moment; what is kept stays in the smallest count as well.
-        assert min(counts[1]) <= min(counts[0]) + 1, (field, watch.seen)
-    grown = statistics.median(held.resident for held in end) - statistics.median(held.resident for held in begin)
-    assert grown < GROWTH, watch.seen
+    refuse_growth(watch.seen)
     assert len(list(tmp_path.glob("*.ckpt"))) == 3
 
 
@@ -144,6 +203,8 @@ def _within(seconds: float, condition) -> bool:
     return False
 
 
+@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["command", "server", "worker"])
 def test_no_process_is_left_when_one_is_killed(synthetic_experiments, tmp_path, role):
     config = {
