@@ -134,8 +134,11 @@ ADAPTED = {
 """Options of training, predicted with statistics per experiment."""
 
 TOGETHER = {
-    f"AdaBN, turned, {name}": FURTHER[name] | {"adapt": True, "turned": True}
+    f"AdaBN, turned, {name}": (FIRST | FURTHER)[name] | {"adapt": True, "turned": True}
     for name in (
+        "augmentation 0",
+        "augmentation 0.5",
+        "same patch",
         "same patch, augmentation 0.5",
         "tau 0-1, augmentation 0.5",
         "tau 0-1, augmentation 0.5, head without batch norm",

@@ -155,12 +155,11 @@ def _trained(run: Run, spec: Mapping[str, Any], plates: Plates, cache: Path) -> 
 
 def _module(spec: Mapping[str, Any]) -> ContrastiveModule:
     encoder = ContrastiveEncoder(
-        "resnet18", 2, 1, stem_kernel_size=(1, 3, 3), stem_stride=(1, 2, 2), zero_init_last=False, **spec["encoder"]
-    )
+        "resnet18", 2, 1, stem_kernel_size=(1, 3, 3), stem_stride=(1, 2, 2), zero_init_last=False,
+        projection_norm=spec["head_norm"], **spec["encoder"],
+    )  # fmt: skip
     if spec["norm"] == "group":
         _replace(encoder.encoder, nn.BatchNorm2d, lambda layer: nn.GroupNorm(4, layer.num_features))
-    if not spec["head_norm"]:
-        _replace(encoder.projection, nn.BatchNorm1d, lambda layer: nn.Identity())
     arguments = {key: value for key, value in spec["loss"].items() if key != "class"}
     place, _, name = spec["loss"]["class"].rpartition(".")
     loss = getattr(import_module(place), name)(**arguments)

@@ -178,6 +178,19 @@ def test_projection_widths_are_checked():
         projection_mlp(3, 0, 5)
 
 
+def test_a_head_without_batch_norm_keeps_what_a_batch_shares():
+    options = {"embedding_dim": 8, "projection_dim": 4, "width": 8, "projection_norm": False}
+    encoder = ContrastiveEncoder("resnet18", 1, 1, (1, 3, 3), (1, 2, 2), **options)
+    assert {name.split(".")[1] for name, _ in encoder.projection.named_parameters("projection")} == {"0", "3"}
+    assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in encoder.modules())
+    features, projections = encoder(torch.rand(6, 1, 1, 32, 32))
+    first, last = encoder.projection[0], encoder.projection[3]
+    expected = torch.relu(features @ first.weight.T + first.bias) @ last.weight.T + last.bias
+    torch.testing.assert_close(projections, expected)
+    normed = ContrastiveEncoder("resnet18", 1, 1, (1, 3, 3), (1, 2, 2), **options | {"projection_norm": True})
+    assert normed(torch.rand(6, 1, 1, 32, 32))[1].mean(dim=0).abs().max() < 1e-5
+
+
 def test_residual_branches_start_at_zero_unless_told_otherwise():
     def last_scales(**options):
         encoder = ContrastiveEncoder("resnet18", 1, 1, (1, 3, 3), (1, 2, 2), **options)

@@ -75,6 +75,9 @@ class ContrastiveEncoder(MixedFormatModule):
         a quarter of the arithmetic, and suits patches of few pixels and small data sets.
     gradient_checkpointing : bool, default False
         Compute the blocks of the backbone again in the backward pass instead of keeping their activations.
+    projection_norm : bool, default True
+        Whether the projection head has batch normalisation. It takes out what all cells of a batch share, such as their
+        experiment, so that the loss does not ask the backbone to.
 
     Attributes
     ----------
@@ -113,6 +116,7 @@ class ContrastiveEncoder(MixedFormatModule):
         zero_init_last: bool = True,
         width: int | None = None,
         gradient_checkpointing: bool = False,
+        projection_norm: bool = True,
     ) -> None:
         super().__init__()
         _check_backbone(backbone)
@@ -130,7 +134,7 @@ class ContrastiveEncoder(MixedFormatModule):
         self.encoder = encoder
         self.in_channels, self.in_stack_depth = in_channels, in_stack_depth
         self.num_features: int = encoder.num_features
-        self.projection = projection_mlp(self.num_features, embedding_dim, projection_dim)
+        self.projection = projection_mlp(self.num_features, embedding_dim, projection_dim, projection_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a batch.
