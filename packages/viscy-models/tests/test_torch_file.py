@@ -19,7 +19,7 @@ from viscy_models import load_weights
 from viscy_models.checkpoints import read_state_dict
 from viscy_models.foundation import CellDinoModel, OpenPhenomModel
 
-LITTLE, LONG = 250_000_000, 5  # bytes, seconds
+LITTLE, LONG = 250_000_000, 100  # bytes, seconds; what is not refused takes hours
 
 
 @contextlib.contextmanager
