@@ -1,13 +1,14 @@
 """Sorted rows against a search through all of them."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from viscy_data.lookup import SortedRows, draw_places
+from viscy_data.lookup import SortedRows, draw_places, true_rows
 
 KEYS = st.lists(st.integers(-3, 12), max_size=40)
 
@@ -38,6 +39,24 @@ def test_places_are_those_of_a_search_through_all_keys(keys, asked):
 def test_a_row_costs_eight_bytes_as_long_as_keys_fit_into_four(highest, n_bytes):
     keys = np.append(np.random.default_rng(0).integers(0, highest, 9_999), highest)
     assert n_bytes <= len(pickle.dumps(SortedRows(keys), protocol=5)) / len(keys) < n_bytes + 1
+
+
+def test_sorting_takes_twice_what_is_held():
+    keys = np.random.default_rng(0).integers(0, 2**32, 4_000_000, dtype=np.uint32)
+    tracemalloc.start()
+    table = SortedRows(keys)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 8.5 * len(keys)
+    assert peak < 2.2 * 8.25 * len(keys)  # blocks included
+    np.testing.assert_array_equal(table.rows(np.arange(len(keys))), np.argsort(keys, kind="stable"))
+
+
+@settings(deadline=None, max_examples=30)
+@given(mask=st.lists(st.booleans()))
+def test_true_rows_are_those_of_the_mask(mask):
+    mask = np.array(mask * 2**14, bool)
+    np.testing.assert_array_equal(true_rows(mask), np.flatnonzero(mask))
 
 
 def test_draws_are_uniform_and_step_over_what_is_left_out():

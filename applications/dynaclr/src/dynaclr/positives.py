@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from dynaclr.lineage import LineageForest
 from dynaclr.tau_sampling import sample_tau_batch
+from viscy_data.blocks import row_blocks
 from viscy_data.errors import InputError
 from viscy_data.lookup import SortedRows, draw_places
 
@@ -63,8 +64,16 @@ class PositiveLookup:
         else:
             self._first, self._last = forest.enter, forest.leave if scope == "descendants" else forest.enter + 1
         if order is None:
-            order = SortedRows(self._t.astype(np.int64) * self._n_tracks + forest.enter[self._track])
+            order = SortedRows(self._own_keys(forest))
         self.order = order
+
+    def _own_keys(self, forest: LineageForest) -> np.ndarray:
+        """Return the key of each observation, in four bytes where all of them fit."""
+        is_narrow = (int(self._t.max(initial=0)) + 1) * self._n_tracks <= 2**32
+        keys = np.empty(len(self._t), np.uint32 if is_narrow else np.int64)
+        for part in row_blocks(len(keys)):
+            keys[part] = self._t[part].astype(np.int64) * self._n_tracks + forest.enter[self._track[part]]
+        return keys
 
     def count(self, rows: ArrayLike, tau: ArrayLike) -> np.ndarray:
         """Count the candidates of each anchor at an offset.

@@ -14,7 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SortedRows", "draw_places", "row_dtype"]
+from viscy_data.blocks import row_blocks
+
+__all__ = ["SortedRows", "draw_places", "row_dtype", "true_rows"]
 
 Places = NDArray[np.int64]
 
@@ -31,19 +33,18 @@ class SortedRows:
     Parameters
     ----------
     keys : array_like of int, shape (N,)
-        Key of each row. Rows of one key keep their order.
+        Key of each row; of uint32 there is no copy. Rows of one key keep their order.
     """
 
     def __init__(self, keys: ArrayLike) -> None:
-        keys = np.asarray(keys, np.int64)
-        order = np.argsort(keys, kind="stable")
-        self._rows = order.astype(row_dtype(len(order)))
-        lowest, highest = (int(keys[order[end]]) for end in (0, -1)) if len(order) else (0, -1)
-        self._keys = _narrowed(keys, lowest, highest)[order]
-        width = _width(lowest, highest, len(order))
+        is_narrow = isinstance(keys, np.ndarray) and keys.dtype == np.uint32
+        keys = keys if is_narrow else np.asarray(keys, np.int64)
+        lowest, highest = (int(keys.min()), int(keys.max())) if len(keys) else (0, -1)
+        self._keys, self._rows = _sorted(keys, lowest, highest)
+        width = _width(lowest, highest, len(keys))
         begins = np.arange(lowest + width, highest + 1, width, dtype=np.int64)
         inner = np.searchsorted(self._keys, _narrowed(begins, lowest, highest))
-        self._begin = np.concatenate([[0], inner, [len(order)]]).astype(self._rows.dtype)
+        self._begin = np.concatenate([[0], inner, [len(keys)]]).astype(self._rows.dtype)
         self._measure()
 
     def _measure(self) -> None:
@@ -108,14 +109,51 @@ def _width(lowest: int, highest: int, n_keys: int) -> int:
     return max(1, -(-(highest - lowest + 1) * _PER_STRETCH // max(n_keys, 1)))
 
 
-def _narrowed(keys: NDArray[np.int64], lowest: int, highest: int) -> NDArray[np.integer]:
+def _sorted(keys: NDArray[np.integer], lowest: int, highest: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Sort keys and, in the same order, the numbers of their rows."""
+    rows = np.empty(len(keys), row_dtype(len(keys)))
+    if _is_narrow(lowest, highest) and rows.dtype == np.int32:
+        # Key and row in one number: sorted in place, where an order of rows would take as much again to be found.
+        both = np.empty(len(keys), np.uint64)
+        for part in row_blocks(len(keys)):
+            both[part] = keys[part].astype(np.uint64) << np.uint64(32)
+            both[part] |= np.arange(part.start, part.stop, dtype=np.uint64)
+        both.sort()
+        ordered = np.empty(len(keys), np.uint32)
+        for part in row_blocks(len(keys)):
+            ordered[part], rows[part] = both[part] >> np.uint64(32), both[part] & np.uint64(2**32 - 1)
+        return ordered, rows
+    order = np.argsort(keys, kind="stable")
+    rows[:] = order
+    return _narrowed(keys, lowest, highest)[order], rows
+
+
+def _is_narrow(lowest: int, highest: int) -> bool:
+    return lowest >= 0 and highest < 2**32
+
+
+def _narrowed(keys: NDArray[np.integer], lowest: int, highest: int) -> NDArray[np.integer]:
     """Store keys in four bytes where all of them fit."""
-    return keys.astype(np.uint32) if lowest >= 0 and highest < 2**32 else keys
+    return keys.astype(np.uint32, copy=False) if _is_narrow(lowest, highest) else keys
 
 
 def row_dtype(n_rows: int) -> type[np.integer]:
     """Return the narrowest type in which the positions of so many rows are kept: int32 below 2^31."""
     return np.int32 if n_rows < 2**31 else np.int64
+
+
+def true_rows(mask: NDArray[np.bool_]) -> NDArray[np.integer]:
+    """Return the positions that are True, ascending, of :func:`row_dtype`.
+
+    >>> true_rows(np.array([True, False, True])).tolist()
+    [0, 2]
+    """
+    rows, end = np.empty(np.count_nonzero(mask), row_dtype(len(mask))), 0
+    for part in row_blocks(len(mask)):
+        own = np.flatnonzero(mask[part])
+        rows[end : end + len(own)] = own + part.start
+        end += len(own)
+    return rows
 
 
 def draw_places(

@@ -1,15 +1,23 @@
-"""What a file declares must fit into the memory of the machine, or it is refused before anything is made for it."""
+"""Memory of the machine: what a file declares must fit into it, and what is not needed any more goes back to it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from viscy_data.errors import InputError
 
-__all__ = ["memory_bytes", "refuse_too_large"]
+__all__ = ["give_back", "memory_bytes", "refuse_too_large"]
 
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def give_back() -> None:
+    """Return to the system what many small arrays have left free: the C library of Linux keeps it, for more of them."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory_bytes() -> int | None:
