@@ -85,6 +85,47 @@ def test_a_mapped_index_is_the_index(mapped, registries):
     assert len(loaded.tracks) == 60_000
 
 
+def test_parts_of_a_mapped_index_are_mapped_and_cost_a_worker_nothing(mapped, registries, tmp_path, monkeypatch):
+    """By the bytes that a worker is sent, and those that it holds beside the pages of the file."""
+    path, built = Path(shutil.copy(mapped[0], tmp_path)), mapped[1]
+    whole = MultiExperimentIndex.load(path, registries[60_000], *PATCH)
+    roots = np.random.default_rng(0).random(len(whole.forest.parent)) < 0.4
+    rows = roots[whole.lineage]
+    parts = [(each.subset(["tracks_1", "tracks_3"]), each.part(rows), each.part(~rows)) for each in (whole, built)]
+    for part, expected in zip(*parts, strict=True):
+        pd.testing.assert_frame_equal(part.tracks, expected.tracks)
+        assert part.summary() == expected.summary()
+        drawn = [each.positives.draw(each.anchor_rows, 1, 4, np.random.default_rng(0)) for each in (part, expected)]
+        np.testing.assert_array_equal(*drawn)
+        data = pickle.dumps(MultiExperimentTripletDataset(part, cache_pool_bytes=0))
+        assert len(data) < 20_000
+        tracemalloc.start()
+        received = pickle.loads(data)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 200_000 < 10 * len(part.tracks)  # what FOVs and experiments take, whatever the number of rows
+        for name, array in arrays_of(received.index).items():
+            assert lies_in_a_file(array), name
+    assert whole.subset(registries[60_000].names) is whole
+
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    assert len(files) == 4
+    again = MultiExperimentIndex.load(path, registries[60_000], *PATCH)
+    again.part(rows)
+    assert files == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    for file in files.keys() - {path}:
+        file.write_bytes(b"cut off")
+    pd.testing.assert_frame_equal(again.part(rows).tracks, parts[1][1].tracks)
+
+    built.save(path, overwrite=True)
+    assert [file.name for file in tmp_path.rglob("*")] == [path.name]
+    again = MultiExperimentIndex.load(path, registries[60_000], *PATCH)
+    path.with_name(f"{path.name}.subsets").write_text("nothing can be written here")
+    in_memory = again.part(rows)
+    pd.testing.assert_frame_equal(in_memory.tracks, parts[1][1].tracks)
+    assert not lies_in_a_file(in_memory.fov_index)
+
+
 def test_other_patches_and_offsets_are_derived_again(mapped, registries):
     options = {"tau_range_hours": (1.0, 1.0), "positive_scope": "track", "max_border_shift": 3}
     loaded = MultiExperimentIndex.load(mapped[0], registries[60_000], slice(0, 1), (16, 16), **options)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +26,10 @@ from dynaclr.index.file import (
     is_mapped,
     mapped_identity,
     open_mapped_index,
+    part_identity,
+    path_of_part,
     read_index_file,
+    remove_parts,
     write_index_file,
     write_mapped_index,
 )
@@ -38,7 +42,8 @@ from dynaclr.index.tracks_table import TracksTable
 from dynaclr.positives import PositiveLookup, PositiveScope
 from viscy_data.blocks import row_blocks
 from viscy_data.errors import InputError, raise_all
-from viscy_data.lookup import row_dtype
+from viscy_data.lookup import true_rows
+from viscy_data.memory import give_back
 from viscy_data.placement import border_shifts
 from viscy_data.stores import FovInfo
 from viscy_data.windows import PatchWindow, check_fovs_hold
@@ -47,6 +52,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["MultiExperimentIndex"]
+
+_logger = logging.getLogger(__name__)
 
 
 class MultiExperimentIndex:
@@ -122,6 +129,7 @@ class MultiExperimentIndex:
         sources = find_sources(registry, include_wells, exclude_fovs)
         self._check_limits([source.fov for source in sources.found], [source.experiment for source in sources.found])
         table = read_table(registry, sources, workers, dask_address)
+        give_back()  # the tables of the FOVs, of which the joined one is a copy
         self._record = IndexRecord.of(registry, sources, table.left_out, include_wells, exclude_fovs)
         self._fill(table)
         report_unnamed(registry, self._table)
@@ -179,8 +187,7 @@ class MultiExperimentIndex:
         self.fov_index = table.fov_index
         self.forest = table.forest
         self.tracks = build_observations(self.registry, table, self.forest, self.yx_patch_size, shift)
-        anchors = np.flatnonzero(self._find_anchors() if is_anchor is None else is_anchor)
-        self.anchor_rows = anchors.astype(row_dtype(len(table)))
+        self.anchor_rows = true_rows(self._find_anchors() if is_anchor is None else is_anchor)
         self._check_anchors()
 
     def _anchors_of_whole(self) -> np.ndarray:
@@ -205,7 +212,10 @@ class MultiExperimentIndex:
     def _check_anchors(self) -> None:
         """Refuse an index without anchors; name experiments without any."""
         names = list(self._table.experiments)
-        own = np.bincount(self._table.fov_experiment[self.fov_index[self.anchor_rows]], minlength=len(names))
+        of_fovs = np.zeros(len(self.positions), np.int64)
+        for part in row_blocks(len(self.anchor_rows)):
+            of_fovs += np.bincount(self.fov_index[self.anchor_rows[part]], minlength=len(of_fovs))
+        own = np.bincount(self._table.fov_experiment, of_fovs, minlength=len(names))
         barren = [
             f"{names[number]} ({low} to {high} frames)"
             for number, (low, high) in enumerate(self._tau_frames)
@@ -278,7 +288,9 @@ class MultiExperimentIndex:
         return summarize(self)
 
     def subset(self, experiment_names: Iterable[str]) -> Self:
-        """Return an index of some of the experiments, in the order of this one, without reading a file.
+        """Return an index of some of the experiments, in the order of this one, without reading a tracking table.
+
+        That of a mapped index is mapped too, from a file beside it that is written when it is first asked for.
 
         Raises
         ------
@@ -287,18 +299,22 @@ class MultiExperimentIndex:
         InputError
             If no observation of these experiments has a positive.
         """
+        registry = self.registry.subset(experiment_names)
+        names = registry.names
+        if names == self.registry.names:
+            return self
         part = copy.copy(self)
-        for derived in ("lineage", "positives", "valid_anchors"):
-            part.__dict__.pop(derived, None)
-        part.registry = self.registry.subset(experiment_names)
-        names = part.registry.names
+        part.registry = registry
         part._record = self._record.subset(names)
         part._tau_frames = self._tau_frames[np.isin(self._table.experiments, names)]
-        part._fill(self._whole.subset(names), self._anchors_of_whole()[self._whole.rows_of(names)])
-        return part
+
+        def take() -> tuple[TracksTable, np.ndarray]:
+            return self._whole.subset(names), self._anchors_of_whole()[self._whole.rows_of(names)]
+
+        return self._derive_part(part, repr(names).encode(), take)
 
     def part(self, rows: np.ndarray) -> Self:
-        """Return an index of some of the observations, without reading a file.
+        """Return an index of some of the observations, without reading a tracking table; see :meth:`subset`.
 
         Parameters
         ----------
@@ -310,12 +326,33 @@ class MultiExperimentIndex:
         InputError
             If none of them has a positive.
         """
-        part = copy.copy(self)
+
+        def take() -> tuple[TracksTable, np.ndarray]:
+            kept = np.zeros(len(self._whole), dtype=bool)
+            kept[np.flatnonzero(rows) if self._kept is None else np.flatnonzero(self._kept)[rows]] = True
+            return self._whole.rows(kept), self._anchors_of_whole()[kept]
+
+        return self._derive_part(copy.copy(self), np.packbits(rows).tobytes(), take)
+
+    def _derive_part(self, part: Self, said: bytes, take: Callable[[], tuple[TracksTable, np.ndarray]]) -> Self:
+        """Fill a part with what is taken of the table and the anchors; one of a mapped index is mapped."""
         for derived in ("lineage", "positives", "valid_anchors"):
             part.__dict__.pop(derived, None)
-        kept = np.zeros(len(self._whole), dtype=bool)
-        kept[np.flatnonzero(rows) if self._kept is None else np.flatnonzero(self._kept)[rows]] = True
-        part._fill(self._whole.rows(kept), self._anchors_of_whole()[kept])
+        if self._file is None:
+            part._fill(*take())
+            return part
+        path, identity = self._file
+        place = path_of_part(path, identity, said)
+        if part_identity(place, part._derivation()) is None:
+            part._fill(*take())
+            try:
+                part.save(place, overwrite=True)
+            except OSError as err:
+                _logger.warning("%s: each process holds a part of the index itself, %s", place.parent, err)
+                return part
+            part.__dict__.pop("lineage", None)
+        part._restore(place, part_identity(place, part._derivation()))
+        part._check_anchors()
         return part
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -342,6 +379,7 @@ class MultiExperimentIndex:
                 fix = "save it without max_border_shift, or as .parquet"
                 raise InputError(str(path), field="max_border_shift", found=f"{self.max_border_shift}", fix=fix)
             write_mapped_index(path, self, self._table, record, self._derivation(), overwrite)
+            remove_parts(path)
             return
         write_index_file(path, self._whole, self._anchors_of_whole(), record, overwrite)
 
