@@ -77,6 +77,41 @@ def test_who_knows_the_condition_alone_does_not_know_the_experiment(judge):
     assert "4 folds" in alone.note
 
 
+@pytest.mark.parametrize("fovs_of_each", [1, 2, 3])
+def test_who_knows_the_experiment_alone_does_not_know_the_condition(fovs_of_each):
+    """A fold without the only infected FOV of an experiment makes its cells look uninfected: below chance."""
+    rng = np.random.default_rng(0)
+    cells = np.arange(1200)
+    fov = cells % (4 * fovs_of_each)
+    experiment, condition = fov % 2, fov // 2 % 2
+    features = rng.normal(size=(len(cells), 8))
+    features[:, 1:] += 6 * experiment[:, None]
+    own = {"groups": fov, "units": cells}
+    blind = [linear_probe(features, condition, **own, experiments=experiment, seed=seed) for seed in range(2)]
+    assert all(abs(score.value - 0.5) < 0.08 for score in blind)
+    assert blind[0].note == ("2 folds over experiments" if fovs_of_each == 1 else f"{fovs_of_each} folds over FOVs")
+    if fovs_of_each == 1:
+        assert min(linear_probe(features, condition, **own, seed=seed).value for seed in range(4)) < 0.2
+    features[:, 0] += 10 * condition
+    assert linear_probe(features, condition, **own, experiments=experiment).value > 0.99
+
+
+@pytest.mark.parametrize(("labels", "alone"), [([0, 0, 1, 1], "0, 1"), ([0, 1, 0, 2], "1, 2")])
+def test_labels_that_go_with_experiments_are_said(labels, alone):
+    rng = np.random.default_rng(0)
+    fov = np.repeat(np.arange(8), 50)  # two of each label
+    label, experiment = np.asarray(labels)[fov // 2], fov // 4
+    score = linear_probe(rng.normal(size=(len(fov), 4)), label, fov, np.arange(len(fov)), experiments=experiment)
+    assert score.note.endswith(f"folds over FOVs, labels of a single experiment, which may be what is told: {alone}")
+
+
+def test_labels_of_cells_are_divided_over_all_fovs():
+    rng, track, fov, features = _tracks()
+    labels = rng.integers(2, size=60)[track]
+    plain = linear_probe(features, labels, fov, track)
+    assert linear_probe(features, labels, fov, track, experiments=fov % 2) == plain
+
+
 def test_cells_without_a_label_have_no_condition_either():
     _, track, fov, features = _tracks()
     labels = np.where(track < 12, None, (fov % 2).astype(str).astype(object))

@@ -153,7 +153,8 @@ def _scores(
     }
     if request.label is not None:
         labels = cells.obs[request.label].to_numpy()
-        told[f"{request.label} told by a linear probe, higher is better"] = (probe_scores, labels)
+        judge = probe_scores if request.label == request.by else partial(probe_scores, experiments=groups)
+        told[f"{request.label} told by a linear probe, higher is better"] = (judge, labels)
     return {
         name: in_folds(partial(judge, features, labels, *where, first=first, seed=seed)).balanced_accuracy
         for name, (judge, labels) in told.items()

@@ -101,12 +101,12 @@ def probe_cells(cells: Embedded, labels: np.ndarray, test: np.ndarray | None, se
         Cells of whole experiments, to be scored; otherwise folds over FOVs.
     seed : int
     """
-    units = (cells.fovs, cells.lineages)
+    units, options = (cells.fovs, cells.lineages), {"experiments": _experiments(cells), "seed": seed}
     if cells.refit is None:
-        return probe_scores(cells.features, labels, *units, test=test, seed=seed)
+        return probe_scores(cells.features, labels, *units, test=test, **options)
     if test is None:
         packed, step = _packed(cells)
-        return in_folds(lambda: probe_scores(packed, labels, *units, first=step, seed=seed))
+        return in_folds(lambda: probe_scores(packed, labels, *units, first=step, **options))
     try:
         features, scored = _held_out(cells, test, seed)
     except InputError as err:

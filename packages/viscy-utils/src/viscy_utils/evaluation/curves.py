@@ -10,6 +10,8 @@ import numpy as np
 
 from viscy_utils.evaluation.annotation_efficiency import annotation_efficiency
 from viscy_utils.evaluation.distance import mean_squared_displacement
+from viscy_utils.evaluation.embedded import Embedded
+from viscy_utils.evaluation.folds import label_folds
 from viscy_utils.evaluation.measures import Judged
 
 __all__ = ["CURVES", "N_LINEAGES", "Curve", "CurveKind", "all_curves", "curve_records"]
@@ -114,7 +116,7 @@ def _efficiency(judged: Judged) -> list[Curve]:
     if judged.test_experiments:
         test = cells.obs["experiment"].isin(judged.test_experiments).to_numpy()
     else:
-        test = _third(labels, cells.fovs if len(np.unique(cells.fovs)) > 2 else cells.lineages, judged.seed)
+        test = _third(labels, cells, judged.seed)
     table = annotation_efficiency(
         cells.features, labels, cells.lineages, test, n_lineages=N_LINEAGES, n_draws=3, seed=judged.seed
     ).dropna()
@@ -124,15 +126,15 @@ def _efficiency(judged: Judged) -> list[Curve]:
     return [_curve("annotation_efficiency", table.index, table["balanced_accuracy"], table["chance"], spread)]
 
 
-def _third(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Choose a third of the groups with about a third of each label."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if len(np.unique(groups)) < 3:
-        raise ValueError("fewer than 3 FOVs and fewer than 3 lineages")
-    folds = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
+def _third(labels: np.ndarray, cells: Embedded, seed: int) -> np.ndarray:
+    """Choose about a third of the cells, with its share of each label: FOVs, or lineages where there are few FOVs."""
+    folds = label_folds(labels, cells.fovs, cells.obs["experiment"].to_numpy().astype(str), most=3)
+    if folds.number < 2:
+        folds = label_folds(labels, cells.lineages, most=3)
+    if folds.number < 2:
+        raise ValueError("a label in a single FOV and a single lineage")
     test = np.zeros(len(labels), bool)
-    test[next(folds.split(labels, labels, groups))[1]] = True
+    test[next(folds.split(seed))[1]] = True
     return test
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import ClassifierMixin, TransformerMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from viscy_utils.evaluation.folds import Folds, balanced_folds, label_folds
 from viscy_utils.evaluation.labels import is_missing
 from viscy_utils.evaluation.scores import ProbeScores, Score, score_predictions, score_shares
 
@@ -36,6 +36,7 @@ def linear_probe(
     test: np.ndarray | None = None,
     first: TransformerMixin | None = None,
     conditions: np.ndarray | None = None,
+    experiments: np.ndarray | None = None,
     seed: int = 0,
 ) -> Score:
     """Balanced accuracy of a logistic regression on frozen features.
@@ -60,6 +61,9 @@ def linear_probe(
         out equally many groups of every condition of every experiment, where each has two or more. Otherwise the groups
         left out are missing among cells of their own condition, and features that know the condition alone point away
         from the experiment: below chance. No part in a split by ``test``.
+    experiments : ndarray, shape (N,), optional
+        Experiment per cell, where the label is another: folds by which it says nothing of the label
+        (`viscy_utils.evaluation.folds.label_folds`). No part in a split by ``test``.
     seed : int, default 0
         Of the folds and the bootstrap.
 
@@ -73,7 +77,7 @@ def linear_probe(
     ValueError
         If a lineage is on both sides of the split: the probe would recognise lineages instead of states.
     """
-    options = {"test": test, "first": first, "conditions": conditions, "seed": seed}
+    options = {"test": test, "first": first, "conditions": conditions, "experiments": experiments, "seed": seed}
     return probe_scores(features, labels, groups, units, **options).balanced_accuracy
 
 
@@ -86,6 +90,7 @@ def probe_scores(
     test: np.ndarray | None = None,
     first: TransformerMixin | None = None,
     conditions: np.ndarray | None = None,
+    experiments: np.ndarray | None = None,
     seed: int = 0,
 ) -> ProbeScores:
     """Judge a logistic regression on frozen features: the arguments and errors of :func:`linear_probe`.
@@ -100,8 +105,12 @@ def probe_scores(
     own = [StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")]
     classifier = make_pipeline(*_steps(first), *own)
     if test is None:
-        strata = None if conditions is None else _joined(labels, np.asarray(conditions)[kept].astype(str))
-        return _cross_validated(classifier, features, labels, groups, units, seed, left_out, strata)
+        _check_within(units, groups)
+        others = [None if each is None else np.asarray(each)[kept] for each in (conditions, experiments)]
+        folds = (
+            balanced_folds(labels, groups, others[0]) if experiments is None else label_folds(labels, groups, others[1])
+        )
+        return _cross_validated(classifier, features, labels, folds, units, seed, left_out)
     test = np.asarray(test, dtype=bool)[kept]
     _check_apart(units, test)
     if len(np.unique(labels[~test])) < 2 or len(np.unique(labels[test])) < 2:
@@ -183,44 +192,29 @@ def separability_scores(
     own = [StandardScaler(with_std=False), KNeighborsClassifier(n_neighbors, metric="cosine")]
     classifier = make_pipeline(*_steps(first), *own)
     labels = np.asarray(experiments).astype(str)
-    strata = None if conditions is None else _joined(labels, np.asarray(conditions).astype(str))
-    return _cross_validated(classifier, features, labels, groups, units, seed, strata=strata)
+    _check_within(units, groups)
+    return _cross_validated(classifier, features, labels, balanced_folds(labels, groups, conditions), units, seed)
 
 
 def _cross_validated(
     classifier: ClassifierMixin,
     features: np.ndarray,
     labels: np.ndarray,
-    groups: np.ndarray,
+    folds: Folds,
     units: np.ndarray,
     seed: int,
     left_out: str = "",
-    strata: np.ndarray | None = None,
 ) -> ProbeScores:
-    """Score the predictions of folds over whole groups, stratified by class, or by strata that divide the classes."""
-    _check_within(units, groups)
-    if len(np.unique(labels)) < 2:
-        return ProbeScores.missing("a single class")
-    if strata is None or (n_folds := _n_folds(strata, groups)) < 2:
-        strata, n_folds = labels, _n_folds(labels, groups)
-    if n_folds < 2:
-        return ProbeScores.missing("a class that lives in a single FOV")
-    splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    """Score the predictions of folds over whole groups."""
     classes = np.unique(labels)
+    if len(classes) < 2:
+        return ProbeScores.missing("a single class")
+    if folds.number < 2:
+        return ProbeScores.missing("a class that lives in a single FOV")
     shares = np.empty((len(labels), len(classes)))
-    for train, test in splits.split(features, strata, groups):
+    for train, test in folds.split(seed):
         shares[test] = _shares(clone(classifier).fit(features[train], labels[train]), features[test], classes)
-    return score_shares(labels, shares, classes, units, seed, f"{n_folds} folds over FOVs", left_out)
-
-
-def _n_folds(strata: np.ndarray, groups: np.ndarray) -> int:
-    """As many as leave groups of each stratum on both sides of each split."""
-    return min(5, *(len(np.unique(groups[strata == name])) for name in np.unique(strata)))
-
-
-def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return a number for each pair of two columns."""
-    return np.unique(np.stack([first, second]), axis=1, return_inverse=True)[1].ravel()
+    return score_shares(labels, shares, classes, units, seed, *folds.notes, left_out)
 
 
 def _shares(classifier: ClassifierMixin, features: np.ndarray, classes: np.ndarray) -> np.ndarray:
