@@ -42,6 +42,10 @@ def warmup_cosine_scheduler(
 ) -> dict[str, object]:
     """Configure the schedule for Lightning, by optimizer step.
 
+    Where epochs end the run, a step is told by its place in its epoch, so that a run that goes on with another number of
+    ranks, which share the epoch in more or fewer steps, has the rate of the same share of the training. Where
+    ``max_steps`` ends it, the steps that were made are counted.
+
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
@@ -70,5 +74,13 @@ def warmup_cosine_scheduler(
             f"a warm-up of {warmup_epochs} epochs of {steps_per_epoch} steps fills the whole run of {total_steps}, "
             "so the learning rate never falls; train longer or warm up for fewer epochs"
         )
-    scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, int(total_steps), start))
+    by_epochs = not math.isinf(trainer.num_training_batches) and total_steps != trainer.max_steps
+
+    def factor(step: int) -> float:
+        if by_epochs:
+            in_epoch = math.ceil((trainer.fit_loop.batch_idx + 1) / trainer.accumulate_grad_batches)
+            step = trainer.current_epoch * steps_per_epoch + in_epoch
+        return warmup_cosine(step, warmup_steps, int(total_steps), start)
+
+    scheduler = LambdaLR(optimizer, factor)
     return {"scheduler": scheduler, "interval": "step"}
