@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -69,6 +70,7 @@ class RunCheckpoints(Checkpoint):
         self._while_training = ExitStack()
         self._agreement, self._is_validating = Agreement(), False
         self._step = self._validated_step = -1
+        self._metrics: dict[str, torch.Tensor] = {}
 
     @property
     def best_model_path(self) -> str:
@@ -86,7 +88,8 @@ class RunCheckpoints(Checkpoint):
         self._until = "this step" if trainer.world_size == 1 else "the step in which all ranks know of it"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, signals wait for the end of a step."""
+        """From here on, signals wait for the end of a step; metrics are those of the run that goes on."""
+        trainer.callback_metrics.update(self._metrics)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
             self._while_training.enter_context(without_broadcasts_of_signals(trainer))
@@ -145,16 +148,22 @@ class RunCheckpoints(Checkpoint):
                 requeue_job(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a continued run begin with the validation that is still to come, if one is."""
+        """Let a continued run begin with the validation that is still to come, and with the metrics that there are.
+
+        One that was saved after a validation goes on with the end of the epoch, where early stopping asks for them.
+        """
         if _is_training(trainer):
             owe_validation(trainer, checkpoint, self._is_validating)
+            metrics = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
+            checkpoint["callbacks"][self.state_key]["metrics"] = metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what is the best so far for a continued run."""
         return {"monitor": self.monitor, "best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best so far, if this run continues in the same folder."""
+        """Go on from the best so far, if this run continues in the same folder, and from the metrics."""
+        self._metrics = {name: torch.as_tensor(value) for name, value in state_dict.get("metrics", {}).items()}
         if Path(self.best_model_path).exists():
             self.monitor, self.best_score = state_dict["monitor"], state_dict["best_score"]
 
