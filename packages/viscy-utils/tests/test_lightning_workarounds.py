@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from viscy_utils.lightning_workarounds import (
     NoBatchTracking,
     WatchedSaves,
     WholeCheckpointIO,
+    around_restoring,
     before_loaders_of_prediction,
     prepare_batch,
     save_on_one_rank,
@@ -67,6 +69,36 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(trainer, tmp_path, monkeypatc
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.ckpt"]
     assert "state_dict" in torch.load(path, weights_only=True)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+def test_each_part_of_a_training_is_restored_within_a_context(trainer, tmp_path):
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    other = Trainer(accelerator="cpu", devices=1, max_steps=2, logger=False, limit_val_batches=0, **options)
+    seen, inside = [], []
+
+    @contextmanager
+    def around(entry, saved):
+        seen.append((entry, saved is not None))
+        inside.append(entry)
+        yield
+        inside.remove(entry)
+
+    around_restoring(other, around)
+    other.fit(BoringModel(), BoringDataModule(), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert not inside
+    assert seen == [
+        ("pytorch-lightning_version", False),
+        ("data module", False),
+        ("callbacks", True),
+        ("precision", False),
+        ("loops", True),
+        ("optimizer_states and lr_schedulers", False),
+        ("optimizer_states", True),
+        ("lr_schedulers", True),
+        ("place in the epoch", False),
+    ]
 
 
 def test_a_way_of_saving_that_the_user_has_chosen_stays(tmp_path):

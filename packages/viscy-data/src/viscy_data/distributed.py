@@ -6,7 +6,7 @@ one that already divides the work among the ranks and leaves it in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, TypeVar
@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
+
+from viscy_data.checks import is_count
+from viscy_data.errors import InputError
 
 __all__ = [
     "EpochPositions",
@@ -25,6 +28,7 @@ __all__ = [
     "ShardedDistributedSampler",
     "ShuffledBatchSampler",
     "World",
+    "check_place",
     "gather_from_ranks",
 ]
 
@@ -77,6 +81,30 @@ def gather_from_ranks(value: T) -> list[T]:
     found: list[T | None] = [None] * world.size
     torch.distributed.all_gather_object(found, value)
     return found
+
+
+def check_place(place: object, where: str) -> None:
+    """Refuse what is no place in an epoch, see :meth:`viscy_data.loaders.BatchLoader.state_dict`.
+
+    Parameters
+    ----------
+    place : object
+        A mapping of ``epoch`` and ``batches``, and but for those of the first version ``done`` and ``ranks``.
+    where : str
+        For messages: whose place it is.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or its numbers are no counts.
+    """
+    if not isinstance(place, Mapping):
+        raise InputError(where, field="place in the epoch", found=repr(place), expected="entries by name")
+    least = {"epoch": 0, "batches": 0} | ({"done": 0, "ranks": 1} if "done" in place else {})
+    for name, value in least.items():
+        if not is_count(place.get(name), value):
+            found, expected = repr(place.get(name)), f"a whole number of at least {value}"
+            raise InputError(where, field=f"place in the epoch, {name}", found=found, expected=expected)
 
 
 class ShardedDistributedSampler(DistributedSampler):

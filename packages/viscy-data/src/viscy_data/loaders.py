@@ -19,7 +19,7 @@ from monai.data import ThreadDataLoader
 from monai.data.thread_buffer import buffer_iterator
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
-from viscy_data.distributed import ResumableSampler
+from viscy_data.distributed import ResumableSampler, check_place
 from viscy_data.errors import InputError
 from viscy_data.worker_processes import begin_worker, identity, worker_context
 
@@ -157,11 +157,12 @@ class BatchLoader(ThreadDataLoader):
         ------
         ValueError
             If the sampler cannot begin there; an :class:`~viscy_data.errors.InputError` where the number of ranks is
-            why.
+            why, or there is no such place.
         """
         sampler = self.sampler
         if not isinstance(sampler, ResumableSampler):
             raise ValueError(f"{type(sampler).__name__} cannot begin in the middle of an epoch.")
+        check_place(state_dict, type(self).__name__)
         n_batches, done = self._n_batches, state_dict.get("done")
         if done is None:  # of a version that counted the batches of a rank, on as many ranks as now
             done = state_dict["batches"] * self._n_ranks

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from viscy_data.checks import is_texts
 from viscy_data.errors import InputError
 from viscy_data.stores import FovInfo
 
@@ -76,7 +77,18 @@ class FovSplit:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> FovSplit:
-        """Return the split of a :meth:`record`."""
+        """Return the split of a :meth:`record`.
+
+        Raises
+        ------
+        InputError
+            If it is none.
+        """
+        if not isinstance(record, Mapping) or not isinstance(record.get("store"), str):
+            raise InputError("split", found=repr(record), expected="the record of a split: store, train and val")
+        for side in ("train", "val"):
+            if not is_texts(record.get(side)):
+                raise InputError("split", field=side, found=repr(record.get(side)), expected="names of FOVs")
         return cls(record["store"], tuple(record["train"]), tuple(record["val"]))
 
     def record(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ __all__ = [
     "NoBatchTracking",
     "WatchedSaves",
     "WholeCheckpointIO",
+    "around_restoring",
     "before_loaders_of_prediction",
     "count_validation_anew",
     "owe_validation",
@@ -136,6 +137,42 @@ def before_loaders_of_prediction(trainer: Trainer, then: Callable[[], None]) -> 
         make_loaders()
 
     loop.setup_data = setup_data
+
+
+def around_restoring(trainer: Trainer, around: Callable[[str, Any], AbstractContextManager]) -> None:
+    """Let what Lightning restores of a training happen within contexts, one for each entry of the checkpoint.
+
+    Its hooks come before or after some of that, and it has none for loops, optimizers and schedules.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    around : callable
+        Called with the name of the entry and its value, where the checkpoint has one of that name; returns a context.
+    """
+    connector = trainer._checkpoint_connector
+    parts = {
+        "resume_start": "pytorch-lightning_version",
+        "restore_datamodule": "data module",
+        "restore_callbacks": "callbacks",
+        "restore_precision_plugin_state": "precision",
+        "restore_loops": "loops",
+        "restore_optimizers_and_schedulers": "optimizer_states and lr_schedulers",
+        "restore_optimizers": "optimizer_states",
+        "restore_lr_schedulers": "lr_schedulers",
+    }
+
+    def within(entry: str, restore: Callable) -> Callable:
+        def restored(*args: Any, **kwargs: Any) -> None:
+            with around(entry, connector._loaded_checkpoint.get(entry)):
+                restore(*args, **kwargs)
+
+        return restored
+
+    for name, entry in parts.items():
+        setattr(connector, name, within(entry, getattr(connector, name)))
+    of_loaders = "_load_combined_loader_states"  # later than all others, when there are loaders
+    setattr(trainer.fit_loop, of_loaders, within("place in the epoch", getattr(trainer.fit_loop, of_loaders)))
 
 
 def save_on_one_rank(trainer: Trainer, path: str | os.PathLike) -> None:

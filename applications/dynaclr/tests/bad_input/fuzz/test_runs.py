@@ -17,6 +17,8 @@ KEPT = {
     "bytes": [(0, [ByteEdit(0.0, "cut")]), (26, [ByteEdit(0.97, "cut")])],
 }
 VALIDATE = "validate --config fit.yml --ckpt_path last.ckpt"
+RESUME = "fit --config fit.yml --ckpt_path last.ckpt --trainer.max_epochs 2"
+OF_TRAINING = ["loops", "optimizer_states", "lr_schedulers", "callbacks", "MultiExperimentDataModule"]
 FEW = [None, True, 0, 1, -1, 3, 0.5, float("nan"), "", "x", "1", "../x", [], {}, [1, 2], {"x": 1}]
 
 
@@ -30,6 +32,18 @@ def test_values_of_checkpoints(fresh, tried, samples, part):
         place.accepted(VALIDATE)
 
     tried(check, tree_edits(2, FEW), 2, 60, [[TreeEdit(0, "replace")]])
+
+
+def test_what_a_checkpoint_says_of_its_training(fresh, tried, samples):
+    content = torch.load(samples / "last.ckpt", weights_only=True)
+
+    def check(case):
+        part, edits = case
+        place = fresh()
+        torch.save(content | edited_tree({part: content[part]}, edits), place.folder / "last.ckpt")
+        place.accepted(RESUME)
+
+    tried(check, st.tuples(st.sampled_from(OF_TRAINING), tree_edits(2, FEW)), 3, 200)
 
 
 def test_bytes_of_checkpoints(fresh, tried, samples):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from viscy_data.distributed import check_place
+
 __all__ = ["follow_ranks"]
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +32,15 @@ def follow_ranks(
         Restored states of loaders, see :meth:`viscy_data.loaders.BatchLoader.state_dict`.
     first_batch : callable
         Returns, once there are loaders, the number of this rank's first batch.
+
+    Raises
+    ------
+    InputError
+        If one of them is no place in an epoch.
     """
+    for place in places:
+        if place is not None:
+            check_place(place, "state of the data module")
     known = [place for place in places if place is not None and "ranks" in place]
     if trainer is not None and known and known[0]["ranks"] != trainer.world_size:
         trainer.callbacks.append(_PlaceInEpoch(known[0], first_batch))

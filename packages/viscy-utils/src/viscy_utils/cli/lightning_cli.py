@@ -45,6 +45,7 @@ from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_adverti
 from viscy_utils.runs.compatibility import changed_settings, differing_settings, load_weights, read_checkpoint
 from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
 from viscy_utils.runs.keeper import RunKeeper
+from viscy_utils.runs.restored_state import check_restored_state
 from viscy_utils.runs.stopped_prediction import StoppedPrediction
 from viscy_utils.runs.trainer import VisCyTrainer
 from viscy_utils.training.module import TrainingModule
@@ -167,6 +168,8 @@ class VisCyCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs, callbacks=callbacks)
         trainer.resolved_config = self._resolved_config() if SUBCOMMANDS[self.subcommand].needs_model else ""
         WholeCheckpointIO.install(trainer)
+        if self.subcommand == "fit":
+            check_restored_state(trainer)
         return trainer
 
     def _begin_run(self, root: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from viscy_data.checks import is_count
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
 from viscy_utils.runs.torch_file import check_torch_file
@@ -55,6 +56,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(str(path), field="ckpt_path", found="no state_dict", expected=expected)
     refuse_newer_checkpoint(checkpoint, str(path))
     _refuse_endless(checkpoint.get("hyper_parameters"), path)
+    for name in ("epoch", "global_step"):
+        if not is_count(checkpoint.get(name, 0)):
+            found = repr(checkpoint[name])
+            raise InputError(str(path), field=name, found=found, expected="a whole number of at least 0")
     weights = checkpoint["state_dict"]
     if not isinstance(weights, dict):
         raise InputError(str(path), field="state_dict", found="no weights by name", expected=expected)

@@ -42,8 +42,8 @@ def warmup_cosine_scheduler(
 ) -> dict[str, object]:
     """Configure the schedule for Lightning, by optimizer step.
 
-    Where epochs end the run, a step is told by its place in its epoch, so that a run that goes on with another number of
-    ranks, which share the epoch in more or fewer steps, has the rate of the same share of the training. Where
+    Where epochs end the run, a step is told by its place in its epoch, so that a run that goes on with another number
+    of ranks, which share the epoch in more or fewer steps, has the rate of the same share of the training. Where
     ``max_steps`` ends it, the steps that were made are counted.
 
     Parameters
