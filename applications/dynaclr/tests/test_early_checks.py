@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -94,27 +95,79 @@ def test_every_command_shows_an_example(name):
     assert "Example:" in done.output
 
 
-def test_own_commands_refuse_before_torch_is_imported(tmp_path):
-    code = """
-import sys
+ABSENT_DATA = {"class_path": "dynaclr.datamodule.MultiExperimentDataModule"}
+ABSENT_DATA |= {"init_args": {"experiments_yaml": "absent.yml", "z_range": [0, 1], "yx_patch_size": [24, 24]}}
+DATASETS = [{"embeddings": "absent.zarr", "annotations": "absent.csv"}]
+CONFIGS = {
+    "fit": {"data": ABSENT_DATA},
+    "append-annotations": {"embeddings_path": "absent.zarr", "annotations": [{"path": "a.csv"}], "columns": ["a"]},
+    "append-predictions": {"embeddings_path": "absent.zarr", "classifiers": ["a.npz"]},
+    "reduce-dimensionality": {"input_path": "absent.zarr", "pca": {}},
+    "plot-embeddings": {"input_paths": ["absent.zarr"], "output_dir": "pictures"},
+    "evaluate-smoothness": {"models": [{"path": "absent.zarr", "label": "a"}], "output_dir": "out"},
+    "compare-models": {"result_files": [{"path": "absent.csv", "label": "a"}]},
+    "apply-linear-classifier": {"classifier_path": "absent.npz", "embeddings_path": "absent.zarr"},
+    "train-linear-classifier": {"task": "a", "output_path": "a.npz", "train_datasets": DATASETS},
+    "cross-validate": {"task": "a", "output_dir": "out", "train_datasets": DATASETS},
+}
+FIT = ["-c", "fit.yml"]
+CORRECT = ["absent.zarr", "--controls", "t < 2"]
+OF_IMAGES = ["--data_path", "absent.zarr", "--output_path", "out"]
+MISSING_PATHS = {name: [["-c", f"{name}.yml"], ["-c", "absent.yml"]] for name in CONFIGS} | {
+    "validate": [FIT],
+    "test": [FIT],
+    "predict": [FIT, ["-c", "there.yml", "--ckpt_path=absent.ckpt"]],
+    "export": [["-c", "there.yml", "--ckpt_path", "absent.ckpt"]],
+    "preprocess": [OF_IMAGES[:2], ["-c", "absent.yml"]],
+    "precompute": [OF_IMAGES],
+    "convert_to_anndata": [["--embeddings_path=absent.zarr", "--output_anndata_path", "out.zarr"]],
+    "init": [["absent.zarr", "-o", "configs"]],
+    "info": [["absent.zarr"]],
+    "build-index": [["absent.yml", "index.parquet"]],
+    "cache-patches": [[*FIT, "-o", "patches.zarr"]],
+    "import-images": [["absent.tif", "-o", "out.zarr"]],
+    "import-tracks": [["absent.csv", "--store", "absent.zarr", "-o", "tracks"]],
+    "inspect-batches": [FIT],
+    "compare-losses": [[*FIT, "--variants", "absent.yml"], ["-c", "there.yml", "--variants", "absent.yml"]],
+    "evaluate": [["-e", "absent.zarr", "-o", "report"], ["store.zarr", "--labels", "absent.csv", "-o", "report"]],
+    "correct": [[*CORRECT, "--method", "lot"], [*CORRECT, "--transform", "absent.npz"]],
+    "compute-features": [[*FIT, "-o", "features.zarr"]],
+    "export-atlas": [["absent.zarr", "-o", "atlas.parquet"]],
+    "split-embeddings": [["-i", "absent.zarr", "-o", "parts"]],
+}
+
+
+def test_every_command_that_reads_a_path_is_here():
+    assert set(MISSING_PATHS) == set(cli.commands) - {"demo"}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """Refuse all of them in one process: exit code, output, and what has been imported by then."""
+    folder = tmp_path_factory.mktemp("refusals")
+    for name, config in CONFIGS.items():
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(config))
+    (folder / "there.yml").write_text("seed_everything: 1")
+    code = f"""
+import json, sys
 from click.testing import CliRunner
 from dynaclr.cli import cli
-for name in ("inspect-batches", "train-linear-classifier", "apply-linear-classifier", "cross-validate"):
-    done = CliRunner().invoke(cli, [name, "-c", "absent.yml"])
-    assert done.exit_code == 2 and "absent.yml" in done.output, done.output
-for name in ("cache-patches", "compute-features"):
-    done = CliRunner().invoke(cli, [name, "-c", "absent.yml", "-o", "store.zarr"])
-    assert done.exit_code == 2 and "absent.yml" in done.output, done.output
-for args in (
-    ["evaluate", "-e", "absent.zarr", "-o", "report"], ["export-atlas", "absent.zarr", "-o", "atlas.parquet"],
-    ["correct", "absent.zarr", "--method", "lot", "--controls", "t < 2"],
-    ["split-embeddings", "-i", "absent.zarr", "-o", "parts"],
-):
-    done = CliRunner().invoke(cli, args)
-    assert done.exit_code == 2 and "absent.zarr" in done.output, done.output
-done = CliRunner().invoke(cli, ["compare-losses", "-c", "absent.yml", "--variants", "variants.yml"])
-assert done.exit_code == 2 and "absent.yml" in done.output, done.output
-print("heavy:", *{"torch", "lightning", "monai", "pandas", "sklearn", "zarr"} & set(sys.modules))
+for name, calls in {MISSING_PATHS}.items():
+    for args in calls:
+        done = CliRunner().invoke(cli, [name, *args])
+        heavy = {{"torch", "lightning", "monai", "pandas", "sklearn", "anndata", "zarr", "scipy", "matplotlib"}}
+        print(json.dumps([name, done.exit_code, done.output, sorted(heavy & set(sys.modules))]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "heavy:\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", MISSING_PATHS)
+def test_a_path_that_is_not_there_is_refused_before_anything_heavy_is_imported(name, refusals):
+    own = [found for command, *found in refusals if command == name]
+    assert len(own) == len(MISSING_PATHS[name])
+    for exit_code, output, heavy in own:
+        assert exit_code == 2, output
+        assert "absent." in output
+        assert not heavy  # also of the commands before: the first that fails is the one to mend

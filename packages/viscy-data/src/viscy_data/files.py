@@ -22,7 +22,7 @@ from pathlib import Path
 
 from viscy_data.errors import MissingInputError
 
-__all__ = ["missing_path", "near_files", "refuse_existing", "replacing"]
+__all__ = ["missing_path", "near_files", "refuse_absent", "refuse_existing", "replacing"]
 
 _REMEDY = "remove it or choose another path"
 
@@ -110,6 +110,18 @@ def missing_path(path: str | Path, *, field: str = "", expected: str = "", fix: 
         return MissingInputError(str(path), field=field, found=f"no folder {folder}", expected=expected, fix=fix)
     near = near_files(path, otherwise=fix)
     return MissingInputError(str(path), field=field, found="no such file", expected=expected, fix=near)
+
+
+def refuse_absent(path: str | Path, *, expected: str) -> None:
+    """Refuse a path at which there is nothing; URLs are left to what reads them.
+
+    Raises
+    ------
+    MissingInputError
+        As from :func:`missing_path`.
+    """
+    if "://" not in str(path) and not Path(path).exists():
+        raise missing_path(path, expected=expected)
 
 
 def near_files(path: str | Path, *, otherwise: str = "") -> str:

@@ -80,8 +80,9 @@ def test_help_has_no_option_without_a_text(name):
         {"trainer": TRAINER, "model": BORING, "data": PLATE, "optimiser": {"class_path": "torch.optim.Adam"}},
         {"trainer": TRAINER, "modle": BORING, "data": PLATE},
         {"trainer": TRAINER, "model": BORING, "data": PLATE, "something": 1},
+        {"trainer": TRAINER, "model": BORING, "data": PLATE, "ckpt_path": "none.ckpt"},
     ],
-    ids=["missing store", "near key", "misspelt section", "unknown key"],
+    ids=["missing store", "near key", "misspelt section", "unknown key", "missing weights"],
 )
 def test_what_is_refused_early_is_refused_late_in_the_same_words(sections, write):
     args = ["fit", *write(**sections)]

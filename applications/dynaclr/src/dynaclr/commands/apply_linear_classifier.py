@@ -9,6 +9,7 @@ __all__ = ["apply_linear_classifier"]
 apply_linear_classifier = config_command(
     "apply-linear-classifier",
     "dynaclr.evaluation.classifiers:apply_from_config",
+    "viscy_utils.evaluation.linear_classifier_config:LinearClassifierInferenceConfig",
     "Add the predictions of a linear classifier to embeddings: obs, obsm and uns `predicted_<task>...`.",
     """  classifier_path: infection.npz
   embeddings_path: other_embeddings.zarr

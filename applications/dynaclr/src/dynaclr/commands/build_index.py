@@ -7,8 +7,7 @@ from typing import get_args
 
 import click
 
-from dynaclr.experiment import ExperimentRegistry
-from dynaclr.index import MultiExperimentIndex
+from dynaclr.early_checks import refuse_missing_experiments
 from dynaclr.positives import PositiveScope
 from viscy_data.errors import InputError
 from viscy_data.stores import BadFovs, StoragePolicy, left_out_text
@@ -80,6 +79,10 @@ def build_index(
     with report_errors("dynaclr"):
         if index.exists() and not overwrite:
             raise InputError(str(index), found="a file", expected="nothing", fix="add --overwrite to replace it")
+        refuse_missing_experiments({"experiments_yaml": str(experiments)})
+        from dynaclr.experiment import ExperimentRegistry
+        from dynaclr.index import MultiExperimentIndex
+
         # A table of tracks holds neither channels nor patches: choices that no experiment can fail.
         storage = StoragePolicy(bad_fovs)
         registry = ExperimentRegistry.from_yaml(experiments, training_channels="all", storage=storage)

@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from dynaclr.commands.fit_configs import refuse_missing_configs
+from dynaclr.comparison.variants import read_variants
 from viscy_utils.cli.application import CONTEXT_SETTINGS
+from viscy_utils.cli.config_files import read_configs
 from viscy_utils.cli.errors import report_errors
 
 __all__ = ["compare_losses"]
@@ -46,7 +48,9 @@ def compare_losses(
     Writes table.md, table.csv, report.json and curves.png. A variant that crashes is reported, and the others go on;
     the exit code is then 1.
     """
-    refuse_missing_configs([config])
+    read_configs([str(config)])
+    if not any("data" in variant.overrides for variant in read_variants(variants)):
+        refuse_missing_configs([config])
     from dynaclr.comparison import compare_losses as compare
 
     rows = compare(config, variants, output_dir, quick_test=quick_test, wandb=not no_wandb, overwrite=overwrite)

@@ -51,10 +51,13 @@ def correct(seed: int, **options: Any) -> None:
     Writes obsm `X_corrected`, with its origin in uns, and shows how well the experiment is told before and after.
     """
     from viscy_data.errors import InputError
+    from viscy_data.files import refuse_absent
     from viscy_utils.embeddings.kind import refuse_unfinished
 
     if (options["method"] is None) == (options["transform"] is None):
         raise InputError("dynaclr correct", found="neither or both", expected="one of --method and --transform")
+    if options["transform"] is not None:
+        refuse_absent(options["transform"], expected="a correction of embeddings")
     refuse_unfinished(options["embeddings"])
     from dynaclr.evaluation.correction import Request, correct_embeddings
 

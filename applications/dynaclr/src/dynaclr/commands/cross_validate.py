@@ -9,6 +9,7 @@ __all__ = ["cross_validate"]
 cross_validate = config_command(
     "cross-validate",
     "dynaclr.evaluation.cross_validation:cross_validate_from_config",
+    "viscy_utils.evaluation.linear_classifier_config:LinearClassifierCrossValidationConfig",
     "Cross-validate a linear classifier over whole experiments, FOVs or lineages.\n\n"
     "Prints and writes figures of all cells, of each class and of each fold, with intervals over lineages and chance.",
     """  task: infection_state

@@ -23,6 +23,7 @@ __all__ = [
 append_annotations = config_command(
     "append-annotations",
     "dynaclr.evaluation.appending:append_annotations",
+    "dynaclr.evaluation.store_configs:AppendAnnotationsConfig",
     "Add columns of annotation tables to embeddings; cells that no table names have none.",
     """  embeddings_path: embeddings.zarr
   annotations:
@@ -34,6 +35,7 @@ append_annotations = config_command(
 append_predictions = config_command(
     "append-predictions",
     "dynaclr.evaluation.appending:append_predictions",
+    "dynaclr.evaluation.store_configs:AppendPredictionsConfig",
     "Add the predictions of several linear classifiers to embeddings.",
     """  embeddings_path: embeddings.zarr
   classifiers: [infection.npz, division.npz]   # or pipelines_dir: classifiers/
@@ -43,6 +45,7 @@ append_predictions = config_command(
 reduce_dimensionality = config_command(
     "reduce-dimensionality",
     "dynaclr.evaluation.reducing:reduce_dimensionality",
+    "dynaclr.evaluation.store_configs:ReduceDimensionalityConfig",
     "Add reductions to embeddings: obsm X_pca, X_umap, X_phate, X_pacmap; of several stores X_pca_combined and on.",
     """  input_paths: [plate1.zarr, plate2.zarr]      # or input_path: embeddings.zarr
   pca: {n_components: 32}
@@ -53,6 +56,7 @@ reduce_dimensionality = config_command(
 evaluate_smoothness = config_command(
     "evaluate-smoothness",
     "dynaclr.evaluation.smoothness_runs:evaluate_smoothness",
+    "dynaclr.evaluation.store_configs:EvaluateSmoothnessConfig",
     "Compare the steps of tracks with random pairs of cells, for several models.",
     """  models:
     - {path: first.zarr, label: first}
@@ -64,6 +68,7 @@ evaluate_smoothness = config_command(
 compare_models = config_command(
     "compare-models",
     "dynaclr.evaluation.smoothness_runs:compare_models",
+    "dynaclr.evaluation.store_configs:CompareModelsConfig",
     "Lay results of evaluate-smoothness side by side.",
     """  result_files:
     - {path: smoothness/first_smoothness.csv, label: first}
@@ -75,6 +80,7 @@ compare_models = config_command(
 plot_embeddings = config_command(
     "plot-embeddings",
     "dynaclr.evaluation.plots:plot_embeddings",
+    "dynaclr.evaluation.store_configs:PlotEmbeddingsConfig",
     "Draw reductions of embeddings, coloured by columns.",
     """  input_path: embeddings.zarr                  # or input_paths: [plate1.zarr, plate2.zarr]
   output_dir: pictures

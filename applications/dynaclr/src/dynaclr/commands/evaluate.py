@@ -87,11 +87,16 @@ def evaluate(
     cells with tracks and images, tables, curves, origin. Beside it are report.json, report.csv, report.md, report.png,
     mixing.png, curves.csv and curves.png; the main scores are printed.
     """
+    from dynaclr.commands.fit_configs import refuse_missing_configs
     from viscy_data.errors import InputError
+    from viscy_data.files import refuse_absent
     from viscy_utils.embeddings.kind import refuse_unfinished
 
     if not stores and not embeddings and not runs:
         raise InputError("dynaclr evaluate", found="no embeddings", expected="--embeddings PATH or --run RUN")
+    refuse_missing_configs(configs)
+    for path in labels:
+        refuse_absent(path, expected="a CSV file of labels")
     named = _named((*stores, *embeddings, *map(_of_run, runs)))
     for path in named.values():
         refuse_unfinished(path)

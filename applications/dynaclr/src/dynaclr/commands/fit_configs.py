@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from viscy_utils.cli.config_files import read_configs
+from viscy_utils.cli.early_checks import refuse_missing_data
+from viscy_utils.cli.places import noting_places
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
@@ -30,13 +32,16 @@ configs_option = click.option(
 
 
 def refuse_missing_configs(configs: Sequence[Path]) -> None:
-    """Refuse configurations that cannot be read, before anything heavy is imported.
+    """Refuse configurations that cannot be read, and data that are not there, before anything heavy is imported.
 
     Raises
     ------
     InputError
     """
-    read_configs([str(path) for path in configs])
+    from dynaclr.cli import DATA_CHECKS
+
+    with noting_places(configs):
+        refuse_missing_data(read_configs([str(path) for path in configs]), DATA_CHECKS)
 
 
 def load_data(configs: Sequence[Path], kind: type[Data], expected: str) -> Data:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
 from viscy_data.yaml_reading import read_mapping
 from viscy_utils.cli.application import CONTEXT_SETTINGS
 from viscy_utils.cli.errors import report_errors
+from viscy_utils.cli.yaml_models import read_yaml_model, refuse_missing_inputs
 
 __all__ = ["config_command"]
 
 
-def config_command(name: str, runs: str, summary: str, example: str, replaces: str = "") -> click.Command:
+def config_command(name: str, runs: str, config: str, summary: str, example: str, replaces: str = "") -> click.Command:
     """Make a command that takes its configuration; what does the work is imported when it runs.
 
     Parameters
@@ -23,6 +25,9 @@ def config_command(name: str, runs: str, summary: str, example: str, replaces: s
         Of the command.
     runs : str
         ``"module:function"``: called with the path of the configuration, and ``overwrite`` if it may replace something.
+    config : str
+        ``"module:class"``: the model of the configuration. What it refuses, and paths that it marks as read and that
+        are not there, are refused before ``runs`` is imported.
     summary : str
         What the command does.
     example : str
@@ -32,9 +37,9 @@ def config_command(name: str, runs: str, summary: str, example: str, replaces: s
     """
 
     def command(path: Path, **options: bool) -> None:
-        read_mapping(path, f"a YAML file as in the example of dynaclr {name} --help")  # before anything is imported
-        module, function = runs.split(":")
-        getattr(import_module(module), function)(path, **options)
+        read_mapping(path, f"a YAML file as in the example of dynaclr {name} --help")
+        refuse_missing_inputs(read_yaml_model(path, _imported(config)))
+        _imported(runs)(path, **options)
 
     file = click.Path(path_type=Path)
     params = [click.Option(["--config", "-c", "path"], required=True, type=file, help="YAML file, see below.")]
@@ -48,3 +53,8 @@ def config_command(name: str, runs: str, summary: str, example: str, replaces: s
         epilog=f"\b\nExample:\n{example}",
         context_settings=CONTEXT_SETTINGS,
     )
+
+
+def _imported(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)

@@ -9,6 +9,7 @@ __all__ = ["train_linear_classifier"]
 train_linear_classifier = config_command(
     "train-linear-classifier",
     "dynaclr.evaluation.classifiers:train_from_config",
+    "viscy_utils.evaluation.linear_classifier_config:LinearClassifierTrainConfig",
     "Train a linear classifier of an annotation, and judge it on FOVs that it has not seen.",
     """  task: infection_state
   output_path: infection.npz

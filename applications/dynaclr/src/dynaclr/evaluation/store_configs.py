@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from viscy_utils.cli.yaml_models import YamlModel
+from viscy_data.files import refuse_absent
+from viscy_utils.cli.yaml_models import Reads, YamlModel
+from viscy_utils.embeddings.kind import kind_of_store
 
 __all__ = [
     "METRICS",
@@ -29,6 +33,11 @@ METRICS = [
     "random_frame_peak",
 ]
 """What ``compare-models`` lays side by side unless it is told otherwise."""
+
+
+Store = Annotated[str, Reads(kind_of_store)]
+Stores = Annotated[list[str] | None, Reads(kind_of_store)]
+OptionalStore = Annotated[str | None, Reads(kind_of_store)]
 
 
 class _Reduction(YamlModel):
@@ -87,8 +96,8 @@ class ReduceDimensionalityConfig(YamlModel):
         Replace reductions that are there, or the output.
     """
 
-    input_path: str | None = None
-    input_paths: list[str] | None = None
+    input_path: OptionalStore = None
+    input_paths: Stores = None
     output_path: str | None = None
     pca: PCAConfig | None = None
     umap: UMAPConfig | None = None
@@ -124,7 +133,7 @@ class ReduceDimensionalityConfig(YamlModel):
 class Annotations(YamlModel):
     """A table of annotations; ``experiment`` names the one that it is of, where it has no such column."""
 
-    path: str
+    path: Annotated[str, Reads(partial(refuse_absent, expected="a CSV file of labels"))]
     experiment: str | None = None
 
 
@@ -145,7 +154,7 @@ class AppendAnnotationsConfig(YamlModel):
         Replace columns that are there, or the output.
     """
 
-    embeddings_path: str
+    embeddings_path: Store
     annotations: list[Annotations] = Field(min_length=1)
     columns: list[str] = Field(min_length=1)
     output_path: str | None = None
@@ -169,9 +178,11 @@ class AppendPredictionsConfig(YamlModel):
         Replace predictions of the same tasks, or the output.
     """
 
-    embeddings_path: str
+    embeddings_path: Store
     pipelines_dir: str | None = None
-    classifiers: list[str] | None = Field(default=None, min_length=1)
+    classifiers: Annotated[list[str] | None, Reads(partial(refuse_absent, expected="a classifier"))] = Field(
+        default=None, min_length=1
+    )
     output_path: str | None = None
     overwrite: bool = False
 
@@ -198,9 +209,21 @@ class Named(YamlModel):
     label: str = Field(pattern=r"^[^/\\]+$")
 
 
+class NamedStore(Named):
+    """Embeddings and what they are called."""
+
+    path: Store
+
+
+class NamedResult(Named):
+    """A table of ``evaluate-smoothness`` and what it is called."""
+
+    path: Annotated[str, Reads(partial(refuse_absent, expected="a result of evaluate-smoothness"))]
+
+
 class _WithLabels(YamlModel):
     @staticmethod
-    def refuse_repeated(entries: list[Named], field: str) -> None:
+    def refuse_repeated(entries: Sequence[Named], field: str) -> None:
         labels = [entry.label for entry in entries]
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         if repeated:
@@ -224,7 +247,7 @@ class EvaluateSmoothnessConfig(_WithLabels):
     overwrite : bool, default False
     """
 
-    models: list[Named] = Field(min_length=1)
+    models: list[NamedStore] = Field(min_length=1)
     distance_metric: Literal["cosine", "euclidean"] = "cosine"
     output_dir: str
     save_plots: bool = True
@@ -252,7 +275,7 @@ class CompareModelsConfig(_WithLabels):
     overwrite : bool, default False
     """
 
-    result_files: list[Named] = Field(min_length=1)
+    result_files: list[NamedResult] = Field(min_length=1)
     metrics: list[str] = Field(default=METRICS, min_length=1)
     output_path: str | None = None
     output_format: Literal["markdown", "csv", "json"] = "markdown"
@@ -285,8 +308,8 @@ class PlotEmbeddingsConfig(YamlModel):
     overwrite : bool, default False
     """
 
-    input_path: str | None = None
-    input_paths: list[str] | None = None
+    input_path: OptionalStore = None
+    input_paths: Stores = None
     output_dir: str
     embedding_keys: list[str] = Field(default=["X_pca"], min_length=1)
     color_by: list[str] = Field(default=["condition", "experiment", "hours_post_infection"], min_length=1)

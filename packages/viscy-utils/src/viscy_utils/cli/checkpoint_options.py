@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from viscy_data.errors import InputError
-from viscy_utils.cli.subcommands import NOT_GIVEN
+from viscy_utils.cli.subcommands import LIGHTNING_WORDS, NOT_GIVEN
 from viscy_utils.runs.choice import checkpoint_of, has_checkpoints, refuse_older_twin
 from viscy_utils.runs.folder import LATEST, Run, find_run
 
-__all__ = ["LIGHTNING_WORDS", "Training", "checkpoint_to_use", "training_of"]
-
-LIGHTNING_WORDS = ("best", "last", "hpc")
-"""Values of ``ckpt_path`` that Lightning looks up by itself."""
+__all__ = ["Training", "checkpoint_to_use", "training_of"]
 
 _logger = logging.getLogger(__name__)
 

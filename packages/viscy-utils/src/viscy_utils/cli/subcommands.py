@@ -7,18 +7,33 @@ subcommand is used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["NOT_GIVEN", "RESUME_HELP", "SEED", "SUBCOMMANDS", "Subcommand", "format_help", "name_in"]
+__all__ = [
+    "CORRECT_CHECKPOINT",
+    "LIGHTNING_WORDS",
+    "NOT_GIVEN",
+    "RESUME_HELP",
+    "SEED",
+    "SUBCOMMANDS",
+    "Subcommand",
+    "format_help",
+    "name_in",
+]
 
 NOT_GIVEN = "<a file, or null for random weights>"
 """Default of ``ckpt_path`` where weights are needed: whoever wants random ones has to say so."""
+LIGHTNING_WORDS = ("best", "last", "hpc")
+"""Values of ``ckpt_path`` that Lightning looks up by itself."""
+CORRECT_CHECKPOINT = "correct ckpt_path; null starts from random weights"
+"""What to do about a checkpoint that is not there."""
 SEED = 42
 """Of random numbers, where ``seed_everything`` is not given."""
 RESUME_HELP = "Go on with the run, by default the latest, from its last whole checkpoint; begin one if there is none."
 """What ``--resume`` is for."""
 _TRAINER = "viscy_utils.runs.trainer:VisCyTrainer"
+_READS_IMAGES = {"data_path": "viscy_data.stores:refuse_missing"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class Subcommand:
         What it does with a checkpoint: nothing, go on from one if asked to, or use its weights.
     runs : str, optional
         ``"module:name"`` of what runs: the trainer, whose method has the name of the subcommand, or a click command.
+    reads : mapping of str to str, optional
+        By option that names what is read, the ``"module:function"`` that refuses its value where there is nothing.
     """
 
     help: str
@@ -42,6 +59,7 @@ class Subcommand:
     needs_data: bool = False
     checkpoint: Literal["", "begun with", "used"] = ""
     runs: str = _TRAINER
+    reads: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_lightning(self) -> bool:
@@ -63,10 +81,13 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "predict": Subcommand(
         "run a model over data and write its predictions", needs_model=True, needs_data=True, checkpoint="used"
     ),
-    "preprocess": Subcommand("compute the normalisation statistics of a store"),
+    "preprocess": Subcommand("compute the normalisation statistics of a store", reads=_READS_IMAGES),
     "export": Subcommand("write a model to ONNX", needs_model=True, checkpoint="used"),
-    "precompute": Subcommand("write normalised channels as a stack of numpy arrays"),
-    "convert_to_anndata": Subcommand("convert embeddings of the old xarray layout to AnnData"),
+    "precompute": Subcommand("write normalised channels as a stack of numpy arrays", reads=_READS_IMAGES),
+    "convert_to_anndata": Subcommand(
+        "convert embeddings of the old xarray layout to AnnData",
+        reads={"embeddings_path": "viscy_utils.embeddings.kind:kind_of_store"},
+    ),
 }
 """Subcommands that run through Lightning."""
 

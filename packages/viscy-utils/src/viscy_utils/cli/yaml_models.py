@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +13,7 @@ from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
 from viscy_data.yaml_reading import read_mapping
 
-__all__ = ["YamlModel", "read_yaml_model"]
+__all__ = ["Reads", "YamlModel", "read_yaml_model", "refuse_missing_inputs"]
 
 
 class YamlModel(BaseModel):
@@ -21,6 +23,19 @@ class YamlModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, str_min_length=1)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Mark a field as a path, or paths, to read: ``Annotated[str, Reads(refuse)]``.
+
+    Parameters
+    ----------
+    refuse : callable
+        Called with a path; raises an InputError if there is nothing to read. It should import nothing heavy.
+    """
+
+    refuse: Callable[[str], object]
 
 
 _Model = TypeVar("_Model", bound=YamlModel)
@@ -45,6 +60,24 @@ def read_yaml_model(path: str | Path, kind: type[_Model]) -> _Model:
     except ValidationError as err:
         raise_all(_problem(str(path), kind, each) for each in err.errors(include_url=False))
         raise
+
+
+def refuse_missing_inputs(config: YamlModel) -> None:
+    """Refuse the first path that is to be read and is not there, in nested models too.
+
+    Raises
+    ------
+    InputError
+        As the :class:`Reads` of its field says.
+    """
+    for name, field in type(config).model_fields.items():
+        value, marks = getattr(config, name), [mark for mark in field.metadata if isinstance(mark, Reads)]
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, YamlModel):
+                refuse_missing_inputs(entry)
+            elif entry is not None:
+                for mark in marks:
+                    mark.refuse(entry)
 
 
 def _problem(where: str, kind: type[YamlModel], error: Any) -> InputError:

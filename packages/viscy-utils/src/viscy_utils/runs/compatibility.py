@@ -13,6 +13,7 @@ import torch
 from viscy_data.checks import is_count
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
+from viscy_utils.cli.subcommands import CORRECT_CHECKPOINT
 from viscy_utils.runs.torch_file import check_torch_file
 from viscy_utils.training.layout import refuse_newer_checkpoint
 
@@ -38,7 +39,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise missing_path(path, field="ckpt_path", fix="correct ckpt_path; null starts from random weights")
+        raise missing_path(path, field="ckpt_path", fix=CORRECT_CHECKPOINT)
     expected = "a Lightning checkpoint that torch.load reads with weights_only=True"
     if path.is_dir():
         if any((path / name).exists() for name in _OF_SHARDED):
