@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -44,6 +47,55 @@ def test_a_plate_that_was_interrupted_while_it_was_made_is_made_anew(tmp_path):
         plate.begin({"of": "this"}, fail)
     plate.begin({"of": "that"}, make)
     assert plate.n_done() == 0
+
+
+def test_a_plate_in_the_making_is_none_to_any_reader(tmp_path):
+    plate = GrowingPlate(tmp_path / "plate.zarr")
+    plate.begin({}, make)
+    for path in (plate.path, plate.folder, plate.folder / "plate.zarr"):
+        with pytest.raises(InputError):
+            read_plate(path)
+
+
+def test_a_plate_that_is_killed_while_it_gets_its_name_is_finished_by_the_next_process(tmp_path, monkeypatch):
+    rename, made = os.rename, []
+
+    def killed_at(n):
+        def stand_in(*args):
+            if len(made) == n:
+                raise KeyboardInterrupt
+            made.append(args)
+            rename(*args)
+
+        return stand_in
+
+    for n in range(10):
+        plate = GrowingPlate(tmp_path / str(n) / "plate.zarr")
+        plate.begin({}, make)
+        plate.array("A/1/0")[:] = 7
+        made.clear()
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(os, "rename", killed_at(n))
+            plate.finish()
+        if not plate.path.exists():
+            again = GrowingPlate(plate.path)
+            again.begin({}, lambda path: pytest.fail("made anew"))
+            again.finish()
+        assert np.unique(read_stack(read_plate(plate.path)[0], 1, 0)).tolist() == [7]
+        if len(made) < n:
+            break
+    assert 2 <= len(made) < n
+
+
+def test_a_plate_that_an_older_version_has_begun_is_continued(tmp_path):
+    plate = GrowingPlate(tmp_path / "plate.zarr")
+    plate.begin({}, make)
+    (plate.folder / "root" / "zarr.json").rename(plate.folder / "plate.zarr" / "zarr.json")
+    (plate.folder / "root").rmdir()
+    plate.begin({}, lambda path: pytest.fail("made anew"))
+    plate.array("A/1/0")[:] = 7
+    plate.finish()
+    assert np.unique(read_stack(read_plate(plate.path)[0], 1, 0)).tolist() == [7]
 
 
 def test_overwrite_starts_over_and_keeps_the_old_plate_until_the_new_one_is_whole(tmp_path):

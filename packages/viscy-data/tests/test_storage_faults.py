@@ -126,7 +126,8 @@ def test_planes_of_zeros_are_written_also_where_another_library_has_set_another_
         for chunk in (growing.folder / "plate.zarr").rglob("c"):
             shutil.rmtree(chunk)
         growing.array("A/1/0")[...] = 0
-    for plate in (tmp_path / "p.zarr", growing.folder / "plate.zarr"):
+        growing.finish()
+    for plate in (tmp_path / "p.zarr", growing.path):
         reader = PatchReader(read_plate(plate))
         assert not read(reader, 0).any()
         assert not reader.missing

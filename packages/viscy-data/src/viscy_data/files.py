@@ -22,7 +22,7 @@ from pathlib import Path
 
 from viscy_data.errors import MissingInputError
 
-__all__ = ["missing_path", "near_files", "refuse_absent", "refuse_existing", "replacing"]
+__all__ = ["missing_path", "near_files", "place", "refuse_absent", "refuse_existing", "replacing"]
 
 _REMEDY = "remove it or choose another path"
 
@@ -65,13 +65,32 @@ def replacing(path: str | Path, overwrite: bool = False, *, remedy: str = _REMED
             raise FileNotFoundError(f"nothing was written to {temporary}, which was to become {path}")
         if temporary.is_file():
             _to_disk(temporary)
-        if overwrite:
-            _replace(temporary, path)
-        else:
-            _place(temporary, path, remedy)
+        place(temporary, path, overwrite, remedy=remedy)
     except BaseException:
         _remove(temporary)
         raise
+
+
+def place(whole: Path, path: Path, overwrite: bool = False, *, remedy: str = _REMEDY) -> None:
+    """Give a file or folder that is whole its name, on the same file system; a folder that it replaces is moved aside.
+
+    Parameters
+    ----------
+    whole, path : Path
+    overwrite : bool, default False
+        Replace what is there.
+    remedy : str, optional
+        What the error about an existing target advises.
+
+    Raises
+    ------
+    FileExistsError
+        If something is at ``path`` and ``overwrite`` is False.
+    """
+    if overwrite:
+        _replace(whole, path)
+    else:
+        _place(whole, path, remedy)
 
 
 def refuse_existing(path: str | Path, overwrite: bool = False, *, remedy: str = _REMEDY) -> None:

@@ -1,6 +1,7 @@
 """A plate that is written in many steps, and continued after an interruption.
 
-Until it is whole it lies in ``<path>.parts``, beside a manifest of what it is made from and a count of the steps done.
+Until it is whole it lies in ``<path>.parts``, beside a manifest of what it is made from and a count of the steps done,
+and without the metadata of its root, so that no reader takes it for a plate.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from viscy_data.errors import InputError
-from viscy_data.files import refuse_existing, replacing
+from viscy_data.files import place, refuse_existing, replacing
 from viscy_data.stores.writing import ALL_CHUNKS, pipeline_of_all_chunks
 
 __all__ = ["GrowingPlate"]
@@ -36,6 +37,7 @@ class GrowingPlate:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.folder = self.path.with_name(f"{self.path.name}.parts")
+        self._plate, self._root = self.folder / "plate.zarr", self.folder / "root"
 
     def begin(
         self,
@@ -69,14 +71,16 @@ class GrowingPlate:
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
         about = self.folder / "manifest.json"
-        if about.exists():
+        if about.exists() and self._plate.exists():
             found = json.loads(about.read_text())
             if different := sorted(key for key in manifest if found.get(key) != manifest[key]):
                 kept = {"found": "another one in what was interrupted", "expected": "the same", "fix": fix}
                 raise InputError(str(self.folder), field=", ".join(different), **kept)
+            self._move_files(self._plate, self._root)
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        write(self.folder / "plate.zarr")
+        write(self._plate)
+        self._move_files(self._plate, self._root)
         with replacing(about) as temporary:
             temporary.write_text(json.dumps(dict(manifest)))
 
@@ -84,7 +88,7 @@ class GrowingPlate:
         """Open the zarr array of a FOV, to be written to."""
         import zarr
 
-        array = self.folder / "plate.zarr" / fov_name / "0"
+        array = self._plate / fov_name / "0"
         with pipeline_of_all_chunks():
             return zarr.open_array(array, mode="r+").with_config(ALL_CHUNKS)
 
@@ -104,9 +108,16 @@ class GrowingPlate:
 
     def finish(self, overwrite: bool = False) -> None:
         """Give the plate its name and delete what was beside it."""
-        with replacing(self.path, overwrite) as temporary:
-            os.rename(self.folder / "plate.zarr", temporary)
+        refuse_existing(self.path, overwrite)
+        self._move_files(self._root, self._plate)
+        place(self._plate, self.path, overwrite)
         shutil.rmtree(self.folder)
+
+    def _move_files(self, source: Path, target: Path) -> None:
+        """Take the metadata of the root away, or put them back."""
+        self._root.mkdir(exist_ok=True)
+        for file in [path for path in source.iterdir() if path.is_file()]:
+            os.rename(file, target / file.name)
 
     def _done(self, rank: int) -> Path:
         return self.folder / f"done-{rank}.txt"

@@ -88,8 +88,11 @@ class HCSPredictionWriter(Callback):
             manifest = manifest_of(prediction_origin(trainer, pl_module, {}))
             self._plate.create(manifest | {"channels": names}, self.overwrite)
         trainer.strategy.barrier("the plate is ready")
-        if n_done := self._plate.n_done():
-            data.skip_predicted(n_done)
+        n_done = self._plate.n_done()
+        # Batches begin where they did before: convolutions round otherwise in batches of other windows.
+        self._n_repeated = n_done % data.items_per_batch("predict")
+        if n_done:
+            data.skip_predicted(n_done - self._n_repeated)
             _logger.info("continuing after %d windows in %s", n_done, self._plate.folder)
 
     def on_predict_batch_end(
@@ -113,7 +116,11 @@ class HCSPredictionWriter(Callback):
             )
         lost = self._window // 2 - predicted.shape[2] // 2
         of_input, of_target = slice(0, len(self._inputs)), slice(len(self._inputs), None)
+        n_repeated = min(self._n_repeated, len(predicted))
+        self._n_repeated -= n_repeated
         for number, (image, t, z) in enumerate(zip(*batch["index"], strict=True)):
+            if number < n_repeated:
+                continue
             first = int(z)
             parts = [(predicted[number], first + lost, of_target)]
             parts += [] if source is None else [(source[number], first, of_input)]
