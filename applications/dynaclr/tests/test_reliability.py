@@ -7,9 +7,6 @@ import json
 import os
 import random
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import anndata
@@ -22,6 +19,7 @@ import yaml
 from viscy_data.stores import PlateWriter
 from viscy_data.tracks import write_tracks
 from viscy_utils.embeddings.reading import read_embedding_dataset
+from viscy_utils.testing.commands import Commands
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,49 +27,16 @@ pytestmark = [
 ]
 
 N_FRAMES, N_TRACKS, FOVS = 6, 3, ("A/1/0", "B/1/0")
-SERVER = Path(__file__).with_name("forked_commands.py")
-
-
-class Commands:
-    """Commands of dynaclr in forks of one process, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._server = subprocess.Popen(
-            [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
-        )
-        assert self._server.stdout.readline() == "ready\n"
-
-    def run(self, *args, ranks=1, seconds=60.0, faults=()):
-        """Run a command on some ranks; returns how each has ended. Faults are further settings of its processes."""
-        processes = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        for rank in range(ranks):
-            env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "RANK": str(rank)}
-            env |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
-            env = env | {"TORCHELASTIC_RUN_ID": "test"} if ranks > 1 else {}
-            options = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp"] if ranks > 1 else []
-            process = {"argv": [*args, *options], "cwd": str(self.folder), "out": str(self.folder / f"out{rank}")}
-            processes.append({**process, "env": env, **(faults[rank] if rank < len(faults) else {})})
-            Path(process["out"]).unlink(missing_ok=True)
-        self._server.stdin.write(json.dumps({"processes": processes, "seconds": seconds}) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
-
-    def codes(self, *args, **options):
-        """Run, and return the exit codes alone."""
-        return [ended["code"] for ended in self.run(*args, **options)]
-
-    def said(self, rank=0):
-        """Return what a rank of the last command has written."""
-        return (self.folder / f"out{rank}").read_text()
-
-    def close(self):
-        self._server.stdin.close()
-        self._server.wait(timeout=30)
-        self._server.stdout.close()
+PRELOADED = (
+    "forked_predictions",
+    "anndata",
+    "monai.transforms",
+    "timm",
+    "dynaclr.loss",
+    "viscy_models",
+    "viscy_transforms",
+    "viscy_utils.cli.lightning_cli",
+)
 
 
 def write_experiments(folder: Path, name="experiments.yml", nan_at=None) -> None:
@@ -127,16 +92,17 @@ def config_of(experiments: str, storage=(), **trainer) -> dict:
 def commands(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reliability")
     write_experiments(folder, "whole")
-    server = Commands(folder)
+    server = Commands("dynaclr", folder, PRELOADED, Path(__file__).parent)
     yield server
     server.close()
 
 
-def fit(commands, run, fault=None, *, ranks=1, callbacks=(), experiments="whole.yml", storage=(), **trainer):
+def fit(commands, run, fault=None, *, ranks=1, callbacks=(), experiments="whole.yml", storage=(), data=None, **trainer):
     """Begin or go on with a run, with a fault; returns how its ranks have ended."""
     fault = {"steps": f"{run}.steps", **(fault or {})}
-    own = {"class_path": "forked_commands.Fault", "init_args": fault}
+    own = {"class_path": "viscy_utils.testing.faults.Fault", "init_args": fault}
     config = config_of(experiments, storage, callbacks=[own, *callbacks], **trainer)
+    config["data"] = data or config["data"]
     (commands.folder / f"{run}.yml").write_text(yaml.safe_dump(config))
     return commands.run("fit", "--config", f"{run}.yml", "--run", run, "--resume", ranks=ranks)
 
@@ -186,9 +152,9 @@ def assert_whole(commands, run):
         torch.load(path, weights_only=True)
 
 
-def assert_ends_alike(commands, run, unbroken):
+def assert_ends_alike(commands, run, unbroken, of="unbroken"):
     assert steps_of(commands, run) == unbroken
-    found, expected = weights(commands, run), weights(commands, "unbroken")
+    found, expected = weights(commands, run), weights(commands, of)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
@@ -215,6 +181,25 @@ def test_a_fit_with_a_checkpoint_of_every_step_goes_on_with_the_next_step(comman
     assert_ends_alike(commands, "every", unbroken)
     lines = (commands.folder / "every.steps.0").read_text().splitlines()
     assert (n_made, len(lines)) == (5, len(unbroken)), "no step is made twice"
+
+
+def test_a_fit_on_the_triplets_of_one_plate_goes_on_with_the_next_step(commands):
+    keys = ["Phase", "GFP"]
+    flips = {"class_path": "viscy_transforms.BatchedRandFlipd", "init_args": {"keys": keys, "spatial_axes": [1, 2]}}
+    options = {"data_path": "whole/first.zarr", "tracks_path": "whole/first", "source_channel": keys, "z_range": [0, 1]}
+    options |= {"initial_yx_patch_size": [24, 24], "final_yx_patch_size": [16, 16], "split_ratio": 0.5, "batch_size": 3}
+    options |= {"num_workers": 0, "time_interval": 1, "augmentations": [flips]}
+    data = {"class_path": "viscy_data.triplet.TripletDataModule", "init_args": options}
+    for run in ("triplets", "triplets_killed"):
+        for after in (2, 8, None) if run == "triplets_killed" else (None,):
+            fault = None if after is None else {"hook": "on_before_optimizer_step", "after": after, "kind": "SIGKILL"}
+            (ended,) = fit(commands, run, fault, callbacks=(EVERY_STEP,), data=data)
+            assert ended["code"] == (0 if after is None else -9), commands.said()
+    unbroken = steps_of(commands, "triplets")
+    assert len(unbroken) == 10
+    assert_ends_alike(commands, "triplets_killed", unbroken, of="triplets")
+    lines = (commands.folder / "triplets_killed.steps.0").read_text().splitlines()
+    assert len(lines) == len(unbroken), "no step is made twice"
 
 
 def test_pixels_that_are_not_finite_end_a_fit_with_the_cells_in_a_file(commands):
@@ -298,8 +283,8 @@ def test_a_fit_goes_on_with_fewer_and_with_more_ranks_from_where_it_was(commands
         numbers |= {(1, turn): (rank + 2 * turn) % 7 for turn in range(4)}  # the epoch is filled up for two ranks
         steps = steps_of(commands, "elastic", rank)
         assert steps.keys() == numbers.keys()
-        for (epoch, number), (*cells_and_images, _) in steps.items():
-            assert cells_and_images == unbroken[epoch, numbers[epoch, number]][:-1]
+        for (epoch, number), (batch, _) in steps.items():
+            assert batch == unbroken[epoch, numbers[epoch, number]][0]
 
 
 # Prediction
@@ -308,9 +293,9 @@ def test_a_fit_goes_on_with_fewer_and_with_more_ranks_from_where_it_was(commands
 def predict(commands, output, *, ranks=1, kills=(), **options):
     """Predict on some ranks; kills say at which write below the folder of the output each is killed."""
     folder = str(output.parent) + "/"
-    job = {"predict": {"experiments_yaml": "whole.yml", "output": str(output), **options}, "folder": folder}
-    faults = [job | ({} if kill is None else {"kill_at": kill}) for kill in (*kills, *[None] * (ranks - len(kills)))]
-    return commands.codes(ranks=ranks, faults=faults, seconds=60)
+    faults = [{} if kill is None else {"kill_at": kill, "folder": folder} for kill in kills]
+    options |= {"experiments_yaml": "whole.yml", "output": str(output)}
+    return commands.codes(call=("forked_predictions", "predict"), options=options, ranks=ranks, faults=faults)
 
 
 def assert_same_rows(found, expected):

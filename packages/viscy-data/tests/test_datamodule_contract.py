@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 
+import viscy_data
 from viscy_data import CellDivisionTripletDataModule, ConcatDataModule
 from viscy_data.errors import InputError
 from viscy_data.testing.training import Recorder, StopAfter, last_image, quiet_trainer
@@ -62,6 +63,14 @@ def as_rank(monkeypatch, data: LightningDataModule, size: int, rank: int) -> Ite
 def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
     assert len(found) == len(expected) > 0
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_every_data_module_of_the_package_is_among_them(folder):
+    among = {type(DATA_MODULES[name](folder)).__name__ for name in NAMES} | {"LiveCellDataModule"}
+    public = {name for name in viscy_data.__all__ if name.endswith("DataModule")}
+    assert public - among == {"GPUTransformDataModule", "BatchedConcatDataModule"}, (
+        "the parent of some, and an old name"
+    )
 
 
 def test_epochs_differ_in_training_and_not_in_validation(make):
