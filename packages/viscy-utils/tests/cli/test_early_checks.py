@@ -65,6 +65,8 @@ def test_help_tells_types_defaults_and_texts():
     assert "model" not in preprocess
     assert preprocess["data_path"].default == ""
     assert preprocess["channel_names"].default == "-1"
+    assert preprocess["storage.bad_fovs"].default == '"stop"'
+    assert preprocess["storage.bad_fovs"].help.startswith("Stop at set-up")
     assert "random weights" in {option.key: option for option in options_of("predict")["predict"]}["ckpt_path"].default
 
 

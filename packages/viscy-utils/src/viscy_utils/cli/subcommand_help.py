@@ -23,6 +23,7 @@ from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMAND
 __all__ = ["Option", "format_subcommand_help", "known_keys", "options_of"]
 
 _TRAINERS = (("viscy_utils", "runs/trainer.py", "VisCyTrainer"), ("lightning", "pytorch/trainer/trainer.py", "Trainer"))
+_DATACLASSES = {"StoragePolicy": ("viscy_data", "stores/policy.py", "StoragePolicy")}  # have options of their own
 _OF_LIGHTNING = ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")
 _CLASSES = {
     "model": "The model: its class_path and init_args.",
@@ -126,18 +127,35 @@ def _with_checkpoint(option: Option, checkpoint: str) -> Option:
 def _arguments(method: str) -> list[Option]:
     """Read the arguments of a method of the trainer that are options."""
     found = next(filter(None, (_method(*trainer, method) for trainer in _TRAINERS)))
-    texts = {
-        name: " ".join((each.description or "").split())
+    texts = _texts(found)
+    options = []
+    for argument, default in _with_defaults(found.args):
+        key, text, kind = argument.arg, texts.get(argument.arg, ""), _kind(argument.annotation)
+        if kind in _DATACLASSES:
+            options += [Option(key, f"{text} A YAML file of the options below."), *_fields(key, kind)]
+        elif key not in _OF_LIGHTNING:
+            options.append(Option(key, text, kind, _default(default)))
+    return options
+
+
+def _fields(key: str, name: str) -> list[Option]:
+    """Read the fields of a dataclass that is an argument."""
+    found = _class(*_DATACLASSES[name])
+    texts = _texts(found)
+    fields = [field for field in found.body if isinstance(field, ast.AnnAssign)]
+    return [
+        Option(f"{key}.{field.target.id}", texts[field.target.id], _kind(field.annotation), _default(field.value))
+        for field in fields
+    ]
+
+
+def _texts(found: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
+    """Read what a docstring says of each parameter."""
+    return {
+        name: _ROLE.sub(r"\1", " ".join((each.description or "").split()))
         for each in parse(ast.get_docstring(found) or "").params
         for name in each.arg_name.split(", ")
     }
-    return [
-        Option(
-            argument.arg, _ROLE.sub(r"\1", texts.get(argument.arg, "")), _kind(argument.annotation), _default(default)
-        )
-        for argument, default in _with_defaults(found.args)
-        if argument.arg not in _OF_LIGHTNING
-    ]
 
 
 @cache
