@@ -152,6 +152,28 @@ def test_three_experiments_leave_one_to_validate_on():
     assert propose(plates[:1]).validation.value == {"val_split": {"by": "fov", "fraction": 0.2}}
 
 
+def test_channels_of_one_colour_meet_and_others_are_said():
+    plates = [
+        replace(FACTS, name="a", channel_names=("Phase", "GFP", "TagBFP")),
+        replace(FACTS, name="b", channel_names=("mCherry-H2B", "Hoechst 33342", "BF LED", "EGFP")),
+    ]
+    proposal = propose(plates)
+    assert proposal.source_channels == {
+        "a": ["Phase", "TagBFP", "GFP"],
+        "b": ["BF LED", "Hoechst 33342", "EGFP"],
+    }
+    assert proposal.channels.reason.endswith("; left out: mCherry-H2B of b")
+    other = propose([plates[0], replace(FACTS, name="c", channel_names=("Phase", "mCherry", "Cy5"))])
+    assert other.source_channels["c"] == ["Phase", "mCherry", "Cy5"]
+    assert "check GFP with mCherry, TagBFP with Cy5: together by their order alone" in other.channels.reason
+
+
+def test_pixels_of_other_sizes_are_said():
+    plates = [replace(FACTS, name="a", pixel_size=0.65), replace(FACTS, name="b", pixel_size=1.3)]
+    assert "pixels differ (a 0.65, b 1.3)" in propose(plates).final_size.reason
+    assert "pixels" not in propose([plates[0], replace(plates[1], pixel_size=None)]).final_size.reason
+
+
 def test_channels_of_one_name_meet_at_one_position():
     plates = [
         replace(FACTS, name="a", channel_names=("DAPI", "BF", "GFP")),

@@ -48,6 +48,8 @@ class PlateFacts:
         Median length of a track.
     cells_per_table : float
         Mean number of observations of a table.
+    pixel_size : float, optional
+        Side of a pixel in the unit of the store, if it says so: 1 is what nobody set.
     """
 
     name: str
@@ -64,6 +66,7 @@ class PlateFacts:
     spacing_px: float
     track_frames: float
     cells_per_table: float
+    pixel_size: float | None = None
 
 
 def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> PlateFacts:
@@ -113,6 +116,7 @@ def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> 
         spacing_px=spacing,
         track_frames=lengths,
         cells_per_table=counts,
+        pixel_size=None if (side := with_table[0][0].scale[-1]) == 1 else side,
     )
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dynaclr.proposal.channels import choose_channels
 from dynaclr.proposal.facts import PlateFacts
 from viscy_data.errors import InputError, raise_all
 
 __all__ = ["Proposal", "Setting", "propose"]
 
-_LABEL_FREE = re.compile(r"phase|bright|\bbf\b|dic\b|trans|label.?free|retardance|dark.?field", re.IGNORECASE)
 _PATCH_STEP = 32  # a ConvNeXt halves an image five times
 _STEM = 5  # slices that the stem of a 3D stack takes together
 _STACKS = (1, 2, 3, 4, 6)  # numbers of such groups that the 96 channels after the stem can be divided by
 _SHARE_OF_SPACING = 1.6
+_OTHER_PIXELS = 1.15  # ratio of pixels of which cells look larger or smaller than augmentation makes them
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ def propose(plates: Sequence[PlateFacts]) -> Proposal:
         for plate in plates
         if plate.track_frames < 2
     )
-    channels, source_channels, has_label_free = _channels(plates)
+    source_channels, reason, has_label_free = choose_channels({plate.name: plate.channel_names for plate in plates})
     n_channels = len(next(iter(source_channels.values())))
     final = _final_size(plates)
     z_range, stem = _slices(min(plate.depth for plate in plates))
     return Proposal(
         source_channels=source_channels,
-        channels=channels,
+        channels=Setting(source_channels, reason),
         z_range=z_range,
         stem=stem,
         final_size=final,
@@ -101,33 +101,6 @@ def propose(plates: Sequence[PlateFacts]) -> Proposal:
         validation=_validation(plates),
         dropped_channels=list(range(1, n_channels)) if has_label_free else [],
     )
-
-
-def _channels(plates: Sequence[PlateFacts]) -> tuple[Setting, dict[str, list[str]], bool]:
-    """Put the label-free channel first and fluorescent ones behind it, as many as every plate has."""
-    sorted_names = {}
-    for plate in plates:
-        unique = [name for name in plate.channel_names if plate.channel_names.count(name) == 1]
-        label_free = [name for name in unique if _LABEL_FREE.search(name)]
-        sorted_names[plate.name] = label_free[:1], [name for name in unique if name not in label_free]
-    has_label_free = all(label_free for label_free, _ in sorted_names.values())
-    if not has_label_free:  # a channel that is label-free in some plates only has no counterpart in the others
-        sorted_names = {name: ([], [*first, *others]) for name, (first, others) in sorted_names.items()}
-    common = set.intersection(*(set(others) for _, others in sorted_names.values()))
-    n_reporters = min(len(others) for _, others in sorted_names.values())
-    chosen = {}
-    for name, (label_free, others) in sorted_names.items():
-        # Names that all plates have come first, in one order, so that they meet at the same position.
-        ordered = sorted(others, key=lambda other: (other not in common, other if other in common else ""))
-        chosen[name] = [*label_free, *ordered[:n_reporters]]
-    if not next(iter(chosen.values())):
-        names = "; ".join(f"{plate.name}: {', '.join(plate.channel_names)}" for plate in plates)
-        raise InputError("channels", found=names, expected="a channel of its own name in every plate")
-    reason = "label-free first, then fluorescence" if has_label_free else "no label-free channel is in every plate"
-    n_left = sum(len(plate.channel_names) - len(chosen[plate.name]) for plate in plates)
-    if n_left:
-        reason += f"; {n_left} channels without a counterpart in the other plates are left out"
-    return Setting(chosen, reason), chosen, has_label_free
 
 
 def _slices(depth: int) -> tuple[Setting, Setting]:
@@ -153,6 +126,10 @@ def _final_size(plates: Sequence[PlateFacts]) -> Setting:
     size = max(_PATCH_STEP, math.ceil(wanted / _PATCH_STEP) * _PATCH_STEP)
     if size > smallest:
         size, reason = smallest, f"as large as the smallest image, {smallest} px"
+    pixels = {plate.name: plate.pixel_size for plate in plates if plate.pixel_size is not None}
+    if pixels and max(pixels.values()) > _OTHER_PIXELS * min(pixels.values()):
+        told = ", ".join(f"{name} {value:g}" for name, value in pixels.items())
+        reason += f"; by the metadata pixels differ ({told}), and with them the size of cells: bring images to one size"
     return Setting((size, size), reason)
 
 
