@@ -138,6 +138,7 @@ TOGETHER = {
     for name in (
         "augmentation 0",
         "augmentation 0.5",
+        "group norm",
         "same patch",
         "same patch, augmentation 0.5",
         "tau 0-1, augmentation 0.5",

@@ -69,7 +69,7 @@ def differences(runs: pd.DataFrame, names: tuple[str, ...]) -> str:
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """Draw biology against mixing: a point per option with its spread over seeds, best at the upper left."""
     groups = list(runs.groupby(["setting", "severity"], sort=False))
-    figure, axes = plt.subplots(1, len(groups), figsize=(9 * len(groups), 7), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(groups), figsize=(12 * len(groups), 6.5), squeeze=False, layout="constrained")
     for axis, ((setting, severity), group) in zip(axes[0], groups, strict=True):
         colours = plt.get_cmap("tab20")(np.arange(group["option"].nunique()) % 20)
         for number, (option, own) in enumerate(group.groupby("option", sort=False)):

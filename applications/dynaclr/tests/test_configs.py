@@ -28,6 +28,7 @@ SMALL_TRAINER = [
 ]
 SMALL_MODEL = [
     "--model.init_args.encoder.init_args.in_stack_depth=5",
+    "--model.init_args.predict_turned=false",
     "--model.init_args.example_input_array_shape=[1,2,5,32,32]",
 ]
 SMALL_DATA = [
