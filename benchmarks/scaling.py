@@ -46,6 +46,13 @@ def report(stage: str, value: float, unit: str) -> None:
     print(f"{stage:<62}{value:>12.4g} {unit}", flush=True)
 
 
+def resident_bytes() -> tuple[int, int]:
+    """Memory that this process has of the system, and had at most (Linux); of few rows it is that of libraries."""
+    lines = (line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    status = {name: value.split() for name, value in lines}
+    return int(status["VmRSS"][0]) * 1024, int(status["VmHWM"][0]) * 1024
+
+
 def sampler(n_rows: int, n_ranks: int) -> None:
     """Measure construction beside one sort of the same keys, a batch of all axes, and the batches of many ranks."""
     rng = np.random.default_rng(0)
@@ -107,14 +114,19 @@ def positives(n_rows: int) -> None:
 
 
 def index(n_rows: int) -> None:
-    """Tables of 2500 observations: built, saved, mapped, and what a worker is sent."""
+    """Tables of at most 25 000 observations: built, saved, mapped, and what a worker is sent."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_track_tables(n_rows, root, observations_per_fov=max(n_rows // 400, 100))
+        per_fov = min(max(n_rows // 400, 100), 25_000)
+        n_fovs = -(-n_rows // per_fov)
+        write_track_tables(n_rows, root, observations_per_fov=per_fov)
         registry, seconds = timed(lambda: ExperimentRegistry.from_yaml(root / "experiments.yml"))
-        report("experiments: opening, per FOV", seconds / 400 * 1e3, "ms")
+        report("experiments: opening, per FOV", seconds / n_fovs * 1e3, "ms")
+        before = resident_bytes()[0]
         built, seconds = timed(lambda: MultiExperimentIndex(registry, *PATCH))
         report("index: building, per observation", seconds / n_rows * 1e6, "us")
+        for what, n_bytes in zip(("held", "at the peak"), resident_bytes(), strict=True):
+            report(f"  bytes per observation {what}, as the system counts", (n_bytes - before) / n_rows, "bytes")
         path = root / "index.arrow"
         seconds = timed(partial(built.save, path))[1]
         report("  saving as .arrow, per observation", seconds / n_rows * 1e9, "ns")
@@ -123,7 +135,7 @@ def index(n_rows: int) -> None:
         mapped, seconds = timed(lambda: MultiExperimentIndex.load(path, registry, *PATCH))
         report("  opening the .arrow, per observation", seconds / n_rows * 1e9, "ns")
         dataset = MultiExperimentTripletDataset(mapped, cache_pool_bytes=0)
-        report("  bytes that a worker is sent, per FOV", len(pickle.dumps(dataset, protocol=5)) / 400, "bytes")
+        report("  bytes that a worker is sent, per FOV", len(pickle.dumps(dataset, protocol=5)) / n_fovs, "bytes")
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def conditions_of_fovs(registry: ExperimentRegistry, table: TracksTable) -> list
 
 def unnamed_wells(registry: ExperimentRegistry, table: TracksTable) -> dict[tuple[str, str], int]:
     """Count the cells of wells for which the experiment names no condition, by (experiment, well)."""
-    cells = np.bincount(table.fov_index, minlength=len(table.fovs))
+    cells = np.diff(table.fov_starts)
     named = [config.condition_of_well() for config in registry.experiments]
     counts: dict[tuple[str, str], int] = {}
     for fov, number, n_cells in zip(table.fovs, table.fov_experiment, cells, strict=True):

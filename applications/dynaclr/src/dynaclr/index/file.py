@@ -21,7 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dynaclr.experiment import ExperimentRegistry
-from dynaclr.index.mapped import frame_arrays, frame_of_arrays, map_arrays, read_mapped_metadata, write_arrays
+from dynaclr.index.mapped import (
+    columns_of,
+    frame_arrays,
+    frame_of_arrays,
+    map_arrays,
+    read_mapped_metadata,
+    write_arrays,
+)
 from dynaclr.index.record import SCHEMA_VERSION, IndexRecord
 from dynaclr.index.tracks_table import TracksTable
 from dynaclr.lineage import LineageForest
@@ -207,9 +214,13 @@ def write_mapped_index(
     FileExistsError
         If there is a file and ``overwrite`` is False.
     """
+    import pandas as pd
+
     given = {name for name in table.columns if name in index.tracks and _same(table.columns[name], index.tracks[name])}
     arrays, metadata = {_TRACK: table.track_index, _ANCHOR: index.anchor_rows, "fov_index": table.fov_index}, {}
-    for key, frame in ((_GIVEN, table.columns), (_DERIVED, index.tracks.drop(columns=list(given)))):
+    # Not ``drop``, which copies what it keeps.
+    derived = columns_of(index.tracks, [name for name in index.tracks if name not in given])
+    for key, frame in ((_GIVEN, table.columns), (_DERIVED, pd.DataFrame(derived, copy=False))):
         own, metadata[key] = frame_arrays(frame, key.decode().rpartition(".")[2])
         arrays |= own
     arrays |= {"track_id": table.track_id, "track_fov": table.track_fov}
@@ -288,9 +299,8 @@ def open_mapped_index(path: str | Path, registry: ExperimentRegistry) -> MappedI
     record = IndexRecord.from_json(json.loads(metadata[_RECORD]))
     table = mapped_table(registry, record, arrays, metadata)
     derived = frame_of_arrays(arrays, metadata[_DERIVED])
-    columns = {
-        name: (derived if name in derived else table.columns)[name].array for name in json.loads(metadata[_COLUMNS])
-    }
+    columns = columns_of(derived, derived) | columns_of(table.columns, table.columns)
+    columns = {name: columns[name] for name in json.loads(metadata[_COLUMNS])}
     order = SortedRows.from_arrays(**{name: arrays[f"order.{name}"] for name in ("keys", "rows", "begin")})
     tracks = pd.DataFrame(columns, copy=False)
     return MappedIndex(table, tracks, arrays[_ANCHOR], order, record, _identity(metadata))

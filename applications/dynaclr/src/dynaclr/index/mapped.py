@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from viscy_data.files import replacing
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame_arrays", "frame_of_arrays", "map_arrays", "read_mapped_metadata", "write_arrays"]
+__all__ = ["columns_of", "frame_arrays", "frame_of_arrays", "map_arrays", "read_mapped_metadata", "write_arrays"]
 
 _BOOL, _FRAME = {b"dtype": b"bool"}, "{}.{}"
 _DIGEST = b"dynaclr.blake2b"
@@ -161,6 +161,20 @@ def frame_arrays(frame: pd.DataFrame, name: str) -> tuple[dict[str, np.ndarray |
         else:
             arrays[key] = frame[column].to_numpy()
     return arrays, json.dumps(columns).encode()
+
+
+def columns_of(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, np.ndarray | pd.Categorical]:
+    """Take columns out of a table to make another one of them, without a look at what is in them.
+
+    Numbers come as arrays of numpy: in those of its own pandas looks for missing values.
+    """
+    import pandas as pd
+
+    columns = {name: frame[name] for name in names}
+    return {
+        name: column.array if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy()
+        for name, column in columns.items()
+    }
 
 
 def frame_of_arrays(arrays: Mapping[str, np.ndarray | pa.Array], layout: bytes) -> pd.DataFrame:

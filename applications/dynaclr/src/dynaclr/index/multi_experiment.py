@@ -212,9 +212,7 @@ class MultiExperimentIndex:
     def _check_anchors(self) -> None:
         """Refuse an index without anchors; name experiments without any."""
         names = list(self._table.experiments)
-        of_fovs = np.zeros(len(self.positions), np.int64)
-        for part in row_blocks(len(self.anchor_rows)):
-            of_fovs += np.bincount(self.fov_index[self.anchor_rows[part]], minlength=len(of_fovs))
+        of_fovs = np.diff(np.searchsorted(self.anchor_rows, self._table.fov_starts.astype(self.anchor_rows.dtype)))
         own = np.bincount(self._table.fov_experiment, of_fovs, minlength=len(names))
         barren = [
             f"{names[number]} ({low} to {high} frames)"

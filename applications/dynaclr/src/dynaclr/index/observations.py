@@ -152,6 +152,6 @@ def labelled(names: pd.Index, *codes: np.ndarray) -> list[pd.Categorical]:
     the names, by which pandas has made sure that none comes twice.
     """
     buffers: list[pickle.PickleBuffer] = []
-    labels = [pd.Categorical.from_codes(own, names) for own in codes]
+    labels = [pd.Categorical.from_codes(own, names, validate=False) for own in codes]  # which would read them all
     data = pickle.dumps(labels, protocol=5, buffer_callback=buffers.append)
     return pickle.loads(data, buffers=buffers)  # noqa: S301 - made in the line above

@@ -133,6 +133,12 @@ class TracksTable:
         """FOV of each observation, int16 (or int32, for more FOVs than it holds) of shape (N,)."""
         return self.track_fov.astype(np.min_scalar_type(-max(len(self.fovs), 256)))[self.track_index]
 
+    @cached_property
+    def fov_starts(self) -> np.ndarray:
+        """First observation of each FOV, and the number of all, int64 of shape (F + 1,): found without reading all."""
+        numbers = np.arange(len(self.fovs)).astype(self.fov_index.dtype)
+        return np.append(np.searchsorted(self.fov_index, numbers), len(self))
+
     def rows_of(self, experiments: Iterable[str]) -> np.ndarray:
         """Return which observations belong to the experiments, bool of shape (N,)."""
         chosen = np.isin(self.experiments, list(experiments))

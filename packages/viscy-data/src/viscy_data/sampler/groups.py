@@ -243,7 +243,11 @@ def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integ
     column = _column(table, name)
     plain = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf"
     values = column.to_numpy() if plain else column.to_numpy(np.float64, na_value=np.nan)
-    distinct = np.sort(pd.unique(values))
+    found = []
+    for part in row_blocks(len(values)):
+        own, times = pd.factorize(values[part], use_na_sentinel=False)
+        found.append((part, own.astype(np.min_scalar_type(len(times))), times))
+    distinct = np.unique(np.concatenate([times for *_, times in found]))
     if not np.isfinite(distinct).all():
         finite = np.isfinite(values)
         first = int(np.flatnonzero(~finite)[0])
@@ -255,8 +259,7 @@ def _time_codes(table: pd.DataFrame, name: str | None) -> tuple[NDArray[np.integ
             fix="leave these anchors out, or turn temporal_enrichment off",
         )
     codes = np.empty(len(values), dtype=np.min_scalar_type(len(distinct)))
-    for part in row_blocks(len(values)):
-        own, times = pd.factorize(values[part])
+    for part, own, times in found:
         codes[part] = np.searchsorted(distinct, times).astype(codes.dtype)[own]
     return codes, distinct.astype(np.float64)
 
