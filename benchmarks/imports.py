@@ -1,10 +1,13 @@
-"""What starting costs: CPU seconds and modules of commands, of the data module, and of worker processes.
+"""What starting costs: CPU seconds and modules of commands, of the data module, of worker processes and of a training.
 
     python benchmarks/imports.py [--quick]
 
 Each command is a process of its own; they take turns, and ratios are to importing torch, or torch and Lightning, in the
 same run. Workers read one batch of simulated experiments with the dataset of `dynaclr fit`; their figures are of the
 process itself, from its start until it has the batch. A server of workers imports before there is any of them.
+
+A training is `dynaclr fit` on small 3D images, from the start of the command until its first optimizer step is done,
+beside a process that only imports what it imports; both take turns. Its time is that of the process, and wall time.
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
+
+import yaml
 
 TORCH, LIGHTNING = "import torch", "import torch and lightning.pytorch"
 RUN = "from dynaclr.cli import main; sys.argv = ['dynaclr', *{}]; main()"
@@ -52,6 +58,69 @@ def time_codes(n_rounds: int) -> None:
     for name, value in medians.items():
         ratios = f"{value / medians[TORCH]:9.2f}{value / medians[LIGHTNING]:8.2f}"
         print(f"{name:<36}{value:7.2f}{ratios}{modules[name]:9}")
+
+
+FIT_IMPORTS = """
+from viscy_utils.cli.lightning_cli import run
+from dynaclr.datamodule import MultiExperimentDataModule
+from dynaclr.engine import ContrastiveModule
+from viscy_models.contrastive import ContrastiveEncoder
+from viscy_transforms import BatchedRandFlipd
+tell()
+"""
+HOOK = "from torch.optim.optimizer import register_optimizer_step_post_hook as hook; hook(tell)"
+TELL = "def tell(*_): print('took', time.process_time(), time.monotonic(), flush=True); os._exit(0)"
+
+
+def first_step(folder: str) -> list[str]:
+    """Write a configuration, and return the arguments of the training whose one step is its first."""
+    encoder = {"backbone": "convnext_atto", "in_channels": 2, "in_stack_depth": 5, "projection_dim": 32}
+    encoder |= {"stem_kernel_size": [5, 4, 4], "stem_stride": [5, 4, 4]}
+    model = {
+        "encoder": {"class_path": "viscy_models.contrastive.ContrastiveEncoder", "init_args": encoder},
+        "loss_function": {"class_path": "dynaclr.loss.NTXentHCL"},
+        "example_input_array_shape": [1, 2, 5, 32, 32],
+    }
+    data = {"experiments_yaml": f"{folder}/experiments.yml", "z_range": [0, 5], "yx_patch_size": [48, 48]}
+    flip = {"keys": ["ch_0", "ch_1"], "spatial_axes": [1, 2], "prob": 0.5}
+    data |= {"augmentations": [{"class_path": "viscy_transforms.BatchedRandFlipd", "init_args": flip}]}
+    data |= {"final_yx_patch_size": [32, 32], "tau_range": [0.0, 0.5], "batch_size": 8, "num_workers": 0}
+    trainer = {"max_steps": 1, "accelerator": "cpu", "devices": 1, "logger": False, "default_root_dir": folder}
+    config = {
+        "model": {"class_path": "dynaclr.engine.ContrastiveModule", "init_args": model},
+        "data": {"class_path": "dynaclr.datamodule.MultiExperimentDataModule", "init_args": data},
+        "trainer": trainer | {"enable_checkpointing": False},
+    }
+    Path(folder, "fit.yml").write_text(yaml.safe_dump(config))
+    return ["fit", "-c", f"{folder}/fit.yml"]
+
+
+def time_first_step(folder: str, n_rounds: int) -> None:
+    """Print the medians of a training until its first step is done, and of its imports alone."""
+    from viscy_data.synthetic import ExperimentSpec, write_experiments
+
+    specs = [ExperimentSpec(f"e{number}", n_frames=4, n_cells=8, shape=(5, 128, 128)) for number in range(2)]
+    write_experiments(specs, folder, seed=0)
+    codes = {
+        "what dynaclr fit imports": FIT_IMPORTS,
+        "dynaclr fit until its first step": f"{HOOK}\n{RUN.format(first_step(folder))}",
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in codes}
+    for _ in range(n_rounds + 1):
+        for name, code in codes.items():
+            start = time.monotonic()
+            whole = f"import os, sys, time\n{TELL}\n{code}"
+            done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True)
+            if "took" not in done.stdout:
+                raise RuntimeError(done.stderr)
+            cpu, end = map(float, done.stdout.rpartition("took ")[2].split())
+            found[name].append((cpu, end - start))
+    medians = {name: [median(column) for column in zip(*rows[1:], strict=True)] for name, rows in found.items()}
+    imports, fit = medians.values()
+    print(f"\n{'':<36}{'CPU s':>7}{'wall s':>8}")
+    for name, (cpu, wall) in medians.items():
+        print(f"{name:<36}{cpu:7.2f}{wall:8.2f}")
+    print(f"{'  the second / the first':<36}{fit[0] / imports[0]:7.2f}{fit[1] / imports[1]:8.2f}")
 
 
 class Probe:
@@ -111,6 +180,8 @@ def main() -> None:
     time_codes(1 if quick else 5)
     with tempfile.TemporaryDirectory() as folder:
         time_workers(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        time_first_step(folder, 1 if quick else 3)
 
 
 if __name__ == "__main__":
