@@ -155,7 +155,7 @@ class ContrastiveModule(TrainingModule):
         return self._step(batch, batch_idx, "val")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
-        """Embed the anchors of a batch; where it has no index, as training sees them."""
+        """Embed the anchors of a batch; one without an index neither by statistics of its experiments nor turned."""
         embed, turned = self, self.predict_turned and batch["index"] is not None
         if self.batch_statistics is not None and batch["index"] is not None:
             experiments = np.array([str(row["experiment"]) for row in batch["index"]])
