@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+import zarr
 from click.testing import CliRunner
 from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -317,6 +318,31 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch, name):
     result = run(tmp_path / name)
     assert result.exit_code == 2, result.output
     assert not (tmp_path / "executed").exists()
+
+
+def test_of_a_folder_of_things_those_that_are_known_are_named(tmp_path, experiments):
+    config = tmp_path / "fit.yml"
+    config.write_text("model: {class_path: a.B}")
+    (tmp_path / "notes.txt").write_text("hello")
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    assert f"name what is in it: {config}\n" in result.output
+    (well,) = {path.parent for path in (experiments.parent / "monday" / "images.zarr").glob("A/1/*") if path.is_dir()}
+    assert f"name what is in it: {well / '0'}" in run(well).output
+
+
+def test_axes_that_an_image_lacks_have_chunks_of_one(tmp_path):
+    image = zarr.create_group(tmp_path / "flat.zarr", zarr_format=3)
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+    multiscales = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    image.attrs["ome"] = {"version": "0.5", "multiscales": multiscales}
+    image.create_array("0", shape=(32, 48), chunks=(16, 48), dtype="uint8")
+    with pytest.warns(UserWarning, match="channels without a label"):
+        result = run(tmp_path / "flat.zarr")
+    assert result.exit_code == 0, result.output
+    assert "1 1 1 16 48" in " ".join(result.output.split())
+    assert "None" not in result.output
 
 
 def test_what_is_nothing_known_is_refused_by_name(tmp_path):

@@ -168,6 +168,20 @@ def test_channels_of_one_colour_meet_and_others_are_said():
     assert "check GFP with mCherry, TagBFP with Cy5: together by their order alone" in other.channels.reason
 
 
+@pytest.mark.parametrize(
+    ("column", "change", "told"), [("t", lambda t: t * 600, "divide by 600"), ("t", lambda t: t + 1, "subtract 1")]
+)
+def test_tables_that_do_not_fit_their_images_are_said(tmp_path, column, change, told):
+    store = make_plate(tmp_path / "day1", n_fovs=1)
+    (path,) = (tmp_path / "day1" / "tracks").rglob("*.csv")
+    table = pd.read_csv(path)
+    table.assign(**{column: change(table[column])}).to_csv(path, index=False)
+    done = run(store, "--interval-minutes", 30, "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "look at the tables of day1: " in done.output
+    assert told in done.output
+
+
 def test_pixels_of_other_sizes_are_said():
     plates = [replace(FACTS, name="a", pixel_size=0.65), replace(FACTS, name="b", pixel_size=1.3)]
     assert "pixels differ (a 0.65, b 1.3)" in propose(plates).final_size.reason

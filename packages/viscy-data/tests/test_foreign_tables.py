@@ -286,6 +286,15 @@ def test_negative_coordinates_are_counted():
     assert "2 of them have negative coordinates" in said((cells(y=[-5, 3, 4], x=[3, -1, 4]), fov()))
 
 
+def test_times_in_the_place_of_frames_are_named_as_that():
+    times = cells(t=list(range(0, 18000, 1800)), y=[1] * 10, x=[1] * 10)
+    assert "t seems to be a time and no frame (A/1/0): divide by 1800 to count frames" in said((times, fov()))
+    every_other = cells(t=[0, 2, 4, 6], y=[1] * 4, x=[1] * 4)  # inside of the movie
+    assert not any("time" in sentence for sentence in said((every_other, fov())))
+    longer = cells(t=list(range(0, 60, 2)), y=[1] * 30, x=[1] * 30)
+    assert not any("time" in sentence for sentence in said((longer, fov())))
+
+
 @pytest.mark.parametrize(("start", "words"), [(1, "count from 1"), (100, "begin at 100")])
 def test_frames_that_do_not_begin_at_0_are_named_as_that(start, words):
     table = cells(t=list(range(start, start + 10)), y=[1] * 10, x=[1] * 10)

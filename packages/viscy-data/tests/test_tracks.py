@@ -128,7 +128,10 @@ def test_bad_table_is_refused_with_file_and_column(table, text, message):
 def test_all_bad_columns_are_reported_together(table):
     with pytest.raises(InputErrors, match=r"(?s)field t\n.*field x\n"):
         read_tracks(table("track_id,t,y,x\n0,-1,1,inf\n"))
-    with pytest.raises(InputError, match=r"field track_id, t\n  found    columns y, x\n  expected these columns"):
+    with pytest.raises(
+        InputError,
+        match=r"field track_id, t\n  found    columns y, x\n  expected these columns\n  fix      rename .* to track_id",
+    ):
         read_tracks(table("y,x\n0,1\n"))
 
 

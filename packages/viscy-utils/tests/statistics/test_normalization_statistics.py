@@ -99,6 +99,15 @@ def test_empty_frames_are_left_out_and_reported(tmp_path, caplog, empty):
     assert "FOV A/1/1, channel a: left out 4 of 4 frames" in caplog.text
 
 
+def test_an_image_in_no_plate_is_named_and_not_its_folder(tmp_path):
+    write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
+    (tmp_path / "movies").mkdir()
+    movie = (tmp_path / "plate.zarr" / "A" / "1" / "0").rename(tmp_path / "movies" / "movie.zarr")
+    done = generate_normalization_metadata(movie, grid_spacing=4)
+    assert (done.store, done.target) == (str(movie), str(movie))
+    assert str(done).startswith(f"wrote {movie}: statistics of ")
+
+
 def test_without_permission_another_place_is_advised(tmp_path, monkeypatch):
     path = write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
 

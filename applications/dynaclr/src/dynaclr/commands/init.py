@@ -80,6 +80,8 @@ def init(
                 f"{plate.name}: {plate.n_fovs} FOVs with tracks in {len(plate.wells)} wells, "
                 f"{plate.n_frames} frames of {plate.interval_minutes:g} min, channels {', '.join(plate.channel_names)}"
             )
+            for remark in plate.remarks:
+                click.echo(f"  look at the tables of {plate.name}: {remark}")
         for name, setting in proposal.settings.items():
             click.echo(f"  {name}: {plain(setting.value)}   # {setting.reason}")
         click.echo(f"wrote {targets[0]}, {targets[1]}: fill in condition_wells if there are conditions")

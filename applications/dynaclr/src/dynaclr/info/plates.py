@@ -52,7 +52,7 @@ def _describe(path: Path) -> Description:
 
 def _layout(fov: FovInfo) -> list[str]:
     layout = open_array(fov).chunk_layout
-    read, write = layout.read_chunk.shape, layout.write_chunk.shape
+    read, write = ([size or 1 for size in own.shape] for own in (layout.read_chunk, layout.write_chunk))
     scale = " ".join(f"{step:g}" for step in fov.scale)
     return [_shape(fov.shape), fov.dtype, scale, _shape(read), "" if read == write else _shape(write)]
 

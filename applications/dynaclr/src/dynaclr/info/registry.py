@@ -21,6 +21,8 @@ from viscy_data.files import missing_path
 
 __all__ = ["DESCRIBERS", "describe"]
 
+_MOST_TRIED, _MOST_NAMED = 100, 4  # entries of a folder
+
 DESCRIBERS: tuple[Describer, ...] = (
     RUN,
     PLATE,
@@ -65,6 +67,7 @@ def describe(path: str | Path) -> Description:
             str(path),
             found=_what(path),
             expected=f"one of: {', '.join(each.name for each in DESCRIBERS)}",
+            fix=_known_inside(path),
         )
     return found.describe(path)
 
@@ -74,3 +77,10 @@ def _what(path: Path) -> str:
         return f"a file ({path.suffix or 'without a suffix'}) of something else"
     names = sorted(entry.name for entry in path.iterdir())
     return f"a folder of {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "an empty folder"
+
+
+def _known_inside(path: Path) -> str:
+    """Name what is known in a folder that is nothing itself: a folder of stores or runs, a well of a plate."""
+    entries = sorted(path.iterdir())[:_MOST_TRIED] if path.is_dir() else []
+    known = [str(entry) for entry in entries if any(each.recognises(entry) for each in DESCRIBERS)]
+    return f"name what is in it: {', '.join(known[:_MOST_NAMED])}" if known else ""

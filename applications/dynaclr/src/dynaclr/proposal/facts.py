@@ -6,12 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import FovInfo, read_attributes, read_fovs
-from viscy_data.tracks import find_tracks, read_tracks
+from viscy_data.tracks import count_outside, describe_outside, find_tracks, read_tracks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["PlateFacts", "look_at"]
 
@@ -50,6 +54,8 @@ class PlateFacts:
         Mean number of observations of a table.
     pixel_size : float, optional
         Side of a pixel in the unit of the store, if it says so: 1 is what nobody set.
+    remarks : tuple of str
+        What looks wrong in the tables: micrometres, times for frames, x and y swapped.
     """
 
     name: str
@@ -67,6 +73,7 @@ class PlateFacts:
     track_frames: float
     cells_per_table: float
     pixel_size: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> PlateFacts:
@@ -99,7 +106,10 @@ def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> 
         )
     shapes = np.array([fov.shape for fov, _ in with_table])
     picked = with_table[:: max(1, len(with_table) // _TABLES)][:_TABLES]
-    spacing, lengths, counts = _cells([path for _, path in picked])
+    tables = [(fov, read_tracks(path)) for fov, path in picked]
+    if not any(len(table) for _, table in tables):
+        raise InputError(str(picked[0][1].parent), found="tables without a row", expected="tracked cells")
+    spacing, lengths, counts = _cells([table for _, table in tables])
     n_frames, _, depth, height, width = shapes.min(axis=0).tolist()
     return PlateFacts(
         name=name or _name_of(store),
@@ -116,6 +126,7 @@ def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> 
         spacing_px=spacing,
         track_frames=lengths,
         cells_per_table=counts,
+        remarks=tuple(describe_outside([count_outside(table, fov) for fov, table in tables])),
         pixel_size=None if (side := with_table[0][0].scale[-1]) == 1 else side,
     )
 
@@ -151,13 +162,12 @@ def _interval_of(fov: FovInfo) -> float | None:
     return None
 
 
-def _cells(paths: Sequence[Path]) -> tuple[float, float, float]:
+def _cells(tables: Sequence[pd.DataFrame]) -> tuple[float, float, float]:
     """Measure spacing, length of tracks and observations per table."""
     from scipy.spatial import cKDTree
 
     distances, lengths, counts = [], [], []
-    for path in paths:
-        table = read_tracks(path)
+    for table in tables:
         counts.append(len(table))
         if not len(table):
             continue
@@ -168,7 +178,5 @@ def _cells(paths: Sequence[Path]) -> tuple[float, float, float]:
             if len(own) > 1:
                 distances.append(cKDTree(own).query(own, k=2)[0][:, 1])
         lengths.append(np.unique(table["track_id"].to_numpy(), return_counts=True)[1])
-    if not lengths:
-        raise InputError(str(paths[0].parent), found="tables without a row", expected="tracked cells")
     spacing = float(np.median(np.concatenate(distances))) if distances else float("nan")
     return spacing, float(np.median(np.concatenate(lengths))), float(np.mean(counts))

@@ -47,6 +47,8 @@ class OutsideCount:
         lie in the corner where they would lie in micrometres.
     frames : tuple of int
         First and last frame of the table, and number of frames of the image.
+    step : int
+        What divides all distances of frames: 1 where cells are in neighbouring frames.
     example : str
         A row outside.
     """
@@ -60,6 +62,7 @@ class OutsideCount:
     micrometres: bool = False
     cornered: bool = False
     frames: tuple[int, int, int] = (0, 0, 0)
+    step: int = 1
     example: str = ""
 
     @property
@@ -67,6 +70,12 @@ class OutsideCount:
         """Whether counting frames from the table's first puts all of them into the image."""
         first, last, n_frames = self.frames
         return self.n_beyond > 0 and first > 0 and last - first < n_frames
+
+    @property
+    def timed(self) -> bool:
+        """Whether dividing by the step puts all frames into the image."""
+        first, last, n_frames = self.frames
+        return self.n_beyond > 0 and self.step > 1 and (last - first) // self.step < n_frames and not self.shifted
 
 
 def count_outside(table: Mapping[str, Any], fov: FovInfo) -> OutsideCount:
@@ -103,6 +112,7 @@ def count_outside(table: Mapping[str, Any], fov: FovInfo) -> OutsideCount:
         micrometres=scaled and explains(_inside(y / scale_y, x / scale_x, height, width)),
         cornered=bool(corner and (y < height * scale_y).all() and (x < width * scale_x).all()),
         frames=(int(t.min()), int(t.max()), fov.shape[0]),
+        step=int(np.gcd.reduce(np.diff(np.unique(t)).astype(np.int64))) or 1,
         example=_example(int(outside.argmax()), track, t, y, x, fov) if outside.any() else "",
     )
 
@@ -143,6 +153,9 @@ def describe_outside(counts: Sequence[OutsideCount]) -> list[str]:
         own = [count.fov for count in counts if count.shifted and count.frames[0] == start]
         begin = "count from 1" if start == 1 else f"begin at {start}"
         sentences.append(f"frames seem to {begin} ({_listed(own)}): subtract {start} to count from 0")
+    for step in sorted({count.step for count in counts if count.timed}):
+        own = [count.fov for count in counts if count.timed and count.step == step]
+        sentences.append(f"t seems to be a time and no frame ({_listed(own)}): divide by {step} to count frames")
     return sentences
 
 

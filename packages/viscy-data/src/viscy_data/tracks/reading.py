@@ -113,7 +113,8 @@ def tracks_of_text(path: str, text: TextTable, notes: list[str]) -> pd.DataFrame
         more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
         found = f"columns {', '.join(shown[:_MOST_COLUMNS])}{more}"
         expected = "this column" if len(missing) == 1 else "these columns"
-        raise InputError(path, field=", ".join(missing), found=found, expected=expected)
+        fix = f"rename the columns that hold them, to {', '.join(missing)}; files of tracking programs: import-tracks"
+        raise InputError(path, field=", ".join(missing), found=found, expected=expected, fix=fix)
     columns, errors = {}, []
     for name in names:
         try:

@@ -24,6 +24,7 @@ from viscy_data.stores import (
     FovKey,
     Source,
     StoragePolicy,
+    canonical_store,
     left_out_text,
     read_attributes,
     update_attributes_of,
@@ -192,9 +193,11 @@ def generate_normalization_metadata(
     counted = [fov in pooled for fov in fovs]
     statistics = {channel: _statistics(channel, store, by_channel[channel], counted) for channel in channels}
     sampled = [sample for own in by_channel.values() for sample in own]
+    target = _write(fovs, store, statistics, sidecar_path)
+    named = canonical_store(zarr_dir) if isinstance(zarr_dir, str | Path) else store  # an image is in a folder
     return Preprocessed(
-        store=store,
-        target=_write(fovs, store, statistics, sidecar_path),
+        store=named,
+        target=named if target == store else target,
         n_fovs=len(fovs),
         channels=tuple(channels),
         other_channels=tuple(name for name in dict.fromkeys(fovs[0].channel_names) if name not in channels),
