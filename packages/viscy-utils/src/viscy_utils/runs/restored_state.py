@@ -91,13 +91,15 @@ def _differing(found: Any, expected: Any, entry: str, loosely: bool) -> Iterator
 
     What was None may be anything. Loops count; elsewhere any number may take the place of a whole one, such as of a
     weight decay of 0. Callbacks are looked at loosely, as only they know what may become of theirs: None may take the
-    place of anything, and lists may grow.
+    place of anything, and lists may grow; but what they compute with on the device stays a tensor.
     """
     if expected is None or (loosely and found is None):
         return
     kind = _kind_of(expected)
     if kind is _COUNT and not entry.startswith("loops"):
         kind = _NUMBER
+    if isinstance(expected, Tensor) and loosely:
+        kind = _TENSOR
     if not kind.holds(found):
         yield _Problem(entry, found, kind.expected)
     elif isinstance(expected, Mapping):
@@ -123,6 +125,7 @@ def _is_a(*types: type) -> Callable[[Any], bool]:
 
 _COUNT = _Kind("a whole number of at least 0", is_count)
 _NUMBER = _Kind("a number", _is_a(int, float, Tensor))
+_TENSOR = _Kind("a tensor", _is_a(Tensor))
 _KINDS = (
     _Kind("true or false", lambda value: value is None or isinstance(value, bool)),
     _COUNT,
@@ -143,6 +146,12 @@ def _moments(optimizer: Optimizer, saved: Any, entry: str) -> Iterator[_Problem]
     if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
         return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    listed = saved.get("param_groups")
+    listed = listed if isinstance(listed, list) else []
+    found = [group.get("params") for group in listed if isinstance(group, Mapping)]
+    if found != groups:  # torch goes by their order
+        yield _Problem(f"{entry}, params", found, f"{groups}, as the configuration has")
     needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, Adam | AdamW) else set()
     for place, state in saved["state"].items():
         at = f"{entry}, state, {place}"
