@@ -94,6 +94,13 @@ def test_settings_that_no_memory_could_show_are_refused(tmp_path, kind):
         read_checkpoint(tmp_path / "last.ckpt")
 
 
+@pytest.mark.parametrize("settings", ["x", [1, 2], 3])
+def test_settings_without_names_are_refused(tmp_path, settings):
+    torch.save({"state_dict": {}, "hyper_parameters": settings}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt, field hyper_parameters\n  found    no values by name"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
 def test_settings_that_are_shared_are_read(tmp_path):
     shared = {"x": [1, 2]}
     content = {"state_dict": {}, "hyper_parameters": {"one": shared, "two": shared}, "loops": {"own": shared}}

@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(str(path), field="ckpt_path", found="no state_dict", expected=expected)
     refuse_newer_checkpoint(checkpoint, str(path))
-    _refuse_endless(checkpoint.get("hyper_parameters"), path)
+    _check_settings(checkpoint.get("hyper_parameters"), path)
     for name in ("epoch", "global_step"):
         if not is_count(checkpoint.get(name, 0)):
             found = repr(checkpoint[name])
@@ -136,8 +136,8 @@ def load_weights(
         ) from err
 
 
-def _refuse_endless(settings: Any, path: Path) -> None:
-    """Refuse settings that contain themselves, or each other so often that they cannot be shown."""
+def _check_settings(settings: Any, path: Path) -> None:
+    """Refuse settings without names, or in each other so often, or without an end, that they cannot be shown."""
     counted: dict[int, float] = {}  # with all that is inside; infinite while that is being counted
 
     def count(value: Any) -> float:
@@ -150,9 +150,12 @@ def _refuse_endless(settings: Any, path: Path) -> None:
         return counted[id(value)]
 
     try:
-        if count(settings) <= _MOST_VALUES:
+        if count(settings) > _MOST_VALUES:
+            found = f"more than {_MOST_VALUES:,} values in each other"
+        elif settings and not isinstance(settings, Mapping):
+            found = "no values by name"
+        else:
             return
-        found = f"more than {_MOST_VALUES:,} values in each other"
     except RecursionError:
         found = "values in each other, hundreds deep"
     raise InputError(str(path), field="hyper_parameters", found=found, expected="the settings of a model")
