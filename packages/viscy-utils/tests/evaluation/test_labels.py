@@ -75,3 +75,12 @@ def test_a_label_is_one_whatever_the_length_of_its_table(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("state\n" + "1\n" * 400_000 + "x\n")
     assert set(read_label_table(path)["state"]) == {"1", "x"}
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_of_a_spreadsheet_is_refused_with_what_is_between_its_columns(tmp_path, separator, name):
+    pd.DataFrame({"fov_name": ["A/1/0"], "t": [0], "state": ["b"]}).to_csv(
+        tmp_path / "a.csv", sep=separator, index=False
+    )
+    with pytest.raises(InputError, match=rf"a\.csv\n  found    {name} between columns: .*\n  expected commas\n  fix"):
+        read_label_table(tmp_path / "a.csv")

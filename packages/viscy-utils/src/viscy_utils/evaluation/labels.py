@@ -31,6 +31,7 @@ MAX_CLASSES = 50
 
 # What Python, pandas, R, spreadsheets and databases write for a value that is not there.
 _WRITTEN_MISSING = ("", "nan", "NaN", "None", "<NA>", "NaT", "NA", "N/A", "n/a", "#N/A", "NULL", "null")
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}  # as spreadsheets write them
 
 
 def is_missing(labels: np.ndarray | pd.Series) -> np.ndarray:
@@ -98,11 +99,17 @@ def read_label_table(path: str | Path) -> pd.DataFrame:
         If there is no file, or no table in it.
     """
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     except FileNotFoundError as err:
         raise MissingInputError(str(path), found="no such file", expected="a CSV file of labels") from err
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
         raise InputError(str(path), found=f"no table ({err})", expected="a CSV file of labels") from err
+    header = str(table.columns[0])
+    if len(table.columns) == 1 and (separators := [name for mark, name in _SEPARATORS.items() if mark in header]):
+        fix = "save it anew with commas, or in Python: pandas.read_csv(path, sep=None, engine='python').to_csv(...)"
+        found = f"{' and '.join(separators)} between columns: {header!r}"
+        raise InputError(str(path), found=found, expected="commas", fix=fix)
+    return table
 
 
 def only_labelled(embedded: Embedded, column: str) -> Embedded:
