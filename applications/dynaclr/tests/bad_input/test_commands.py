@@ -59,7 +59,7 @@ CASES = [
     ("evaluate -o report --run traind", None, "runs/traind.*\n.*\n.*did you mean 'trained'"),
     ("evaluate -o report --run latest", lambda place: (place.folder / "runs/trained").unlink(), "no run\n.*fit"),
     (f"{EVALUATE} --config p.yml", None, "p.yml\n.*no such file"),
-    (f"{EVALUATE} --lable x", None, "No such option '?--lable"),
+    (f"{EVALUATE} --lable x", None, "No such option:? '?--lable"),
     ("init", None, "STORE"),
     ("init first/image.zarr -o new", None, "image.zarr\n.*\n.*\n.*did you mean 'images.zarr'"),
     ("init first/tracks -o new", None, "first/tracks\n.*without Zarr metadata"),
