@@ -253,7 +253,7 @@ MUTANTS = [
         ("while len(self._open) > self.max_open:", "while False:"),
         ("self._open.move_to_end(key)", "pass"),
         ("if self._is_first(self.nonfinite, key, count):", "if True:"),
-        ("window.translate_by[t, 0, z, y, x]", "window.translate_by[0, 0, z, y, x]"),
+        ("translate_by[t, -wanted", "translate_by[0, -wanted"),
     ),
     # Losses
     *_of(
@@ -304,10 +304,19 @@ MUTANTS = [
         ('class_weight="balanced"', "class_weight=None"),
         ("    _check_apart(units, test)\n", ""),
         ("kept = np.flatnonzero(~missing)", "kept = np.arange(len(missing))"),
-        ("splits.split(features, strata, groups)", "splits.split(features, strata, np.arange(len(labels)))"),
         ("classifier.fit(features[~test], labels[~test])", "classifier.fit(features, labels)"),
         ("fit(features[train], labels[train])", "fit(features, labels)"),
         ("StandardScaler(with_std=False), KNeighborsClassifier", "KNeighborsClassifier"),
+    ),
+    *_of(
+        "probe",
+        f"{_EVALUATION}/folds.py",
+        _PROBE_TESTS,
+        (
+            "splits.split(self.strata, self.strata, self.groups)",
+            "splits.split(self.strata, self.strata, np.arange(len(self.strata)))",
+        ),
+        ("if not alone and _number(", "if alone and _number("),
     ),
     *_of(
         "probe",
