@@ -7,8 +7,10 @@ on, and all parts become one store at the end, in the order of the dataset.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,13 +134,14 @@ class FeatureRun:
         advance(done)
         pieces = self._pieces(done)
         pending: list[Rows] = []
-        for rows in _joined(pieces, map_pieces(compute_piece, pieces, workers=workers, dask=dask), self.dataset):
-            pending.append(rows)
-            advance(len(rows))
-            if sum(map(len, pending)) >= _PART_ROWS or done + sum(map(len, pending)) == len(self.dataset):
-                parts.write(Rows.concatenate(pending), done)
-                done += sum(map(len, pending))
-                pending = []
+        with _one_thread_each():
+            for rows in _joined(pieces, map_pieces(compute_piece, pieces, workers=workers, dask=dask), self.dataset):
+                pending.append(rows)
+                advance(len(rows))
+                if sum(map(len, pending)) >= _PART_ROWS or done + sum(map(len, pending)) == len(self.dataset):
+                    parts.write(Rows.concatenate(pending), done)
+                    done += sum(map(len, pending))
+                    pending = []
         parts.merge(overwrite, {ORIGIN: origin_as_uns(origin)}, names)
         return names
 
@@ -167,6 +170,15 @@ class FeatureRun:
     def _tracks(self, rows: np.ndarray) -> pd.DataFrame:
         table = self.dataset.cells[["track_id", "y", "x"]].iloc[rows].reset_index(drop=True)
         return table.assign(t=np.asarray(self.hours, np.float64)[rows])
+
+
+def _one_thread_each() -> AbstractContextManager[Any]:
+    """Keep linear algebra from starting threads in every thread; workers of Dask do so by themselves."""
+    if find_spec("threadpoolctl") is None:
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
 
 
 def _joined(pieces: Sequence[FeaturePiece], results: Iterator[Any], dataset: PatchDataset) -> Iterator[Rows]:
