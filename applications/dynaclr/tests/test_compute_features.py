@@ -44,6 +44,7 @@ def config(experiments, tmp_path):
         "yx_patch_size": list(SIZE),
         "final_yx_patch_size": list(SIZE),
         "num_workers": 0,
+        "patch_store": str(tmp_path / "not_there.zarr"),  # features are of the images
     }
     path = tmp_path / "fit.yml"
     data = {"class_path": "dynaclr.datamodule.MultiExperimentDataModule", "init_args": settings}
@@ -54,6 +55,7 @@ def config(experiments, tmp_path):
 @pytest.fixture
 def cells(config):
     data = load_data_module([config])
+    data.patch_store = None
     data.setup("predict")
     return data.predict_dataset.cells
 

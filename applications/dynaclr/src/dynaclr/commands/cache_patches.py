@@ -31,7 +31,7 @@ def cache_patches(configs: tuple[Path, ...], output: Path, workers: int | None, 
     holds some 200 MB.
     """
     with report_errors("dynaclr"):
-        refuse_missing_configs(configs)
+        refuse_missing_configs(configs, unread=["patch_store"])
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         from viscy_data.batches import BatchDataModule

@@ -53,7 +53,7 @@ def compute_features(
     when the command is given again.
     """
     with report_errors("dynaclr"):
-        refuse_missing_configs(configs)
+        refuse_missing_configs(configs, unread=["patch_store"])
         if mask_channel and not masks:
             raise InputError("--mask-channel", found=mask_channel, expected="--masks beside it")
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,8 +31,14 @@ configs_option = click.option(
 """Gives a command ``configs``, a tuple of paths."""
 
 
-def refuse_missing_configs(configs: Sequence[Path]) -> None:
+def refuse_missing_configs(configs: Sequence[Path], unread: Collection[str] = ()) -> None:
     """Refuse configurations that cannot be read, and data that are not there, before anything heavy is imported.
+
+    Parameters
+    ----------
+    configs : sequence of Path
+    unread : collection of str, default ()
+        Arguments of the data module that the command does not use.
 
     Raises
     ------
@@ -41,7 +47,7 @@ def refuse_missing_configs(configs: Sequence[Path]) -> None:
     from dynaclr.cli import DATA_CHECKS
 
     with noting_places(configs):
-        refuse_missing_data(read_configs([str(path) for path in configs]), DATA_CHECKS)
+        refuse_missing_data(read_configs([str(path) for path in configs]), DATA_CHECKS, unread)
 
 
 def load_data(configs: Sequence[Path], kind: type[Data], expected: str) -> Data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -63,7 +63,9 @@ def refuse_early(args: Sequence[str], prog: str, data_checks: Mapping[str, str])
         raise
 
 
-def refuse_missing_data(configs: Mapping[str, Mapping[str, Any]], data_checks: Mapping[str, str]) -> None:
+def refuse_missing_data(
+    configs: Mapping[str, Mapping[str, Any]], data_checks: Mapping[str, str], unread: Collection[str] = ()
+) -> None:
     """Refuse what the one block ``data`` of configurations names and is not there.
 
     Parameters
@@ -72,6 +74,8 @@ def refuse_missing_data(configs: Mapping[str, Mapping[str, Any]], data_checks: M
         As from :func:`~viscy_utils.cli.config_files.read_configs`.
     data_checks : mapping of str to str
         As for :func:`refuse_early`.
+    unread : collection of str, default ()
+        Arguments of the data module that the command does not use.
 
     Raises
     ------
@@ -79,7 +83,7 @@ def refuse_missing_data(configs: Mapping[str, Mapping[str, Any]], data_checks: M
     """
     blocks = [written["data"] for written in configs.values() if "data" in written]
     if len(blocks) == 1 and isinstance(blocks[0], Mapping):
-        _refuse_missing_data(blocks[0], data_checks)
+        _refuse_missing_data(blocks[0], data_checks, unread)
 
 
 def refuse_missing_checkpoint(path: str) -> None:
@@ -146,9 +150,9 @@ def _imported(place: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _refuse_missing_data(block: Mapping[str, Any], data_checks: Mapping[str, str]) -> None:
+def _refuse_missing_data(block: Mapping[str, Any], data_checks: Mapping[str, str], unread: Collection[str]) -> None:
     package = str(block.get("class_path")).partition(".")[0]
     check = (_SHARED_CHECKS | dict(data_checks)).get(f"{package}.{class_of(block)}")
     arguments = block.get("init_args")
     if check is not None and isinstance(arguments, Mapping):
-        _imported(check)(arguments)
+        _imported(check)({name: value for name, value in arguments.items() if name not in unread})
