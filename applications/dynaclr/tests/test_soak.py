@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import statistics
@@ -69,7 +70,12 @@ def _child(kept: list) -> None:
     kept.append(subprocess.Popen(["sleep", "60"]))
 
 
-LEAKS = {"files": _file, "threads": _thread, "children": _child, "resident": lambda kept: kept.append(b"x" * 2**21)}
+def _memory(kept: list) -> None:
+    kept.append(mmap.mmap(-1, 2**22))  # of its own: a heap may have room from before
+    kept[-1].write(b"x" * len(kept[-1]))
+
+
+LEAKS = {"files": _file, "threads": _thread, "children": _child, "resident": _memory}
 
 
 @pytest.mark.parametrize("field", LEAKS)
