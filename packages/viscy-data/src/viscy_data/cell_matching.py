@@ -137,7 +137,10 @@ def _canonical(table: pd.DataFrame, keys: Sequence[str], source: str, none: int)
         if name in _TEXTS:
             columns[name] = np.array([_TEXTS[name](value) for value in distinct], dtype=object)[which]
         else:
-            numbers = [_whole(value, source, name) for value in distinct]
+            absent = pandas.isna(distinct)
+            numbers = [
+                None if gone else _whole(value, source, name) for value, gone in zip(distinct, absent, strict=True)
+            ]
             missing = np.array([number is None for number in numbers], dtype=bool)[which]
             known = np.array([number or 0 for number in numbers], dtype=np.int64)[which]
             columns[name] = np.where(missing, none - np.arange(len(table)), known)
@@ -146,7 +149,7 @@ def _canonical(table: pd.DataFrame, keys: Sequence[str], source: str, none: int)
 
 def _whole(value: Any, source: str, name: str) -> int | None:
     """Return a whole number, however it is written; None for what is the number of no cell."""
-    if require("pandas", extra="triplet").isna(value) or (isinstance(value, str) and not value.strip()):
+    if isinstance(value, str) and not value.strip():
         return None
     if isinstance(value, float | np.floating) and abs(value) >= _INEXACT:
         raise InputError(
