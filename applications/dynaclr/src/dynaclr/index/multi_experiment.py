@@ -340,8 +340,9 @@ class MultiExperimentIndex:
             part._fill(*take())
             return part
         path, identity = self._file
-        place = path_of_part(path, identity, said)
-        if part_identity(place, part._derivation()) is None:
+        place, derivation = path_of_part(path, identity, said), part._derivation()
+        found = part_identity(place, derivation)
+        if found is None:
             part._fill(*take())
             try:
                 part.save(place, overwrite=True)
@@ -349,7 +350,8 @@ class MultiExperimentIndex:
                 _logger.warning("%s: each process holds a part of the index itself, %s", place.parent, err)
                 return part
             part.__dict__.pop("lineage", None)
-        part._restore(place, part_identity(place, part._derivation()))
+            found = part_identity(place, derivation)
+        part._restore(place, found)
         part._check_anchors()
         return part
 
