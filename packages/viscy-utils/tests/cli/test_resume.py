@@ -46,6 +46,48 @@ class Alike(BoringDataModule):
         return torch.utils.data.DataLoader(torch.ones(4, 32))
 
 
+class Step:
+    """What a list of a configuration names."""
+
+    def __init__(self, key: str = "a"):
+        self.key = key
+
+
+class WithSteps(Alike):
+    """A data module as it was."""
+
+    def __init__(self, batch_size: int = 1, seed: int | None = None, steps: list[Step] | None = None):
+        super().__init__()
+
+
+class LaterStep(Step):
+    """The same with one more option."""
+
+    def __init__(self, key: str = "a", sigma: float = 2.0):
+        super().__init__(key)
+
+
+class WithMoreOptions(Alike):
+    """The same in a later version: with two more options, and another default of one that there was."""
+
+    def __init__(
+        self,
+        batch_size: int = 1,
+        seed: int | None = None,
+        steps: list[Step] | None = None,
+        shuffle: bool = True,
+        level: str = "fov",
+    ):
+        super().__init__()
+
+
+class WithFewerOptions(Alike):
+    """The same in a version without the seed, and with one more option."""
+
+    def __init__(self, batch_size: int = 1, steps: list[Step] | None = None, shuffle: bool = True):
+        super().__init__()
+
+
 class Signal(Callback):
     """Send a signal to the process itself in the middle of a training step, or of a validation."""
 
@@ -215,6 +257,49 @@ def test_runs_that_cannot_be_meant_are_refused(config, capsys):
     assert "other settings: data.seed None -> 5\n" in message
     message = fail(["fit", "-c", "fit.yml", "--resume", "--ckpt_path", "runs/one/checkpoints/best.ckpt"], capsys)
     assert "field resume, ckpt_path" in message
+
+
+@pytest.fixture
+def begun_before(config, monkeypatch):
+    """Return a function that begins a run with a data module of an earlier version, and upgrades to a later one."""
+
+    def begin(later, **options):
+        monkeypatch.setattr(f"{BORING}.BoringDataModule", WithSteps)
+        monkeypatch.setattr(f"{BORING}.Step", Step, raising=False)
+        data = {"class_path": f"{BORING}.BoringDataModule", "init_args": options}
+        Path("fit.yml").write_text(yaml.safe_dump(config | {"data": data}))
+        main(["fit", "-c", "fit.yml", "--run", "one", "--trainer.max_epochs", "1"])
+        monkeypatch.setattr(f"{BORING}.BoringDataModule", later)
+        monkeypatch.setattr(f"{BORING}.Step", LaterStep, raising=False)
+
+    return begin
+
+
+def test_options_that_there_were_not_when_a_run_began_have_their_defaults(begun_before, capsys):
+    begun_before(WithMoreOptions, seed=3, steps=[{"class_path": f"{BORING}.Step", "init_args": {"key": "b"}}])
+    main(["fit", "-c", "fit.yml", "--resume"])
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "options that there were not" in line]
+    assert line.endswith(": data.steps[0].sigma 2.0; data.shuffle True; data.level 'fov'")
+    assert checkpoint("one")["global_step"] == 12
+    main(["fit", "-c", "fit.yml", "--resume", "--trainer.max_epochs", "4"])  # now they are in its configuration
+    assert "options that there were not" not in capsys.readouterr().out
+
+
+def test_new_options_of_another_value_and_real_differences_are_refused(begun_before, capsys):
+    begun_before(WithMoreOptions, seed=3)
+    more = ["--data.shuffle", "false", "--data.seed", "4"]
+    message = fail(["fit", "-c", "fit.yml", "--resume", *more], capsys)
+    assert "runs/one, field data\n" in message
+    assert "other settings: data.seed 3 -> 4; data.shuffle True -> False\n" in message
+    assert checkpoint("one")["global_step"] == 4
+
+
+def test_an_option_that_is_gone_is_a_difference(begun_before, capsys):
+    begun_before(WithFewerOptions, seed=3)
+    data = {"class_path": f"{BORING}.BoringDataModule"}
+    Path("fit.yml").write_text(yaml.safe_dump(yaml.safe_load(Path("fit.yml").read_text()) | {"data": data}))
+    assert "data.seed 3 -> None" in fail(["fit", "-c", "fit.yml", "--resume"], capsys)
 
 
 def test_a_run_that_is_still_going_on_is_left_alone(config, capsys):

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from viscy_data.errors import InputError, reading_input
-from viscy_data.yaml_reading import dump_yaml, parse_yaml
+from viscy_data.yaml_reading import dump_yaml
 from viscy_utils.cli.checkpoint_options import (
     LIGHTNING_WORDS,
     Training,
@@ -38,11 +38,12 @@ from viscy_utils.cli.config_files import (
 from viscy_utils.cli.errors import BAD_INPUT, exit_code_of
 from viscy_utils.cli.parser_mode import PARSER_MODE
 from viscy_utils.cli.places import COMMAND_LINE, add_places, dotted_options
+from viscy_utils.cli.same_settings import refuse_other_settings
 from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMANDS, name_in
 from viscy_utils.cli.trainer_parts import added_writer, callbacks_of_run, default_logger
 from viscy_utils.cli.unknown_metrics import refusing_unknown_metrics
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
-from viscy_utils.runs.compatibility import changed_settings, differing_settings, load_weights, read_checkpoint
+from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
 from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
 from viscy_utils.runs.keeper import RunKeeper
 from viscy_utils.runs.restored_state import check_restored_state
@@ -274,21 +275,10 @@ class VisCyCLI(LightningCLI):
         run = self.training.goes_on
         if run is None or self.training.name is not None:
             return
-        # As the configuration of a run is written: with the settings that are null.
-        dumped = self._subcommand_parsers[self.config["subcommand"]].dump(config, skip_none=False, skip_validation=True)
-        now = parse_yaml(dumped)
-        before = read_configs([str(run.config)])[str(run.config)] if run.config.exists() else now
-        blocks = ("model", "data")
-        changed = changed_settings(*({name: each.get(name) for name in blocks} for each in (before, now)))
-        if changed:
-            raise InputError(
-                str(run.path),
-                field=", ".join(dict.fromkeys(setting.split(".")[0] for setting in changed)),
-                found=f"the latest run, which has other settings: {'; '.join(changed)}",
-                expected="a run of this configuration to go on with",
-                fix="name the run with --run NAME; a new one of that name begins if there is none",
-            )
+        added = refuse_other_settings(run, self._subcommand_parsers[self.config["subcommand"]], config)
         say(f"going on with {run.path}" + (f" from {self.training.ckpt_path}" if self.training.ckpt_path else ""))
+        if added:
+            say(f"options that there were not when it began have their defaults: {'; '.join(added)}")
 
     def _ckpt_path(self) -> str | None:
         return self._get(self.config, "ckpt_path")

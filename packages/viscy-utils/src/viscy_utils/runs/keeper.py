@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import IO
 
@@ -61,7 +62,7 @@ class RunKeeper(Callback):
             _logger.warning(left_out_text(left_out, shown=len(left_out)))
         begun = read_run(self.folder).record
         now = _now()
-        name = f"{Path(CONFIG).stem}-{now.replace(':', '')}.yaml" if begun else CONFIG  # a run that goes on keeps both
+        name = self._name_of_next_config(now) if begun else CONFIG  # a run that goes on keeps both
         with replacing(self.folder / name) as temporary:
             temporary.write_text(self.config, encoding="utf-8")
         describe = getattr(trainer.datamodule, "data_record", None)
@@ -131,6 +132,11 @@ class RunKeeper(Callback):
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(log)
         self._log = log
+
+    def _name_of_next_config(self, now: str) -> str:
+        stem = f"{Path(CONFIG).stem}-{now.replace(':', '')}"
+        names = chain([f"{stem}.yaml"], (f"{stem}-{number}.yaml" for number in count(2)))
+        return next(name for name in names if not (self.folder / name).exists())
 
     def _on_saved(self, trainer: Trainer, path: str) -> None:
         """Record what there is now: whatever is neither the best nor the last one is another one."""
