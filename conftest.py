@@ -1,16 +1,32 @@
-"""Each test process, and each command that it starts, keeps to one core; drawn cases are counted."""
+"""Each test process, and each command that it starts, keeps to one core; files go with the run; cases are counted."""
 
 import os
 import tempfile
 
+import pytest
+
 # Set before torch is imported: a thread pool as wide as the machine in each test process slows all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests start some fifty commands, and most of a command's time would be compiling its imports anew. Where bytecode is
-# not to be kept, it is kept outside the tree until the first test process ends; the others inherit the folder.
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-    _bytecode = tempfile.TemporaryDirectory(prefix="bytecode-")
-    os.environ["PYTHONPYCACHEPREFIX"] = _bytecode.name
+_LONGEST = 55  # of a folder for temporary files: names of sockets in it have to stay below 104 bytes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_go_with_the_run(tmp_path_factory):
+    """Have temporary files of examples, workers and commands where pytest removes them, also after it was killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("files"))
+        if len(folder) < _LONGEST:
+            patch.setenv("TMPDIR", folder)
+            patch.setattr(tempfile, "tempdir", folder)
+        # Tests start some fifty commands, and most of a command's time would be compiling its imports anew. Where
+        # bytecode is not to be kept, it is kept there, for all processes of xdist, whose folders lie in one.
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            base = tmp_path_factory.getbasetemp()
+            shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "bytecode"))
+        yield
 
 
 def pytest_addoption(parser):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -236,3 +237,13 @@ def test_files_of_a_near_name_are_found(tmp_path, missing, said):
     (tmp_path / "f2.yml").touch()
     (tmp_path / "images.zarr").mkdir()
     assert near_files(tmp_path / missing, otherwise="look elsewhere") == said
+
+
+PRINT_FOLDER = "import tempfile; print(tempfile.gettempdir())"
+
+
+def test_temporary_files_of_tests_go_with_the_run(tmp_path_factory):
+    folder = Path(tempfile.mkdtemp())
+    assert folder.is_relative_to(tmp_path_factory.getbasetemp())
+    said = subprocess.run([sys.executable, "-c", PRINT_FOLDER], capture_output=True, text=True).stdout
+    assert said.strip() == str(folder.parent)
