@@ -111,7 +111,8 @@ class TransformPipeline:
                 images = transform_channelwise(transform, self.keys, images, statistics[role]).as_subclass(Tensor)
             read_size = batch[role].shape[2:]
             images = self._cut(images, None if images.shape[2:] != read_size else cuts[role])
-            if mask is not None:  # what an experiment lacks stays a plane of zeros, whatever the transforms made of it
+            # What an experiment lacks stays a plane of zeros, whatever the transforms made of it.
+            if mask is not None and not _all_there(mask):
                 images = images * mask.to(images.device)[:, :, None, None, None]
             if training and self._dropout is not None:
                 images = self._dropout.train()(images, generator, mask)
@@ -120,19 +121,17 @@ class TransformPipeline:
 
     def _cut(self, images: Tensor, first: np.ndarray | None) -> Tensor:
         """Cut the final patches out; ``first`` says where, (B, 2), unless transforms have changed the size."""
-        middle = center_crop(images, self.final_size)
-        if first is None:
-            return middle
-        size = np.array(self.final_size[1:])
-        moved = np.flatnonzero((first != np.array(images.shape[3:]) // 2 - size // 2).any(axis=1))
-        if not len(moved):
-            return middle
-        # Built on the host and copied over: nothing here waits for the device.
-        rows = torch.from_numpy(moved).to(images.device, non_blocking=True)
-        part = center_crop(images, (self.final_size[0], *images.shape[3:])).index_select(0, rows)
-        for axis in (0, 1):
-            places = torch.from_numpy(first[moved, axis, None] + np.arange(size[axis]))
-            shape = [len(moved), 1, 1, 1, 1]
-            shape[3 + axis] = int(size[axis])
-            part = torch.take_along_dim(part, places.to(images.device, non_blocking=True).view(shape), 3 + axis)
-        return middle.clone().index_copy_(0, rows, part)
+        if first is None or (first == np.array(images.shape[3:]) // 2 - np.array(self.final_size[1:]) // 2).all():
+            return center_crop(images, self.final_size)
+        stack = center_crop(images, (self.final_size[0], *images.shape[3:]))
+        every_cut = stack.unfold(3, self.final_size[1], 1).unfold(4, self.final_size[2], 1)  # a view
+        # Built on the host and copied over: nothing here waits for the device. One number per cut, not one per pixel:
+        # then an index copies line by line.
+        chosen = (np.arange(len(first)), *np.ascontiguousarray(first.T))
+        rows, y, x = (torch.from_numpy(each).to(images.device, non_blocking=True) for each in chosen)
+        return every_cut[rows, :, :, y, x]
+
+
+def _all_there(mask: Tensor) -> bool:
+    """Tell whether nothing is masked, where asking does not wait for a device."""
+    return mask.device.type == "cpu" and bool(mask.all())
