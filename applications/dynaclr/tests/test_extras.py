@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +50,44 @@ WITH_OTHERS = {
     ("viscy-utils", "anndata", "pandas"),
     ("viscy-utils", "eval", "pydantic"),
 }
+PROJECTS = [tomllib.loads(path.read_text())["project"] for path in sorted(ROOT.glob("*/*/pyproject.toml"))]
+PROJECTS = {project["name"]: project for project in PROJECTS}
 IMAGE = np.arange(64.0).reshape(8, 8)
 
 
 def extras() -> Iterator[tuple[str, str, str]]:
     """List member, extra and library of all that any extra brings, but for what an extra takes from another."""
-    for path in sorted(ROOT.glob("*/*/pyproject.toml")):
-        project = tomllib.loads(path.read_text())["project"]
+    for member, project in PROJECTS.items():
         for extra, wanted in project.get("optional-dependencies", {}).items():
             for library in (Requirement(text).name for text in wanted):
-                if not (ROOT / "packages" / library).is_dir():
-                    yield project["name"], extra, library
+                if library not in PROJECTS:
+                    yield member, extra, library
+
+
+def brought(wanted: Iterable[str]) -> set[str]:
+    """Return what a list of dependencies brings, by the names that one imports; siblings bring theirs."""
+    libraries = set()
+    for requirement in map(Requirement, wanted):
+        sibling = PROJECTS.get(requirement.name)
+        if sibling is None:
+            libraries.add(MODULES.get(requirement.name, requirement.name))
+            continue
+        libraries |= brought(sibling["dependencies"])
+        for extra in requirement.extras:
+            libraries |= brought(sibling["optional-dependencies"][extra])
+    return libraries
+
+
+def cases() -> Iterator[tuple[list[str], list[str]]]:
+    """List the libraries that each extra brings, with the packages that can be installed without them."""
+    own = defaultdict(set)
+    for member, extra, library in extras():
+        own[member, extra].add(MODULES.get(library, library))
+    for libraries in own.values():
+        packages = defaultdict(list)
+        for member, project in PROJECTS.items():
+            packages[frozenset(libraries - brought(project["dependencies"]))].append(member.replace("-", "_"))
+        yield from ((sorted(missing), names) for missing, names in packages.items() if missing)
 
 
 def synthetic():
@@ -166,3 +196,19 @@ def test_what_is_missing_names_its_extra(case, blocked, tmp_path, caplog):
     except ImportError as err:
         said = str(err)
     assert re.search(rf"pip install '{package}\[{extra}\]'", said), said
+
+
+@pytest.mark.slow
+def test_every_public_module_imports_or_names_the_extra_that_it_asks_for():
+    tried = list(cases())
+    command = [sys.executable, Path(__file__).with_name("imports_without.py"), json.dumps(tried)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    n_modules, told = json.loads(done.stdout)
+    assert n_modules > 500
+    assert sum(refused is not None for refused in told) > 4  # those of pandas, SciPy and scikit-learn at least
+    for refused in filter(None, told):
+        for module, library, message in refused:
+            named = re.search(r"pip install '([\w-]+)\[([\w-]+)\]'", message)
+            assert named, f"{module}: {message}"
+            assert library in brought(PROJECTS[named[1]]["optional-dependencies"][named[2]]), f"{module}: {message}"

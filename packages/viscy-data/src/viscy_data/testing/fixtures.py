@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import pandas as pd
 import pytest
 
+from viscy_data.optional import from_extra
 from viscy_data.synthetic import ExperimentPaths, ExperimentSpec, Nuisance, write_experiments
 from viscy_data.testing.encoding import Encoding, write_encoded_plate
+
+with from_extra("triplet"):
+    import pandas as pd
 
 __all__ = [
     "PLATE_FORMATS",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from hypothesis import strategies as st
+
+from viscy_data.optional import from_extra
+
+with from_extra("triplet"):
+    import pandas as pd
 
 __all__ = ["anchor_tables", "parent_arrays", "tracking_tables"]
 

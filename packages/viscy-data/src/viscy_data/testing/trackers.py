@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from viscy_data.optional import require
+from viscy_data.optional import from_extra, require
+
+with from_extra("triplet"):
+    import pandas as pd
 
 __all__ = [
     "lineage_table",

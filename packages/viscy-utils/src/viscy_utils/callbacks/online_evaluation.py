@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -19,6 +18,9 @@ from viscy_data.distributed import World
 from viscy_data.optional import require
 from viscy_utils.evaluation.geometry import alignment, effective_rank, spread, uniformity
 from viscy_utils.randomness import fixed_randomness
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["OnlineEvaluation"]
 
@@ -76,7 +78,8 @@ class OnlineEvaluation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out at the beginning whether what is needed is there."""
         if stage == "fit":
-            require("sklearn", extra="eval", package="viscy-utils")
+            for library in ("pandas", "sklearn"):
+                require(library, extra="eval", package="viscy-utils")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the cells of the last epoch."""
@@ -212,6 +215,7 @@ def _of_all_processes(parts: list[_Part]) -> list[_Part]:
 def _joined(parts: Sequence[_Part]) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Join the parts of batches; cells that come again, so that processes have batches alike in number, count once."""
     cells = {name: np.concatenate([part.cells[name] for part in parts]) for name in parts[0].cells}
+    pd = require("pandas", extra="eval", package="viscy-utils")
     records = pd.DataFrame([record for part in parts for record in part.records])
     if "observation" in cells:
         rows = np.sort(np.unique(cells["observation"], return_index=True)[1])

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, raise_all
+from viscy_data.optional import from_extra
 from viscy_data.yaml_reading import read_mapping
+
+with from_extra("eval", package="viscy-utils"):
+    from pydantic import BaseModel, ConfigDict, ValidationError
 
 __all__ = ["Reads", "YamlModel", "read_yaml_model", "refuse_missing_inputs"]
 

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.embedded import CELL, Embedded
 from viscy_utils.evaluation.embedding_pictures import Layout, project
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
 
 __all__ = ["Atlas", "make_atlas", "principal_plane"]
 

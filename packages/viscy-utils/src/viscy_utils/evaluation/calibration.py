@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from sklearn.utils.class_weight import compute_sample_weight
+
+from viscy_data.optional import from_extra
+
+with from_extra("eval", package="viscy-utils"):
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+    from sklearn.utils.class_weight import compute_sample_weight
 
 __all__ = ["ClassWeight", "brier_score", "calibration_error", "temperature_of"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 from rich.progress import Progress
 
 from viscy_data.patches import PatchReader, clamp_centers, patch_start
@@ -16,6 +15,9 @@ from viscy_data.stores import FovInfo, FovKey, read_fov
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.image_tiles import contrast_limits
 from viscy_utils.evaluation.origins import stored_origin
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CellImageReader", "CellImages", "Contrast", "read_cell_images"]
 

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from viscy_data.errors import InputError
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.correction import Correction, Method, fit_correction
 from viscy_utils.evaluation.embedded import Embedded, Refit
 from viscy_utils.evaluation.probe import probe_scores, separability_scores
 from viscy_utils.evaluation.scores import ProbeScores
+
+with from_extra("eval", package="viscy-utils"):
+    from sklearn.base import BaseEstimator, TransformerMixin
 
 __all__ = ["FoldCorrection", "corrected", "in_folds", "probe_cells", "separability_of_cells"]
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from sklearn.covariance import ledoit_wolf
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.array_file import load_arrays, save_arrays
+
+with from_extra("eval", package="viscy-utils"):
+    from sklearn.covariance import ledoit_wolf
 
 __all__ = ["METHODS", "SCHEMA", "Correction", "Method", "fit_correction", "load_correction", "save_correction"]
 

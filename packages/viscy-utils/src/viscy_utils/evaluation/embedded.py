@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError
 from viscy_data.stores import canonical_fov_name
 from viscy_utils.embeddings.reading import read_embeddings
 from viscy_utils.evaluation.draws import draw_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CELL", "Embedded", "LeftOut", "Refit", "canonical_cells", "canonical_fovs", "read_embedded"]
 

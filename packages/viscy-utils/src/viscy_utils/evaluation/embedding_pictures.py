@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
+from viscy_data.optional import from_extra
 from viscy_data.stores import well_of
 from viscy_utils.embeddings.reductions import reduce_features
 from viscy_utils.evaluation.comparison import Comparison
@@ -15,6 +15,9 @@ from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.embedded import Embedded
 from viscy_utils.evaluation.probe import Score
 from viscy_utils.reports.panels import draw_classes, draw_numbers
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
+
+from viscy_data.optional import from_extra
+
+with from_extra("eval", package="viscy-utils"):
+    from sklearn.model_selection import StratifiedGroupKFold
 
 __all__ = ["Folds", "balanced_folds", "label_folds"]
 

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from viscy_data.cell_matching import CellMatch, match_cells
 from viscy_data.errors import InputError, MissingInputError
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.embedded import CELL, Embedded
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
 
 __all__ = [
     "MAX_CLASSES",

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 
+from viscy_data.optional import from_extra
 from viscy_data.stores import canonical_fov_name, well_of
 from viscy_utils.evaluation.calibration import brier_score, calibration_error, temperature_of
 from viscy_utils.evaluation.embedded import canonical_fovs
@@ -28,6 +23,14 @@ from viscy_utils.evaluation.linear_classifier_split import (
 )
 from viscy_utils.evaluation.linear_classifier_wandb import load_pipeline_from_wandb, save_pipeline_to_wandb
 from viscy_utils.evaluation.probe import score_predictions
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.preprocessing import StandardScaler
 
 if TYPE_CHECKING:
     import anndata as ad

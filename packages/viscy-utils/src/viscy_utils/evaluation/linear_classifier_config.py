@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
 from viscy_data.checks import near_matches
 from viscy_data.files import near_files
+from viscy_data.optional import from_extra
 from viscy_utils.cli.yaml_models import YamlModel
+
+with from_extra("eval", package="viscy-utils"):
+    from pydantic import Field, model_validator
 
 __all__ = [
     "VALID_CHANNELS",

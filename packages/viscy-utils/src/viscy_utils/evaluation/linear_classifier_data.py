@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from viscy_data.cell_matching import match_cells
 from viscy_data.errors import InputError
@@ -20,6 +19,7 @@ from viscy_utils.evaluation.labels import is_missing, is_unknown, read_label_tab
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
 
 __all__ = ["load_and_combine_datasets"]
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.calibration import brier_score, calibration_error
 from viscy_utils.evaluation.intervals import draw_units, percentile_interval
 from viscy_utils.evaluation.linear_classifier import fit_pipeline
@@ -20,6 +19,10 @@ from viscy_utils.evaluation.linear_classifier_split import (
     solver_that_fits,
 )
 from viscy_utils.evaluation.scores import score_shares, weighted_auroc
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
+    from sklearn.model_selection import StratifiedGroupKFold
 
 if TYPE_CHECKING:
     import anndata as ad

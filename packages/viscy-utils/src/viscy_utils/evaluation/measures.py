@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from viscy_utils.evaluation.clusters import ClusterScores, cluster_scores
 from viscy_utils.evaluation.corrected_folds import probe_cells, separability_of_cells
@@ -24,6 +23,9 @@ from viscy_utils.evaluation.purity import knn_purity
 from viscy_utils.evaluation.retrieval import CellPlaces, Retrieval, lineage_retrieval
 from viscy_utils.evaluation.scores import ProbeScores, Score
 from viscy_utils.evaluation.smoothness import smoothness_by_time
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_RETRIEVED, _MOST_MOVING = 100_000, 20_000
 _ALPHA = 0.05

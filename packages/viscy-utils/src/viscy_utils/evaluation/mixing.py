@@ -8,13 +8,16 @@ neighbours are of other lineages than the cell's own, which is always of its own
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import chi2
-from sklearn.metrics import silhouette_samples
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.intervals import mean_by_unit
 from viscy_utils.evaluation.neighborhoods import nearest_rows
 from viscy_utils.evaluation.scores import Score
+
+with from_extra("eval", package="viscy-utils"):
+    from scipy.stats import chi2
+    from sklearn.metrics import silhouette_samples
 
 __all__ = ["batch_silhouette", "kbet", "kbet_p_values", "label_silhouette", "lisi", "lisi_of_neighbors"]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
-from scipy.stats import false_discovery_control
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.mmd import mmd_permutation_test
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
+    from scipy.stats import false_discovery_control
 
 __all__ = ["mmd_by_time"]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.intervals import mean_by_unit
 from viscy_utils.evaluation.pseudotime import build_template, dtw_align_tracks
 from viscy_utils.evaluation.scores import Score
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
 
 __all__ = ["label_onsets", "onset_error"]
 

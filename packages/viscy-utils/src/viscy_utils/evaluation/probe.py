@@ -7,15 +7,18 @@ far above chance even on labels that are random per track. Every split here is o
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import ClassifierMixin, TransformerMixin, clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.folds import Folds, balanced_folds, label_folds
 from viscy_utils.evaluation.labels import is_missing
 from viscy_utils.evaluation.scores import ProbeScores, Score, score_predictions, score_shares
+
+with from_extra("eval", package="viscy-utils"):
+    from sklearn.base import ClassifierMixin, TransformerMixin, clone
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
 __all__ = [
     "Score",

@@ -6,13 +6,16 @@ Kalinin et al., Nature Communications 16 (2025), by `copairs`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from viscy_data.optional import require
 from viscy_utils.evaluation.retrieval import chance_of_precision
 from viscy_utils.evaluation.scores import Score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["aggregate_profiles", "profile_average_precision", "profile_score"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
-import pandas as pd
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.atlas import Atlas, principal_plane
 from viscy_utils.evaluation.cell_images import CellImages, read_cell_images
 from viscy_utils.evaluation.comparison import Comparison, comparison_notes, comparison_table, measures_table
@@ -26,6 +26,9 @@ from viscy_utils.evaluation.verdict import verdict
 from viscy_utils.reports.html.cell_map import CellMap, MapView, color_columns
 from viscy_utils.reports.html.page import Section, figure_html, page_html, verdict_html
 from viscy_utils.reports.html.thumbnails import make_sheets
+
+with from_extra("eval", package="viscy-utils"):
+    import pandas as pd
 
 __all__ = ["most_cells", "report_page"]
 

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
 
+from viscy_data.optional import from_extra
 from viscy_utils.evaluation.draws import draw_rows
 from viscy_utils.evaluation.intervals import mean_by_unit
 from viscy_utils.evaluation.neighborhoods import blocks_of_distances
 from viscy_utils.evaluation.scores import Score
+
+with from_extra("eval", package="viscy-utils"):
+    from scipy.special import gammaln
 
 __all__ = ["CellPlaces", "Retrieval", "chance_of_precision", "lineage_retrieval"]
 

@@ -9,14 +9,16 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from viscy_data.optional import require
+from viscy_data.optional import from_extra, require
 from viscy_utils.evaluation.labels import is_missing
 from viscy_utils.reports.html.packing import pack, script_json
 from viscy_utils.reports.html.thumbnails import ImageSheets
 from viscy_utils.reports.numbers import significant
 from viscy_utils.reports.panels import class_colors
+
+with from_extra("report", package="viscy-utils"):
+    import pandas as pd
 
 __all__ = ["MOST_CLASSES", "CellMap", "MapView", "color_columns"]
 
