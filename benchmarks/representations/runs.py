@@ -240,7 +240,7 @@ def _statistics(spec: Mapping[str, Any], module: ContrastiveModule, data: MultiE
         rows = np.flatnonzero((experiments == name) & (conditions == spec["adapt_to"]))
         rows = rows[balanced_rows(conditions[rows], options.n_cells, data.seed)]
         statistics[str(name)] = estimate_batch_statistics(
-            network, cell_batches(data, data.predict_dataset, rows, torch.device("cpu"))
+            network, (batch["anchor"] for batch in cell_batches(data, data.predict_dataset, rows, torch.device("cpu")))
         )
     return statistics
 

@@ -10,9 +10,10 @@ for an encoder without any (ConvNeXt), and for what the others leave.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = [
     "STATISTICS",
     "BatchStatistics",
+    "Embed",
+    "InputOf",
+    "Stage",
     "Statistics",
     "balanced_rows",
     "cell_batches",
@@ -46,6 +50,14 @@ STATISTICS = "batch_statistics"
 
 Statistics = dict[str, dict[str, Tensor]]
 """By experiment, as `viscy_models.batch_statistics.estimate_batch_statistics` returns them."""
+
+Stage = Literal["predict", "val"]
+
+Embed = Callable[[Tensor], tuple[Tensor, ...]]
+"""From images (B, C, Z, Y, X) to features (B, F) and more."""
+
+InputOf = Callable[[dict[str, Any]], Tensor]
+"""From a batch to what a network takes of it."""
 
 _BATCH = 128
 
@@ -94,8 +106,9 @@ class BatchStatistics:
         self,
         network: nn.Module,
         data: MultiExperimentDataModule,
-        stage: Literal["predict", "val"] = "predict",
+        stage: Stage = "predict",
         turned: bool = False,
+        input_of: InputOf = itemgetter("anchor"),
     ) -> Statistics:
         """Return the statistics of every experiment that a data module predicts, or validates on.
 
@@ -110,6 +123,8 @@ class BatchStatistics:
         stage : {"predict", "val"}
         turned : bool, default False
             Of all `turns` of the cells, for a prediction that is the mean over these.
+        input_of : callable
+            From a batch to what the network takes; the images of the anchors by default.
 
         Raises
         ------
@@ -130,7 +145,7 @@ class BatchStatistics:
                 counts = {label: np.count_nonzero(own == number) for number, label in enumerate(labels)}
                 _check_composition(name, {label: n for label, n in counts.items() if n}, self.n_cells)
                 chosen = rows[balanced_rows(own, self.n_cells, data.seed)]
-                batches = cell_batches(data, dataset, chosen, device)
+                batches = map(input_of, cell_batches(data, dataset, chosen, device))
                 batches = chain.from_iterable(map(turns, batches)) if turned else batches
                 statistics[name] = estimate_batch_statistics(network, batches)
         return statistics
@@ -171,8 +186,8 @@ def balanced_rows(conditions: np.ndarray, n_cells: int, seed: int) -> np.ndarray
 
 def cell_batches(
     data: MultiExperimentDataModule, dataset: MultiExperimentTripletDataset, items: np.ndarray, device: torch.device
-) -> Iterator[Tensor]:
-    """Read the images of cells as the encoder sees them, in batches of one size; what is left over is not read.
+) -> Iterator[dict[str, Any]]:
+    """Read cells as the encoder sees them, in batches of one size; what is left over is not read.
 
     Parameters
     ----------
@@ -186,12 +201,13 @@ def cell_batches(
 
     Yields
     ------
-    Tensor, shape (B, C, Z, Y, X)
+    dict
+        As a loader's batches after their transforms: ``anchor`` (B, C, Z, Y, X), ``observation`` (B,) ...
     """
     size = min(_BATCH, len(items))
     for start in range(0, len(items) - size + 1, size):
         batch = data.on_before_batch_transfer(dataset[items[start : start + size].tolist()], 0)
-        yield data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)["anchor"]
+        yield data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
 
 
 def embed_by_experiment(
@@ -248,7 +264,7 @@ def _check_composition(name: str, counts: Mapping[str, int], n_cells: int) -> No
         )
 
 
-def _dataset(data: MultiExperimentDataModule, stage: Literal["predict", "val"]) -> MultiExperimentTripletDataset:
+def _dataset(data: MultiExperimentDataModule, stage: Stage) -> MultiExperimentTripletDataset:
     dataset = getattr(data, f"{stage}_dataset", None)
     if not hasattr(dataset, "index"):
         raise InputError(

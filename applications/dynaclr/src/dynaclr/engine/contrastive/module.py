@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, TypedDict
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dynaclr.adaptation import STATISTICS, BatchStatistics, Statistics, embed_by_experiment
+from dynaclr.adaptation import BatchStatistics, embed_by_experiment
 from dynaclr.engine.contrastive.average import check_momentum, follow, frozen_copy
+from dynaclr.engine.contrastive.embedding import Embedding
 from dynaclr.engine.contrastive.images import EpochImages
 from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
 from dynaclr.engine.training import TrainingModule
-from dynaclr.turns import mean_over_turns
 from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.epoch_samples import takes_pictures
 from viscy_utils.pictures.log_images import log_image
@@ -132,9 +131,7 @@ class ContrastiveModule(TrainingModule):
         self.momentum = None if momentum is None else check_momentum(momentum)
         self.predict_with_average = predict_with_average
         self.average = None if momentum is None else frozen_copy(encoder)
-        self.batch_statistics, self.predict_turned = batch_statistics, predict_turned
-        self._statistics: Statistics | None = None
-        self._validated: Statistics | None = None
+        self.embedding = Embedding(batch_statistics, predict_turned)
 
     @property
     def predictor(self) -> nn.Module:
@@ -155,49 +152,34 @@ class ContrastiveModule(TrainingModule):
         return self._step(batch, batch_idx, "val")
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
-        """Embed the anchors of a batch; one without an index neither by statistics of its experiments nor turned."""
-        embed, turned = self, self.predict_turned and batch["index"] is not None
-        if self.batch_statistics is not None and batch["index"] is not None:
-            experiments = np.array([str(row["experiment"]) for row in batch["index"]])
-            own = {"experiments": experiments, "statistics": self._statistics_of_experiments()}
-            embed = partial(embed_by_experiment, self.predictor, **own)
-        features, projections = mean_over_turns(embed, batch["anchor"]) if turned else embed(batch["anchor"])
+        """Embed the anchors of a batch."""
+        features, projections = self.embedding.predict(self, self.predictor, batch["anchor"], batch["index"])
         return {"features": features, "projections": projections, "index": batch["index"]}
 
     def setup(self, stage: str) -> None:
         """Forget statistics of an earlier prediction: the weights may be others now."""
-        self._statistics = None
+        self.embedding.forget("predict")
 
     def on_predict_start(self) -> None:
         """Estimate the statistics of each experiment, where they are asked for."""
-        if self.batch_statistics is not None:
-            self._statistics_of_experiments()
+        self.embedding.prepare("predict", self.predictor, self.trainer.datamodule, itemgetter("anchor"))
 
     def prediction_record(self) -> dict[str, Any]:
         """Say what decides a prediction beside weights and data; only its like goes on where one was interrupted."""
-        record = {} if self.batch_statistics is None else {STATISTICS: self.batch_statistics.record()}
-        return record | ({"predict_turned": True} if self.predict_turned else {})
+        return self.embedding.record()
 
     def prediction_uns(self) -> dict[str, Any]:
-        """Return what is stored with the embeddings."""
-        if self.batch_statistics is None:
-            return {}
-        return {STATISTICS: self.batch_statistics.as_uns(self._statistics_of_experiments())}
-
-    def _statistics_of_experiments(self) -> Statistics:
-        if self._statistics is None:
-            data = self.trainer.datamodule
-            self._statistics = self.batch_statistics.of(self.predictor, data, turned=self.predict_turned)
-        return self._statistics
+        """Return what is stored with the embeddings; a rank may have had nothing to predict before."""
+        self.on_predict_start()
+        return self.embedding.as_uns()
 
     def on_validation_start(self) -> None:
         """Estimate the statistics of each experiment that is validated on, where they are asked for."""
-        if self.batch_statistics is not None:
-            self._validated = self.batch_statistics.of(self._network, self.trainer.datamodule, "val")
+        self.embedding.prepare("val", self._network, self.trainer.datamodule, itemgetter("anchor"))
 
     def on_validation_end(self) -> None:
         """Forget them: the next steps change the weights."""
-        self._validated = None
+        self.embedding.forget("val")
 
     @property
     def _network(self) -> nn.Module:
@@ -285,12 +267,12 @@ class ContrastiveModule(TrainingModule):
 
     def project(self, batch: dict[str, Any], role: str) -> Tensor:
         """Return the projections (B, P) of the images of a role, such as ``anchor``."""
-        images = self.images_of(batch, role)
-        if self._validated is None:
+        images, statistics = self.images_of(batch, role), self.embedding.validated()
+        if statistics is None:
             return self.model(images)[1]
         index = self.trainer.datamodule.val_dataset.index
         experiments = index.tracks["experiment"].iloc[batch["observation"].cpu().numpy()].to_numpy().astype(str)
-        return embed_by_experiment(self._network, images, experiments, self._validated)[1]
+        return embed_by_experiment(self._network, images, experiments, statistics)[1]
 
     def images_of(self, batch: dict[str, Any], role: str) -> Tensor:
         """Return the images of a role, or say how to get negatives."""
