@@ -86,6 +86,22 @@ def test_example_trains_and_predicts(folder, fit, predict, patch, embeddings, ex
 
 
 @pytest.mark.slow
+def test_example_trains_two_encoders_and_one_embeds(folder):
+    encoders = [f"--model.init_args.encoder.init_args.{arm}_encoder.init_args" for arm in ("source", "target")]
+    small = [f"{encoder}.{option}" for encoder in encoders for option in ("in_stack_depth=5", "backbone=convnext_atto")]
+    small += [*SMALL_DATA, "--data.init_args.yx_patch_size=[48,48]", SMALL_MODEL[-1], *SMALL_TRAINER[:2]]
+    configs = ["--config", "multi_experiment_fit.yml", "--config", "multi_modal.yml"]
+    run = ["--run", "two"]
+    _dynaclr(folder, "fit", *configs, *run, *SMALL_TRAINER[2:], *small)
+    own = ["--model.init_args.predict_turned=false", "--model.init_args.batch_statistics.n_cells=20"]
+    output = ["--config", "multi_experiment_predict.yml", "--trainer.callbacks.output_path=of_source.zarr"]
+    _dynaclr(folder, "predict", *configs, *output, *run, *own, *small)
+    table = anndata.read_zarr(folder / "of_source.zarr")
+    assert table.X.shape[1] == 320
+    assert table.uns["batch_statistics"]["layers"]["features.running_mean"].shape == (3, 320)
+
+
+@pytest.mark.slow
 def test_example_embeds_by_a_pretrained_encoder(folder):
     # Weights cannot be had in tests: the same network, smaller and at random.
     encoder = "--model.init_args.model.init_args"

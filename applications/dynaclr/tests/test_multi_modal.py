@@ -12,11 +12,18 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dynaclr.adaptation import BatchStatistics, balanced_rows
+from dynaclr.datamodule import MultiExperimentDataModule
 from dynaclr.loss import NTXentHCL
 from dynaclr.multi_modal import JointContrastiveModule, JointEncoders, MultiModalContrastiveModule
+from viscy_data.errors import InputError
 from viscy_models import ContrastiveEncoder
 from viscy_utils.runs.onnx_export import export_onnx
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*some come several times"),  # there are few cells
+]
 SHAPE = (1, 2, 1, 8, 8)
 
 
@@ -134,6 +141,101 @@ def test_predictions_come_from_the_arm(arm, number):
     assert found["index"] is data["index"]
 
 
+class NormedEncoder(nn.Module):
+    """A linear layer of one channel, and a head with batch normalisation."""
+
+    num_features = 4
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.backbone, self.head = nn.Linear(96, 4), nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+    def forward(self, x):
+        features = self.backbone(x.flatten(1))
+        return features, self.head(features)
+
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+N_CELLS = 30  # of an experiment: 15 of each condition
+
+
+def experiments_data(experiments, **options):
+    sizes = {"z_range": (1, 3), "yx_patch_size": (6, 8), "final_yx_patch_size": (6, 8), "batch_size": 6}
+    options |= {"num_workers": 0, "val_experiments": ["second"], "tau_range": (0.5, 1.0)}
+    return MultiExperimentDataModule(str(experiments.yaml), **sizes, **options)
+
+
+def normed(**options):
+    encoders = JointEncoders(NormedEncoder(0), NormedEncoder(1))
+    return MultiModalContrastiveModule(encoders, NTXentHCL(), example_input_array_shape=(1, 2, 2, 6, 8), **options)
+
+
+@pytest.mark.parametrize("arm", ["source", "target"])
+def test_either_arm_is_predicted_by_statistics_of_each_experiment(encoded_experiments, arm):
+    source = experiments_data(encoded_experiments())
+
+    def predicted(**options):
+        module = normed(prediction_arm=arm, **options)
+        batches = Trainer(**QUIET).predict(module, source)
+        return module, *(torch.cat([batch[key] for batch in batches]).numpy() for key in ("features", "projections"))
+
+    _, plain, _ = predicted()
+    module, features, projections = predicted(batch_statistics=BatchStatistics(N_CELLS))
+    tracks, (linear, norm) = source.predict_dataset.index.tracks, module.predictor.head
+    names, conditions = (tracks[column].to_numpy().astype(str) for column in ("experiment", "condition"))
+    for name in ("first", "second"):
+        rows = np.flatnonzero(names == name)
+        drawn = rows[balanced_rows(conditions[rows], N_CELLS, source.seed)]
+        weight, bias = (value.detach().double().numpy() for value in (linear.weight, linear.bias))
+        for found, x in ((features, plain.astype(np.float64)), (projections, plain @ weight.T + bias)):
+            own = x[drawn]
+            expected = (x[rows] - own.mean(axis=0)) / np.sqrt(own.var(axis=0, ddof=1) + norm.eps)
+            np.testing.assert_allclose(found[rows], expected, rtol=1e-3, atol=1e-3)
+    turned, turned_features, _ = predicted(predict_turned=True)
+    batches = [source.on_after_batch_transfer(batch, 0)["anchor"] for batch in source.predict_dataloader()]
+    images = torch.cat(batches)[:, 0 if arm == "source" else 1][:, None]
+    views = [images, images.flip(-1), images.flip(-2), images.flip((-2, -1))]
+    expected = torch.stack([turned.predictor(view)[0] for view in views]).mean(dim=0)
+    np.testing.assert_allclose(turned_features, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_validation_by_own_statistics_uses_those_of_each_arm(encoded_experiments):
+    experiments = encoded_experiments()
+    (plain,) = Trainer(**QUIET).validate(normed(), experiments_data(experiments), verbose=False)
+    module, source = normed(batch_statistics=BatchStatistics(N_CELLS)), experiments_data(experiments)
+    (found,) = Trainer(**QUIET).validate(module, source, verbose=False)
+    items = balanced_rows(
+        source.val_dataset.index.tracks["condition"].iloc[source.val_dataset.index.anchor_rows].to_numpy().astype(str),
+        N_CELLS, source.seed,
+    )  # fmt: skip
+    drawn = source.on_after_batch_transfer(source.val_dataset[items.tolist()], 0)["anchor"]
+    arms = [getattr(module.model, f"{arm}_encoder").eval() for arm in ("source", "target")]
+    with torch.no_grad():
+        for number, arm in enumerate(arms):
+            own = arm.head[0](arm(drawn[:, number : number + 1])[0]).double()
+            arm.head[1].running_mean.copy_(own.mean(dim=0))
+            arm.head[1].running_var.copy_(own.var(dim=0))
+        losses, sizes = [], []
+        for data in source.val_dataloader():
+            data = source.on_after_batch_transfer(data, 0)
+            (anchor_s, anchor_t), (positive_s, positive_t) = (
+                [arm(data[role][:, number : number + 1])[1] for number, arm in enumerate(arms)]
+                for role in ("anchor", "positive")
+            )
+            pairs = module.loss_function.forward_pairs
+            compared = pairs(anchor_s, anchor_t, data["lineage"]) + pairs(positive_t, positive_s, data["lineage"])
+            losses.append(compared.item())
+            sizes.append(len(anchor_s))
+    assert found["loss/val_epoch"] == pytest.approx(np.average(losses, weights=sizes), rel=1e-3)
+    assert plain["loss/val_epoch"] != pytest.approx(found["loss/val_epoch"], rel=1e-2)
+
+
+def test_encoders_that_do_not_say_how_wide_they_are_are_refused_before_they_predict():
+    with pytest.raises(InputError, match=r"JointEncoders.*\n.*num_features"):
+        module(batch_statistics=BatchStatistics())
+
+
 def test_names_in_checkpoints_and_of_before():
     assert JointContrastiveModule is MultiModalContrastiveModule
     names = {name.rsplit(".", 2)[0] for name in module().state_dict()}
@@ -168,7 +270,7 @@ def test_bad_options_and_images_of_one_channel_are_refused():
         MultiModalContrastiveModule(encoders, prediction_arm="both")
     with pytest.raises(ValueError, match="embedding_log_frequency: found 0"):
         MultiModalContrastiveModule(encoders, embedding_log_frequency=0)
-    with pytest.raises(ValueError, match="JointEncoders"):
+    with pytest.raises(ValueError, match=r"JointEncoders"):
         MultiModalContrastiveModule(Encoder(0))
     with pytest.raises(ValueError, match="a channel per arm"):
         MultiModalContrastiveModule(encoders, example_input_array_shape=(1, 3, 1, 8, 8))

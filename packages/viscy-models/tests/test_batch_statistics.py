@@ -9,6 +9,7 @@ from torch import nn
 
 from viscy_models.batch_statistics import FeatureNorm, batch_norms, estimate_batch_statistics, lent_batch_statistics
 from viscy_models.contrastive import ContrastiveEncoder
+from viscy_models.foundation import PretrainedEncoder
 
 
 @pytest.fixture
@@ -108,6 +109,31 @@ def test_a_convnext_has_none_but_in_its_head():
     encoder = ContrastiveEncoder("convnext_atto", 1, 1, (1, 4, 4), (1, 4, 4), embedding_dim=8, projection_dim=4)
     assert not batch_norms(encoder.encoder)
     assert all(name.startswith("projection.") for name in batch_norms(encoder))
+
+
+def test_a_frozen_encoder_keeps_its_own_statistics():
+    class Backbone(PretrainedEncoder):
+        def channel_features(self, images):
+            return self.backbone(images.flatten(0, 1)[:, None]).mean((-2, -1)).reshape(*images.shape[:2], -1)
+
+    def made(freeze):
+        torch.manual_seed(0)
+        backbone = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+        return Backbone(backbone, 3, 8, freeze, projection_dim=2, in_channels=2)
+
+    head = {"projection.1", "projection.4"}
+    frozen, images = made(True).eval(), torch.randn(5, 2, 1, 8, 8)
+    assert set(batch_norms(frozen)) == head
+    assert set(batch_norms(made(False))) == head | {"backbone.1"}
+    before, modes = copy.deepcopy(frozen.state_dict()), [module.training for module in frozen.modules()]
+    network = FeatureNorm(frozen)
+    with lent_batch_statistics(network, estimate_batch_statistics(network, [images])):
+        found = network(images)[0].detach().double().numpy()
+    assert [module.training for module in frozen.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+    x = frozen.forward_features(images).double().numpy()
+    expected = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + 1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_features_without_batch_norm_follow_statistics_that_are_lent():

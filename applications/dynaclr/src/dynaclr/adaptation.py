@@ -43,6 +43,7 @@ __all__ = [
     "balanced_rows",
     "cell_batches",
     "embed_by_experiment",
+    "require_width",
 ]
 
 STATISTICS = "batch_statistics"
@@ -234,17 +235,27 @@ def embed_by_experiment(
     return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))
 
 
+def require_width(network: nn.Module) -> None:
+    """Refuse a network whose features cannot be normalised, as it does not say how many there are.
+
+    Raises
+    ------
+    InputError
+    """
+    if not hasattr(network, "num_features"):
+        raise InputError(
+            type(network).__name__,
+            field="batch_statistics",
+            found="an encoder without the attribute num_features, the number of its features",
+            expected="an encoder with it, such as viscy_models.ContrastiveEncoder",
+            fix="leave the option out, or add the attribute",
+        )
+
+
 def _normalizing(network: nn.Module) -> nn.Module:
     """Return a network that normalises its features, too."""
-    if hasattr(network, "num_features"):
-        return FeatureNorm(network)
-    raise InputError(
-        type(network).__name__,
-        field="batch_statistics",
-        found="an encoder without the attribute num_features, the number of its features",
-        expected="an encoder with it, such as viscy_models.ContrastiveEncoder",
-        fix="leave the option out, or add the attribute",
-    )
+    require_width(network)
+    return FeatureNorm(network)
 
 
 def _check_composition(name: str, counts: Mapping[str, int], n_cells: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynaclr.adaptation import BatchStatistics
 from dynaclr.engine.contrastive.module import ContrastiveModule
 from viscy_data.errors import InputError
 from viscy_models.foundation import PretrainedEncoder
@@ -35,6 +36,10 @@ class FoundationModule(ContrastiveModule):
         Compute the features of each cell once and keep them in memory, 4 F bytes per cell: from the second epoch on
         only the projection is computed. For a frozen encoder, and images that are always the same: without augmentation
         and channel dropout.
+    batch_statistics, predict_turned
+        As there. A frozen encoder stays as it is, its own batch normalisation included: what is brought to a mean of 0
+        and a variance of 1 per experiment are its features, those that are kept, and inside of the projection what its
+        batch normalisation takes, as in training.
 
     Raises
     ------
@@ -59,6 +64,8 @@ class FoundationModule(ContrastiveModule):
         *,
         warmup_epochs: int = 3,
         cache_features: bool = False,
+        batch_statistics: BatchStatistics | None = None,
+        predict_turned: bool = False,
     ) -> None:
         super().__init__(
             model,
@@ -72,6 +79,8 @@ class FoundationModule(ContrastiveModule):
             example_input_array_shape,
             ckpt_path,
             warmup_epochs=warmup_epochs,
+            batch_statistics=batch_statistics,
+            predict_turned=predict_turned,
         )
         if cache_features and not model.freeze:
             raise self._refused("cache_features", "true with freeze: false", "a frozen model, whose features stay")
@@ -99,20 +108,37 @@ class FoundationModule(ContrastiveModule):
             expected = "images that stay the same: no augmentations, channel_dropout_channels: []"
             raise self._refused("cache_features", f"true with {', '.join(changing)}", expected)
 
-    def project(self, batch: dict[str, Any], role: str) -> Tensor:
-        """Return the projections of the images of a role, from kept features where there are some."""
+    def compared(self, model: PretrainedEncoder) -> nn.Module:
+        """Return what projects images, or features where they are kept."""
+        return _Projecting(model) if self.cache_features else model
+
+    def compared_input(self, batch: dict[str, Any], role: str = "anchor") -> Tensor:
+        """Return the images of a role, or their features where they are kept."""
+        images = self.images_of(batch, role)
+        if not self.cache_features:
+            return images
         rows = batch.get("observation" if role == "anchor" else f"{role}_observation")
-        if not self.cache_features or rows is None:
-            return super().project(batch, role)
-        images, kept = self.images_of(batch, role), self._kept["train" if self.training else "val"]
-        numbers = rows.tolist()
+        if rows is None:
+            return self.model.forward_features(images)
+        numbers, kept = rows.tolist(), self._kept["train" if self.training else "val"]
         missing = kept.missing(numbers)
         if missing:
             kept.add([numbers[place] for place in missing], self.model.forward_features(images[missing]))
-        return self.model.project(kept.of(numbers).to(images.device))
+        return kept.of(numbers).to(images.device)
 
     def _refused(self, field: str, found: str, expected: str) -> InputError:
         return InputError(type(self).__name__, field=field, found=found, expected=expected)
+
+
+class _Projecting(nn.Module):
+    """From the features of a pretrained encoder to these and their projections."""
+
+    def __init__(self, encoder: PretrainedEncoder) -> None:
+        super().__init__()
+        self.encoder, self.num_features = encoder, encoder.num_features
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return features, self.encoder.project(features)
 
 
 class FeatureCache:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
-from dynaclr.engine.contrastive.module import ContrastiveModule, ContrastivePrediction
+from dynaclr.adaptation import BatchStatistics
+from dynaclr.engine.contrastive.module import ContrastiveModule
 from dynaclr.engine.contrastive.objective import Objective, Views
 from viscy_utils.training.schedule import ScheduleName
 
@@ -32,6 +34,11 @@ class JointEncoders(nn.Module):
         super().__init__()
         self.source_encoder = source_encoder
         self.target_encoder = target_encoder
+
+    @property
+    def num_features(self) -> int:
+        """Features of both together."""
+        return self.source_encoder.num_features + self.target_encoder.num_features
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return (features, projections) of the source and of the target."""
@@ -67,6 +74,8 @@ class MultiModalContrastiveModule(ContrastiveModule):
         Of a batch of both channels.
     prediction_arm : {"source", "target"}, default "source"
         Which encoder predictions come from; "source" sees channel 0, and "target" channel 1.
+    batch_statistics, predict_turned
+        As there. Those of a prediction are of the encoder of the arm, and those of a validation of both.
 
     Raises
     ------
@@ -90,6 +99,8 @@ class MultiModalContrastiveModule(ContrastiveModule):
         ckpt_path: str | None = None,
         *,
         warmup_epochs: int = 3,
+        batch_statistics: BatchStatistics | None = None,
+        predict_turned: bool = False,
     ) -> None:
         if prediction_arm not in get_args(Arm):
             raise ValueError(f"prediction_arm: found {prediction_arm!r}, expected 'source' or 'target'")
@@ -113,6 +124,8 @@ class MultiModalContrastiveModule(ContrastiveModule):
             example_input_array_shape,
             ckpt_path,
             warmup_epochs=warmup_epochs,
+            batch_statistics=batch_statistics,
+            predict_turned=predict_turned,
         )
         self.prediction_arm = prediction_arm
         self._pictures_every = embedding_log_frequency if log_embeddings else None
@@ -133,30 +146,50 @@ class MultiModalContrastiveModule(ContrastiveModule):
 
     def views(self, batch: dict[str, Any], objective: Objective) -> tuple[Views, ...]:
         """Return the projections of both comparisons."""
-        lineage = batch.get("lineage")
-        anchor, positive = self._both(batch["anchor"]), self._both(batch["positive"])
-        negative: dict[str, Tensor | None] = {"source": None, "target": None}
+        lineage, negative = batch.get("lineage"), (None, None)
+        anchor, positive = self.project(batch, "anchor"), self.project(batch, "positive")
         if not objective.contrasts_batch:
-            negative = self._both(self.images_of(batch, "negative"))
-        return (
-            Views(anchor["source"], anchor["target"], negative["target"], lineage),
-            Views(positive["target"], positive["source"], negative["source"], lineage),
-        )
+            negative = self.project(batch, "negative")
+        (anchor_source, anchor_target), (source, target), (of_source, of_target) = anchor, positive, negative
+        return Views(anchor_source, anchor_target, of_target, lineage), Views(target, source, of_source, lineage)
+
+    def compared(self, model: JointEncoders) -> nn.Module:
+        """Return what projects images of both channels."""
+        return _SideBySide(model)
 
     def on_validation_epoch_start(self) -> None:
         """Draw the embedding in some epochs."""
         every = self._pictures_every
         self._images["val"].scatter = every is not None and self.current_epoch % every == 0
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
-        """Embed the anchors of a batch with the encoder of the arm."""
-        encoder = getattr(self.model, f"{self.prediction_arm}_encoder")
-        features, projections = encoder(_channel(batch["anchor"], self.prediction_arm))
-        return {"features": features, "projections": projections, "index": batch["index"]}
+    @property
+    def predictor(self) -> nn.Module:
+        """The encoder of the arm."""
+        return getattr(self.model, f"{self.prediction_arm}_encoder")
 
-    def _both(self, images: Tensor) -> dict[str, Tensor]:
-        source, target = self(_channel(images, "source"), _channel(images, "target"))
-        return {"source": source, "target": target}
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and projections of images of the channel of the arm."""
+        return self.predictor(images)
+
+    def predicted_input(self, batch: dict[str, Any]) -> Tensor:
+        """Return the channel of the arm."""
+        return _channel(batch["anchor"], self.prediction_arm)
+
+
+class _SideBySide(nn.Module):
+    """Both encoders as one: from images of both channels to features side by side, and the projections of each."""
+
+    def __init__(self, encoders: JointEncoders) -> None:
+        super().__init__()
+        self.encoders = encoders
+
+    @property
+    def num_features(self) -> int:
+        return self.encoders.num_features
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (source, of_source), (target, of_target) = self.encoders(*(_channel(images, arm) for arm in _CHANNELS))
+        return torch.cat([source, target], dim=1), of_source, of_target
 
 
 def _channel(images: Tensor, arm: str) -> Tensor:

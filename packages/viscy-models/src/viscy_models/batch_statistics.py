@@ -44,9 +44,24 @@ class FeatureNorm(nn.Module):
 
 
 def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
-    """Return the layers of a network that keep statistics of batches, by name; a ConvNeXt's trunk has none."""
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
-    return {name: layer for name, layer in layers.items() if layer.track_running_stats}
+    """Return the layers of a network that normalise by batches when it is trained, by name.
+
+    A ConvNeXt's trunk has none, nor has a frozen encoder, which stays in evaluation mode also in training.
+    """
+    with _modes_kept(network):
+        network.train()
+        layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
+        return {name: layer for name, layer in layers.items() if layer.training and layer.track_running_stats}
+
+
+@contextmanager
+def _modes_kept(network: nn.Module) -> Iterator[None]:
+    modes = {name: module.training for name, module in network.named_modules()}
+    try:
+        yield
+    finally:
+        for name, module in network.named_modules():
+            module.training = modes[name]
 
 
 @torch.no_grad()
@@ -76,31 +91,33 @@ def estimate_batch_statistics(network: nn.Module, batches: Iterable[Tensor]) -> 
         If there is no batch, or one of a single sample.
     """
     layers = batch_norms(network)
-    modes = {name: module.training for name, module in network.named_modules()}
     kept = {name: {key: value.clone() for key, value in layer._buffers.items()} for name, layer in layers.items()}
     momenta = {name: layer.momentum for name, layer in layers.items()}
     try:
-        network.eval()
-        for layer in layers.values():
-            layer.reset_running_stats()
-            layer.momentum = None  # torch then averages all batches alike
-            layer.train()
-        n_batches = 0
-        for batch in batches:
-            if len(batch) < 2:
-                raise ValueError("a batch of a single sample has no variance: give batches of equal size")
-            network(batch)
-            n_batches += 1
-        if not n_batches:
-            raise ValueError("no batch to estimate statistics from")
+        with _modes_kept(network):
+            network.eval()
+            for layer in layers.values():
+                layer.reset_running_stats()
+                layer.momentum = None  # torch then averages all batches alike
+                layer.train()
+            _run_all(network, batches)
         return {f"{name}.{key}": getattr(layer, key).clone() for name, layer in layers.items() for key in _NAMES}
     finally:
         for name, layer in layers.items():
             layer.momentum = momenta[name]
             for key, value in kept[name].items():
                 getattr(layer, key).copy_(value)
-        for name, module in network.named_modules():
-            module.training = modes[name]
+
+
+def _run_all(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    n_batches = 0
+    for batch in batches:
+        if len(batch) < 2:
+            raise ValueError("a batch of a single sample has no variance: give batches of equal size")
+        network(batch)
+        n_batches += 1
+    if not n_batches:
+        raise ValueError("no batch to estimate statistics from")
 
 
 @contextmanager

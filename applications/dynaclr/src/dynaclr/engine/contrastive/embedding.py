@@ -73,9 +73,7 @@ class Embedding:
             return embed(images)
         if self.batch_statistics is not None:
             experiments = np.array([str(row["experiment"]) for row in index])
-            embed = partial(
-                embed_by_experiment, network, experiments=experiments, statistics=self._known["predict"]
-            )
+            embed = partial(embed_by_experiment, network, experiments=experiments, statistics=self._known["predict"])
         return mean_over_turns(embed, images) if self.turned else embed(images)
 
     def validated(self) -> Statistics | None:

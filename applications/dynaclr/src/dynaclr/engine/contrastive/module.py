@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dynaclr.adaptation import BatchStatistics, embed_by_experiment
+from dynaclr.adaptation import BatchStatistics, embed_by_experiment, require_width
 from dynaclr.engine.contrastive.average import check_momentum, follow, frozen_copy
 from dynaclr.engine.contrastive.embedding import Embedding
 from dynaclr.engine.contrastive.images import EpochImages
@@ -131,13 +130,22 @@ class ContrastiveModule(TrainingModule):
         self.momentum = None if momentum is None else check_momentum(momentum)
         self.predict_with_average = predict_with_average
         self.average = None if momentum is None else frozen_copy(encoder)
+        if batch_statistics is not None:
+            require_width(encoder)
         self.embedding = Embedding(batch_statistics, predict_turned)
 
     @property
     def predictor(self) -> nn.Module:
         """What predictions come from, without compilation."""
-        network = self.average if self.predict_with_average else self.model
-        return getattr(network, "_orig_mod", network)
+        return _plain(self.average if self.predict_with_average else self.model)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and projections of what a prediction takes of a batch, without statistics of experiments."""
+        return self(images)
+
+    def predicted_input(self, batch: dict[str, Any]) -> Tensor:
+        """Return what a prediction takes of a batch."""
+        return batch["anchor"]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images (B, C, Z, Y, X) into features (B, F) and projections (B, P), as for a prediction."""
@@ -153,8 +161,9 @@ class ContrastiveModule(TrainingModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> ContrastivePrediction:
         """Embed the anchors of a batch."""
-        features, projections = self.embedding.predict(self, self.predictor, batch["anchor"], batch["index"])
-        return {"features": features, "projections": projections, "index": batch["index"]}
+        images, index = self.predicted_input(batch), batch["index"]
+        features, projections = self.embedding.predict(self.embed, self.predictor, images, index)
+        return {"features": features, "projections": projections, "index": index}
 
     def setup(self, stage: str) -> None:
         """Forget statistics of an earlier prediction: the weights may be others now."""
@@ -162,7 +171,7 @@ class ContrastiveModule(TrainingModule):
 
     def on_predict_start(self) -> None:
         """Estimate the statistics of each experiment, where they are asked for."""
-        self.embedding.prepare("predict", self.predictor, self.trainer.datamodule, itemgetter("anchor"))
+        self.embedding.prepare("predict", self.predictor, self.trainer.datamodule, self.predicted_input)
 
     def prediction_record(self) -> dict[str, Any]:
         """Say what decides a prediction beside weights and data; only its like goes on where one was interrupted."""
@@ -175,15 +184,12 @@ class ContrastiveModule(TrainingModule):
 
     def on_validation_start(self) -> None:
         """Estimate the statistics of each experiment that is validated on, where they are asked for."""
-        self.embedding.prepare("val", self._network, self.trainer.datamodule, itemgetter("anchor"))
+        network = self.compared(_plain(self.model))
+        self.embedding.prepare("val", network, self.trainer.datamodule, self.compared_input)
 
     def on_validation_end(self) -> None:
         """Forget them: the next steps change the weights."""
         self.embedding.forget("val")
-
-    @property
-    def _network(self) -> nn.Module:
-        return getattr(self.model, "_orig_mod", self.model)
 
     def on_train_epoch_end(self) -> None:
         """Log images of samples."""
@@ -256,23 +262,31 @@ class ContrastiveModule(TrainingModule):
         KeyError
             If the loss compares with negatives, and the batch has none.
         """
-        negative = None if objective.contrasts_batch else self.project(batch, "negative")
-        anchor = self.project(batch, "anchor")
+        negative = None if objective.contrasts_batch else self.project(batch, "negative")[0]
+        anchor = self.project(batch, "anchor")[0]
         if objective.takes_keys and self.average is not None:
             with torch.no_grad():
                 positive = self.average(batch["positive"])[1]
         else:
-            positive = self.project(batch, "positive")
+            positive = self.project(batch, "positive")[0]
         return (Views(anchor, positive, negative, batch.get("lineage")),)
 
-    def project(self, batch: dict[str, Any], role: str) -> Tensor:
-        """Return the projections (B, P) of the images of a role, such as ``anchor``."""
-        images, statistics = self.images_of(batch, role), self.embedding.validated()
+    def project(self, batch: dict[str, Any], role: str) -> tuple[Tensor, ...]:
+        """Return the projections, (B, P) each, of a role, such as ``anchor``."""
+        images, statistics = self.compared_input(batch, role), self.embedding.validated()
         if statistics is None:
-            return self.model(images)[1]
+            return self.compared(self.model)(images)[1:]
         index = self.trainer.datamodule.val_dataset.index
         experiments = index.tracks["experiment"].iloc[batch["observation"].cpu().numpy()].to_numpy().astype(str)
-        return embed_by_experiment(self._network, images, experiments, statistics)[1]
+        return embed_by_experiment(self.compared(_plain(self.model)), images, experiments, statistics)[1:]
+
+    def compared(self, model: nn.Module) -> nn.Module:
+        """Return what makes features and then projections of :meth:`compared_input`, from the trained network."""
+        return model
+
+    def compared_input(self, batch: dict[str, Any], role: str = "anchor") -> Tensor:
+        """Return what is projected of a role."""
+        return self.images_of(batch, role)
 
     def images_of(self, batch: dict[str, Any], role: str) -> Tensor:
         """Return the images of a role, or say how to get negatives."""
@@ -294,3 +308,7 @@ class ContrastiveModule(TrainingModule):
     def _log_images(self, stage: str) -> None:
         for name, image in self._images[stage].render().items():
             log_image(self.loggers, f"{stage}_{name}", image, self.current_epoch)
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    return getattr(network, "_orig_mod", network)
