@@ -147,7 +147,7 @@ def write_lif(path, arrays, first_axis=4):
     path.write_bytes(data)
 
 
-KNOWN = {"pixel_size_um": (0.65, 0.65), "z_step_um": 2.0}
+KNOWN = {"pixel_size_um": pytest.approx((0.65, 0.65)), "z_step_um": 2.0}
 
 
 @pytest.mark.parametrize(

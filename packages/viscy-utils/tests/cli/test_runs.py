@@ -250,6 +250,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_data_are_read(wr
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 def test_ctrl_c_saves_and_the_command_it_prints_ends_as_an_unbroken_run(write, capsys):
+    before = signal.getsignal(signal.SIGINT)
     main(["fit", "-c", write(), "--run", "unbroken"])
     callbacks = [{"class_path": f"{BORING}.CtrlC", "init_args": {"at_step": 5}}]
     message = fail(["fit", "-c", write("stop.yml", trainer={"callbacks": callbacks}), "--run", "broken"], capsys, 130)
@@ -258,7 +259,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_ends_as_an_unbroken_run(write, c
     assert "saved after step 6" in said
     record = find_run("broken").record
     assert record["status"] == "interrupted"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     command = said.rpartition("Go on with: viscy ")[2].split()
     assert command[:3] == ["fit", "--config", "runs/broken/config.yaml"]
     main([*command, "--trainer.callbacks", "null"])
