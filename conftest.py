@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from multiprocessing.util import get_temp_dir
 
 import pytest
 
@@ -14,6 +15,7 @@ _LONGEST = 55  # of a folder for temporary files: names of sockets in it have to
 @pytest.fixture(scope="session", autouse=True)
 def _files_go_with_the_run(tmp_path_factory):
     """Have temporary files of examples, workers and commands where pytest removes them, also after it was killed."""
+    get_temp_dir()  # multiprocessing removes its own, and has to find it when this process ends
     with pytest.MonkeyPatch.context() as patch:
         folder = str(tmp_path_factory.mktemp("files"))
         if len(folder) < _LONGEST:
