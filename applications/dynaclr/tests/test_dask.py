@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -113,12 +112,6 @@ def test_patches_and_features_survive_a_killed_worker(cluster, experiments, tmp_
         on_dask, in_threads = lose_a_worker_during(cluster, _made(tmp_path / command.name), stored), stored(None)
         assert on_dask == in_threads
         assert len(on_dask) > 3
-
-
-def test_a_cluster_of_this_machine_is_there_for_the_asking():
-    found = list(map_pieces(lambda n: (os.getpid(), np.arange(n).sum()), range(6), workers=1, dask="local"))
-    assert [total for _, total in found] == [0, 0, 1, 3, 6, 10]
-    assert {process for process, _ in found}.isdisjoint({os.getpid()})
 
 
 def _made(folder):

@@ -139,7 +139,7 @@ USES = {
     ("viscy-data", "images", "nd2"): lambda at: open_images(empty(at, "a.nd2")),
     ("viscy-data", "images", "pylibczirw"): lambda at: open_images(empty(at, "a.czi")),
     ("viscy-data", "images", "tifffile"): lambda at: open_images(empty(at, "a.tif")),
-    ("viscy-data", "dask", "distributed"): lambda at: list(map_pieces(len, [[1]], dask="local")),
+    ("viscy-data", "dask", "distributed"): lambda at: list(map_pieces(len, [[1]], dask="tcp://host:8786")),
     ("viscy-utils", "anndata", "anndata"): lambda at: import_anndata(),
     ("viscy-utils", "anndata", "xarray"): lambda at: import_anndata(),
     ("viscy-utils", "eval", "scikit-learn"): lambda at: reduce_features("pca", IMAGE, {}),

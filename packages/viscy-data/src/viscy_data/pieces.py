@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from viscy_data.errors import InputError
 from viscy_data.optional import require
+from viscy_data.worker_processes import end_with_parent, worker_context
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -26,7 +28,9 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 LOCAL = "local"
-"""The address that stands for a cluster of processes on this machine, which ends with the work."""
+"""The address that stands for processes on this machine, which end with the work; Dask is not needed for them."""
+
+_MOST_LOSSES = 3  # of workers in a row, with no result between
 
 
 def map_pieces(
@@ -44,7 +48,8 @@ def map_pieces(
         Threads, or processes of ``dask="local"``; one per CPU by default. A running cluster has its own.
     dask : str, optional
         Scheduler of a running Dask cluster, such as ``tcp://host:8786``, which sees the same files under the same paths
-        and has the same packages; or ``local`` for processes of this machine. Threads by default.
+        and has the same packages; or ``local`` for processes of this machine. Threads by default. A scheduler runs what
+        anybody sends who reaches it; to processes of this machine only this one speaks, through pipes.
 
     Yields
     ------
@@ -56,7 +61,9 @@ def map_pieces(
     InputError
         If there is no scheduler at this address.
     ImportError
-        If Dask is asked for and not installed.
+        If a cluster is asked for and Dask not installed.
+    BrokenProcessPool
+        If processes of this machine are lost again and again.
     Exception
         What the function raises.
     """
@@ -65,21 +72,36 @@ def map_pieces(
         with ThreadPoolExecutor(workers, thread_name_prefix="pieces") as pool:
             yield from pool.map(function, pieces)
         return
-    with _client(dask, workers) as client:
+    if dask == LOCAL:
+        yield from _in_processes(function, pieces, workers)
+        return
+    with _client(dask) as client:
         futures = client.map(function, pieces, pure=False)
         for number in range(len(futures)):
             yield futures[number].result()
             futures[number] = None  # the cluster forgets what has been taken
 
 
+def _in_processes(function: Callable[[P], R], pieces: Sequence[P], workers: int) -> Iterator[R]:
+    """Have processes do the work; where one is lost, and with it its pool, another pool does what is left."""
+    done = losses = 0
+    while done < len(pieces):
+        pool = ProcessPoolExecutor(min(workers, len(pieces)), worker_context(), initializer=end_with_parent)
+        try:
+            for result in pool.map(function, pieces[done:]):
+                yield result
+                done, losses = done + 1, 0
+        except BrokenProcessPool:
+            losses += 1
+            if losses > _MOST_LOSSES:
+                raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 @contextmanager
-def _client(address: str, workers: int) -> Iterator[Client]:
+def _client(address: str) -> Iterator[Client]:
     distributed = require("dask.distributed", extra="dask")
-    if address == LOCAL:
-        options = {"threads_per_worker": 1, "dashboard_address": ":0", "host": "127.0.0.1"}
-        with distributed.LocalCluster(n_workers=workers, **options) as cluster, distributed.Client(cluster) as client:
-            yield client
-        return
     try:
         client = distributed.Client(address)
     except (OSError, ValueError) as err:

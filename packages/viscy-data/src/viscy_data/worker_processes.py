@@ -9,7 +9,15 @@ import threading
 from multiprocessing.context import BaseContext
 from typing import Any
 
-__all__ = ["PRELOADED", "begin_worker", "identity", "prepare_workers", "seed_transforms", "worker_context"]
+__all__ = [
+    "PRELOADED",
+    "begin_worker",
+    "end_with_parent",
+    "identity",
+    "prepare_workers",
+    "seed_transforms",
+    "worker_context",
+]
 
 PRELOADED = ("torch.utils.data", "pandas", "tensorstore", "viscy_data.batches.dataset")
 """What the server of worker processes imports, once for all of them.
@@ -40,19 +48,19 @@ def prepare_workers() -> None:
 
 
 def begin_worker(worker_id: int) -> None:
-    """Seed the worker, and have it end with the process that reads from it, however that one ends.
+    """Seed the worker, and have it end with the process that reads from it."""
+    seed_transforms(worker_id)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Have this process end with the one that has begun it, however that one ends.
 
     torch looks whether the parent is alive, which for forks of a server is the server; and the server waits for them.
     """
-    seed_transforms(worker_id)
-    threading.Thread(target=_end_with_reader, daemon=True).start()
-
-
-def _end_with_reader() -> None:
-    reader = multiprocessing.parent_process()
-    if reader is not None:
-        reader.join()
-        os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def identity(batch: Any) -> Any:
