@@ -161,6 +161,7 @@ CASES = [  # place, value, field and what is told of it
     (("pytorch-lightning_version",), "x", "pytorch-lightning_version\n.*InvalidVersion"),
     (("pytorch-lightning_version",), ..., "pytorch-lightning_version\n.*KeyError"),
     ((*BEST, "metrics"), {"loss/val": "x"}, "callbacks\n.*what cannot be restored"),
+    ((*BEST, "metrics"), {"loss/val": None}, "callbacks\n.*what cannot be restored .*loss/val is None"),
 ]
 
 

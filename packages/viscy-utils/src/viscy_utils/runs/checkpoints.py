@@ -163,7 +163,10 @@ class RunCheckpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best so far, if this run continues in the same folder, and from the metrics."""
-        self._metrics = {name: torch.as_tensor(value) for name, value in state_dict.get("metrics", {}).items()}
+        metrics = state_dict.get("metrics", {})
+        if wrong := [name for name, value in metrics.items() if not isinstance(value, torch.Tensor | float | int)]:
+            raise ValueError(f"the metric {wrong[0]} is {metrics[wrong[0]]!r} and no number")
+        self._metrics = {name: torch.as_tensor(value) for name, value in metrics.items()}
         if Path(self.best_model_path).exists():
             self.monitor, self.best_score = state_dict["monitor"], state_dict["best_score"]
 
