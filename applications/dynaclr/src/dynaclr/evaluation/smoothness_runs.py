@@ -94,7 +94,7 @@ def _read(path: str, metrics: list[str]) -> dict[str, float]:
     if not Path(path).is_file():
         raise MissingInputError(path, found="no such file", expected="a result of evaluate-smoothness")
     try:
-        row = pd.read_csv(path)
+        row = pd.read_csv(path, compression=None)
         missing = [name for name in metrics if name not in row]
         values = {} if missing or len(row) != 1 else {name: float(row[name].iloc[0]) for name in metrics}
     except (ValueError, UnicodeDecodeError) as err:

@@ -106,7 +106,7 @@ def load_annotation_anndata(
     """
     import pandas as pd
 
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, compression=None)  # packed ones may hold more than memory does
     missing = [column for column in ("fov_name", "id", name) if column not in table]
     if missing:
         raise KeyError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")

@@ -102,7 +102,8 @@ def read_label_table(path: str | Path) -> pd.DataFrame:
         If there is no file, or no table in it.
     """
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        # Packed ones are not read: nobody knows how much is in them.
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False, compression=None)
     except FileNotFoundError as err:
         raise MissingInputError(str(path), found="no such file", expected="a CSV file of labels") from err
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
