@@ -75,6 +75,21 @@ def test_who_knows_the_condition_alone_does_not_know_the_experiment(judge):
     assert judge(features, experiment, **options, conditions=condition).value > 0.99
     alone = judge(features, experiment, **options, conditions=fov)  # one FOV of each: not possible
     assert "4 folds" in alone.note
+    assert "not reliable" in alone.note
+    assert "not reliable" not in balanced.note
+
+
+@pytest.mark.parametrize("judge", [experiment_separability, linear_probe], ids=["neighbours", "probe"])
+@pytest.mark.parametrize("n_fovs", [1, 2])
+def test_an_experiment_told_from_single_fovs_is_said_to_be_unreliable(judge, n_fovs):
+    """Embeddings that know the condition and not the experiment are far below chance with a FOV of each."""
+    cells = np.arange(1200)
+    fov = cells % (4 * n_fovs)
+    experiment, condition = fov % 2, fov // 2 % 2
+    features = np.random.default_rng(0).normal(size=(len(cells), 8)) + 6 * condition[:, None]
+    score = judge(features, experiment, groups=fov, units=cells, conditions=condition)
+    assert ("not reliable" in score.note) == (n_fovs == 1)
+    assert (score.value < 0.2) == (n_fovs == 1)
 
 
 @pytest.mark.parametrize("fovs_of_each", [1, 2, 3])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from viscy_utils.evaluation.comparison import Comparison
 from viscy_utils.evaluation.embedded import Embedded, LeftOut
+from viscy_utils.evaluation.folds import ONE_FOV
 from viscy_utils.evaluation.report_tables import (
     cells_table,
     displacement_table,
@@ -38,6 +41,13 @@ def test_the_best_is_only_clear_where_intervals_do_not_overlap():
     assert (none.level, none.text) == ("bad", "No embedding carries state above chance.")
     lone, *_ = verdict([scored("a", 0.9, 0.3), scored("b", None, 0.3)], "state")
     assert lone.level == "unknown"
+
+
+def test_mixing_that_cannot_be_known_from_single_fovs_is_said_to_be_unreliable():
+    row = replace(scored("a", 0.9, 0.95), separability=Score(0.95, 0.9, 1.0, 0.25, f"2 folds over FOVs, {ONE_FOV}"))
+    line, _ = verdict([row], "state")
+    assert line.level == "good"  # of the label alone; experiments that stay apart are one to watch
+    assert line.text.endswith("for the experiment's.")
 
 
 @pytest.mark.parametrize(

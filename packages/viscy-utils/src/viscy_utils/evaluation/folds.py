@@ -12,7 +12,10 @@ from viscy_data.optional import from_extra
 with from_extra("eval", package="viscy-utils"):
     from sklearn.model_selection import StratifiedGroupKFold
 
-__all__ = ["Folds", "balanced_folds", "label_folds"]
+__all__ = ["ONE_FOV", "Folds", "balanced_folds", "experiment_folds", "label_folds"]
+
+ONE_FOV = "not reliable: a condition of an experiment has a single FOV, whose own look is taken for the experiment's"
+"""Note of a score of how the experiment is told, where no FOV of a condition of one is left to train on."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,25 @@ def balanced_folds(labels: np.ndarray, groups: np.ndarray, others: np.ndarray | 
             return Folds(strata, groups, number, (f"{number} folds over FOVs",))
     number = _number(labels, groups, most)
     return Folds(labels, groups, number, (f"{number} folds over FOVs",))
+
+
+def experiment_folds(
+    experiments: np.ndarray, groups: np.ndarray, conditions: np.ndarray | None = None, most: int = 5
+) -> Folds:
+    """Divide cells to tell their experiment; where a condition of one has a single FOV, the notes say :data:`ONE_FOV`.
+
+    Parameters
+    ----------
+    experiments, groups : ndarray, shape (N,)
+        Experiment and FOV per cell.
+    conditions : ndarray, shape (N,), optional
+        As for the `others` of :func:`balanced_folds`.
+    most : int, default 5
+        Folds.
+    """
+    folds = balanced_folds(experiments, groups, conditions, most)
+    pairs = experiments if conditions is None else _joined(experiments, conditions)
+    return replace(folds, notes=(*folds.notes, ONE_FOV)) if _number(pairs, groups, most) < 2 else folds
 
 
 def label_folds(labels: np.ndarray, groups: np.ndarray, experiments: np.ndarray | None = None, most: int = 5) -> Folds:

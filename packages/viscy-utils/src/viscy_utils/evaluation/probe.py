@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from viscy_data.optional import from_extra
-from viscy_utils.evaluation.folds import Folds, balanced_folds, label_folds
+from viscy_utils.evaluation.folds import Folds, experiment_folds, label_folds
 from viscy_utils.evaluation.labels import is_missing
 from viscy_utils.evaluation.scores import ProbeScores, Score, score_predictions, score_shares
 
@@ -110,9 +110,9 @@ def probe_scores(
     if test is None:
         _check_within(units, groups)
         others = [None if each is None else np.asarray(each)[kept] for each in (conditions, experiments)]
-        folds = (
-            balanced_folds(labels, groups, others[0]) if experiments is None else label_folds(labels, groups, others[1])
-        )
+        by_condition, by_experiment = others
+        told = experiments is None
+        folds = experiment_folds(labels, groups, by_condition) if told else label_folds(labels, groups, by_experiment)
         return _cross_validated(classifier, features, labels, folds, units, seed, left_out)
     test = np.asarray(test, dtype=bool)[kept]
     _check_apart(units, test)
@@ -196,7 +196,7 @@ def separability_scores(
     classifier = make_pipeline(*_steps(first), *own)
     labels = np.asarray(experiments).astype(str)
     _check_within(units, groups)
-    return _cross_validated(classifier, features, labels, balanced_folds(labels, groups, conditions), units, seed)
+    return _cross_validated(classifier, features, labels, experiment_folds(labels, groups, conditions), units, seed)
 
 
 def _cross_validated(

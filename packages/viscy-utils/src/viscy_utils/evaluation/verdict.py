@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from viscy_utils.evaluation.comparison import Comparison, best_of
+from viscy_utils.evaluation.folds import ONE_FOV
 from viscy_utils.evaluation.scores import Score
 from viscy_utils.reports.tables import Level, Marked
 
@@ -81,4 +82,5 @@ def _mixing(row: Comparison) -> Marked:
         words = "stay apart" if way > _APART else "are mixed in part"
     probe = row.measures.get("experiment_probe")
     linear = "" if probe is None or np.isnan(probe.value) else f"; a linear probe at {probe.value:.3f}"
-    return Marked(f"Experiments {words}: neighbours tell them at {score}{linear}.", level)
+    text = f"Experiments {words}: neighbours tell them at {score}{linear}."
+    return Marked(f"{text} This is {ONE_FOV}.", "unknown") if ONE_FOV in score.note else Marked(text, level)
