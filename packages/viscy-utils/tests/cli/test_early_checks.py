@@ -49,7 +49,9 @@ def test_help_is_that_of_the_parser(name, capsys, monkeypatch):
         run([name, "--help"])
     of_parser = flags(capsys.readouterr().out)
     assert {"--trainer.max_epochs", "--data", "--config"} < of_parser
-    assert flags(format_subcommand_help(name, "viscy")) == of_parser
+    own = {flag for flag in of_parser if not flag.startswith(("--trainer", "--data.", "--optimizer", "--lr_scheduler"))}
+    own -= {"--data"}
+    assert flags(format_subcommand_help(name, "viscy")) == (own if name == "preprocess" else of_parser)
     assert {f"--{key}" for key in known_keys(name)} == of_parser - {"--help", "--print_config"}
 
 

@@ -22,6 +22,8 @@ from viscy_utils.cli.subcommands import NOT_GIVEN, RESUME_HELP, SEED, SUBCOMMAND
 
 __all__ = ["Option", "format_subcommand_help", "known_keys", "options_of"]
 
+_OF_TRAINING = ("classes", "trainer")  # groups of options that a command without a model does not use
+
 _TRAINERS = (("viscy_utils", "runs/trainer.py", "VisCyTrainer"), ("lightning", "pytorch/trainer/trainer.py", "Trainer"))
 _DATACLASSES = {"StoragePolicy": ("viscy_data", "stores/policy.py", "StoragePolicy")}  # have options of their own
 _OF_LIGHTNING = ("self", "model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule")
@@ -87,7 +89,7 @@ def known_keys(name: str) -> list[str]:
 
 
 def format_subcommand_help(name: str, prog: str) -> str:
-    """Format the page that ``--help`` of a subcommand prints.
+    """Format the page that ``--help`` of a subcommand prints, of the options that it uses.
 
     Parameters
     ----------
@@ -97,7 +99,13 @@ def format_subcommand_help(name: str, prog: str) -> str:
         Name of the command.
     """
     command = f"{prog} {name}"
-    more = f"--KEY.help CLASS says what a class takes, such as {command} --trainer.callbacks.help ModelCheckpoint."
+    groups, more = (
+        options_of(name),
+        f"--KEY.help CLASS says what a class takes, such as {command} --trainer.callbacks.help ModelCheckpoint.",
+    )
+    if not SUBCOMMANDS[name].needs_model:
+        groups = {title: options for title, options in groups.items() if title not in _OF_TRAINING}
+        more = "The sections trainer and data of a configuration are read, checked and not used."
     parser = argparse.ArgumentParser(
         prog=command,
         usage=f"{command} [-h] [-c CONFIG] [--key value ...]",
@@ -105,7 +113,7 @@ def format_subcommand_help(name: str, prog: str) -> str:
         epilog=more,
         add_help=False,
     )
-    for title, options in options_of(name).items():
+    for title, options in groups.items():
         group = parser.add_argument_group(title)
         if title == "options":
             group.add_argument("-h", "--help", action="store_true", help="Show this page.")
