@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import anndata
+import dask.array
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +18,10 @@ from click.testing import CliRunner
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from dynaclr.commands.info import info
+from dynaclr.evaluation.atlas_export import export_atlas
 from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
+from viscy_data.cache import readable_size
 from viscy_data.stores import PlateWriter, update_attributes
 from viscy_data.synthetic import ExperimentSpec, write_experiments
 from viscy_data.testing.foreign import write_foreign_image
@@ -36,6 +39,7 @@ from viscy_utils.embeddings.store import write_anndata
 from viscy_utils.evaluation.correction import fit_correction, save_correction
 from viscy_utils.evaluation.linear_classifier import train_linear_classifier
 from viscy_utils.evaluation.linear_classifier_file import save_classifier
+from viscy_utils.statistics.metadata import generate_normalization_metadata
 
 BORING = "lightning.pytorch.demos.boring_classes"
 
@@ -298,6 +302,77 @@ def test_a_run_and_its_checkpoints_are_told(tmp_path, monkeypatch):
     facts = told(alone)["facts"]
     assert facts["backbone"] == "not in the file, nor in a run folder around it"
     assert facts["versions"][0].startswith("lightning 2")
+
+
+def test_files_for_explorers_are_told_with_what_they_are_from(tmp_path):
+    embeddings(tmp_path / "e.zarr")
+    export_atlas(tmp_path / "e.zarr", tmp_path / "atlas.parquet", thumbnail_size=None)
+    content = told(tmp_path / "atlas.parquet")
+    assert content["kind"] == "cells for explorers of embeddings"
+    facts = content["facts"]
+    assert (facts["cells"], facts["embeddings"]) == (40, str(tmp_path / "e.zarr"))
+    assert (facts["places"], facts["thumbnails"]) == ("pca (computed)", "none")
+    assert facts["columns"] == ["experiment", "fov_name", "track_id", "t", "state"]
+    assert content["next"] == [f"uvx embedding-atlas {tmp_path / 'atlas.parquet'} --x projection_x --y projection_y"]
+
+
+def test_reports_and_their_files_are_told(tmp_path):
+    score = {"value": 0.875, "low": 0.8, "high": 0.9, "chance": 0.5, "note": "", "n_cells": 40}
+    row = {"name": "mine", "n_cells": 40, "probe": score, "separability": score | {"value": None}}
+    row["origin"] = {"checkpoint": {"path": "/runs/a/best.ckpt"}}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text(json.dumps([row]))
+    (tmp_path / "report" / "curves.csv").write_text("name,x\n")
+    (tmp_path / "curves.csv").write_text("name,x\n")  # of something else
+    content = told(tmp_path / "report")
+    assert content["kind"] == "a report on embeddings"
+    assert content["facts"]["embeddings"] == ["mine: /runs/a/best.ckpt"]
+    [[scores]] = content["tables"]
+    assert list(scores.values()) == ["mine", "40", "0.875", "not computed"]
+    for name in ("report.json", "curves.csv"):
+        assert told(tmp_path / "report" / name)["next"] == [f"dynaclr info {tmp_path / 'report'}"]
+    assert run(tmp_path / "curves.csv").exit_code == 2
+    (tmp_path / "report" / "report.json").write_text(json.dumps({"variants": [{"variant": "plain"}]}))
+    content = told(tmp_path / "report")
+    assert (content["kind"], content["facts"]) == ("a comparison of losses", {"variants": ["plain"]})
+
+
+def test_what_other_programs_go_on_with_is_told(tmp_path):
+    with PlateWriter(tmp_path / "plate.zarr", ["Phase"]) as writer:
+        writer.write("A/1/0", np.arange(512, dtype=np.uint8).reshape(2, 1, 1, 16, 16))
+    path = tmp_path / "statistics.json"
+    generate_normalization_metadata(tmp_path / "plate.zarr", sidecar_path=path, grid_spacing=8)
+    content = told(path)
+    assert content["kind"] == "normalisation statistics"
+    assert content["facts"]["channels"] == ["Phase"]
+    assert content["facts"]["FOVs"] == "1: A/1/0"
+    assert "fov_statistics" in content["facts"]["levels"]
+    assert content["next"][0].endswith(f"normalization_path: {path}")
+
+    dask.array.to_npy_stack(tmp_path / "stack", dask.array.ones((2, 3, 4), chunks=(1, 3, 4)))
+    facts = told(tmp_path / "stack")["facts"]
+    assert facts == {"arrays": 2, "shape of each": "1 3 4", "dtype": "float64"}
+
+    (tmp_path / "model.onnx").write_bytes(bytes(2048))
+    content = told(tmp_path / "model.onnx")
+    assert (content["kind"], content["facts"]) == ("an exported model (ONNX)", {"size": readable_size(2048)})
+
+
+def test_a_table_of_labels_is_told_and_is_no_tracking_table(tmp_path):
+    table = pd.DataFrame(
+        {"experiment": "first", "fov_name": ["A/1/0", "A/1/0", "B/1/0"], "track_id": 1, "t": [0, 1, 0]}
+    )
+    path = tmp_path / "infection.csv"
+    table.assign(infection=["infected", None, "healthy"]).to_csv(path, index=False)
+    content = told(path)
+    assert content["kind"] == "a table of labels of cells"
+    assert content["facts"] == {"cells": 3, "FOVs": 2}
+    [[row]] = content["tables"]
+    assert (row["column"], row["classes"]) == ("infection", "2")
+    step = f"dynaclr evaluate EMBEDDINGS.zarr --labels {path} --label infection --output-dir report"
+    assert content["next"] == [step]
+    write_tracks(lineage_table(), tmp_path / "tracks.csv")
+    assert told(tmp_path / "tracks.csv")["kind"] == "tracks"
 
 
 # what it cannot tell

@@ -10,6 +10,7 @@ from torch import nn
 
 from viscy_data.errors import InputError, MissingInputError
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
+from viscy_utils.runs.folder import update_record
 
 
 def network(width, depth=40):
@@ -61,6 +62,20 @@ def test_weights_of_another_network_are_one_short_message(saved, word):
     assert word in message
     assert "'convnext_tiny' -> 'resnet50'" in message
     assert "runs/a/last.ckpt" in message
+
+
+def test_the_configuration_of_the_run_is_named_where_weights_do_not_fit(tmp_path):
+    (tmp_path / "a" / "checkpoints").mkdir(parents=True)
+    update_record(tmp_path / "a", status="finished")
+    path, weights = tmp_path / "a" / "checkpoints" / "best.ckpt", {"state_dict": network(4).state_dict()}
+    with pytest.raises(InputError) as caught:
+        load_weights(network(3), weights, path)
+    assert "config.yaml" not in str(caught.value)  # it is not there
+    config = tmp_path / "a" / "config.yaml"
+    config.write_text("model: null")
+    with pytest.raises(InputError) as caught:
+        load_weights(network(3), weights, path)
+    assert f"trained with ({config})" in caught.value.fix
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

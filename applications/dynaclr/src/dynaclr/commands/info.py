@@ -24,7 +24,8 @@ def info(path: str, as_json: bool) -> None:
     """Say what PATH is, what is in it, and what to do with it next.
 
     Known are image stores, files of microscopes, tracks of any program, indexes, embeddings, checkpoints, run folders,
-    linear classifiers, corrections, experiments and configurations. Nothing is changed, and nothing in a file is
+    linear classifiers, corrections, reports, tables of labels, statistics, exported models, experiments and
+    configurations: what the commands read and write. Nothing is changed, and nothing in a file is
     executed.
     """
     with report_errors("dynaclr"):

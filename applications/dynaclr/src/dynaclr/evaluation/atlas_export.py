@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynaclr.evaluation.atlas_file import COORDINATES, IMAGE, OWN_COLUMNS, find_images, write_atlas
+from dynaclr.evaluation.atlas_file import OWN_COLUMNS, explorer_command, find_images, write_atlas
 from dynaclr.evaluation.stores import say
 from viscy_data.checks import near_matches
 from viscy_data.errors import InputError, reading_input
@@ -74,16 +74,15 @@ def export_atlas(
         rows = rows[draw_rows(len(rows), max_cells, seed)]
     points = _compute(method, replace(features, rows=rows), seed) if stored is None else stored[rows]
     images = None if thumbnail_size is None else find_images(store.obs, store.uns, rows, thumbnail_size)
-    n_images, notes = write_atlas(output, store.obs, rows, points, images, overwrite)
+    stated = {"embeddings": str(path), "layout": f"{method} ({'computed' if stored is None else 'stored'})"}
+    n_images, notes = write_atlas(output, store.obs, rows, points, images, overwrite, stated)
     if not usable.all():
         say(f"{(~usable).sum():,} cells left out: values of {method} that are not finite")
     if len(rows) < usable.sum():
         say(f"{len(rows):,} of {usable.sum():,} cells, drawn at random")
-    origin = "computed" if stored is None else "stored"
     pictures = f", thumbnails of {n_images:,} ({', '.join(images.channels)})" if n_images else ""
-    say(*notes, f"wrote {output}: {len(rows):,} cells, places of {method} ({origin}){pictures}.")
-    shown = f" --image {IMAGE}" if n_images else ""
-    say(f"next: uvx embedding-atlas {output} --x {COORDINATES[0]} --y {COORDINATES[1]}{shown}")
+    say(*notes, f"wrote {output}: {len(rows):,} cells, places of {stated['layout']}{pictures}.")
+    say(f"next: {explorer_command(output, bool(n_images))}")
 
 
 def _find_layout(store: StoredEmbeddings, path: Path, layout: str | None) -> tuple[str, np.ndarray | None]:

@@ -20,7 +20,16 @@ from viscy_data.optional import require
 from viscy_utils.evaluation.cell_images import CellImageReader, CellImages, Contrast
 from viscy_utils.reports.html.thumbnails import thumbnail, thumbnail_size
 
-__all__ = ["COORDINATES", "IMAGE", "OWN_COLUMNS", "AtlasImages", "find_images", "write_atlas"]
+__all__ = [
+    "COORDINATES",
+    "IMAGE",
+    "OWN_COLUMNS",
+    "AtlasImages",
+    "explorer_command",
+    "find_images",
+    "read_origin",
+    "write_atlas",
+]
 
 _CELL = "cell"
 COORDINATES = ("projection_x", "projection_y")
@@ -31,6 +40,8 @@ OWN_COLUMNS = (_CELL, *COORDINATES, IMAGE)
 # What `datasets` of Hugging Face writes for a column of images, and reads as one.
 _IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 _SCHEMA_NOTE = {"huggingface": json.dumps({"info": {"features": {IMAGE: {"_type": "Image"}}}})}
+
+_ORIGIN = "dynaclr"  # key of the metadata of the file
 
 _ROWS = 512  # of a row group: so many images are in memory at once
 _SHOWN = 1024  # cells of an experiment that decide about its brightness
@@ -93,6 +104,7 @@ def write_atlas(
     points: np.ndarray,
     images: AtlasImages | None = None,
     overwrite: bool = False,
+    origin: Mapping[str, str] | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Write cells to a Parquet file, row group by row group, whole or not at all.
 
@@ -111,6 +123,8 @@ def write_atlas(
     images : AtlasImages, optional
         Without it, and without an image that can be read, there is no column of images.
     overwrite : bool, default False
+    origin : mapping of str to str, optional
+        What the cells are from, for :func:`read_origin`.
 
     Returns
     -------
@@ -128,7 +142,9 @@ def write_atlas(
     notes = dict.fromkeys(() if images is None else images.notes)
     shown = images is not None and bool(images.channels)
     if shown:
-        schema = schema.append(pa.field(IMAGE, _IMAGE_TYPE)).with_metadata(_SCHEMA_NOTE)
+        schema = schema.append(pa.field(IMAGE, _IMAGE_TYPE))
+    notes_of_file = (_SCHEMA_NOTE if shown else {}) | {_ORIGIN: json.dumps(dict(origin or {}))}
+    schema = schema.with_metadata(notes_of_file)
     with (
         replacing(path, overwrite) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
@@ -147,6 +163,17 @@ def write_atlas(
             writer.write_table(part.cast(schema))
             bar.advance(task, len(part))
     return n_images, tuple(notes)
+
+
+def read_origin(schema: pa.Schema) -> dict[str, str]:
+    """Return what :func:`write_atlas` was told of the origin of a file; empty where it says nothing."""
+    return json.loads((schema.metadata or {}).get(_ORIGIN.encode(), b"{}"))
+
+
+def explorer_command(path: Path, has_images: bool) -> str:
+    """Return the command that opens a file in a browser."""
+    shown = f" --image {IMAGE}" if has_images else ""
+    return f"uvx embedding-atlas {path} --x {COORDINATES[0]} --y {COORDINATES[1]}{shown}"
 
 
 def _table(obs: pd.DataFrame, points: np.ndarray) -> pa.Table:

@@ -9,7 +9,7 @@ from typing import Any
 from dynaclr.info.description import Describer, Description
 from viscy_data.errors import InputError
 from viscy_data.yaml_reading import read_mapping
-from viscy_utils.runs.folder import RECORD, Run, read_run
+from viscy_utils.runs.folder import Run, run_around
 
 __all__ = ["CHECKPOINT", "model_settings"]
 
@@ -40,8 +40,7 @@ def _describe(path: Path) -> Description:
     content = read_checkpoint(path)
     sizes = [own.numel() for own in content["state_dict"].values() if hasattr(own, "numel")]
     saved = {key: value for key, value in (content.get("hyper_parameters") or {}).items() if key != "_instantiator"}
-    folder = next((above for above in list(path.resolve().parents)[:2] if (above / RECORD).is_file()), None)
-    run = read_run(folder) if folder is not None else None
+    run = run_around(path)
     settings = (model_settings(run) if run else {}) or dict(_flat(saved, ""))
     versions = (run.record.get("versions") if run else None) or {
         "lightning": content.get("pytorch-lightning_version", "unknown")
@@ -52,7 +51,7 @@ def _describe(path: Path) -> Description:
         "parameters": f"{sum(sizes):,} in {len(sizes)} tensors",
         "epoch (from 0)": content.get("epoch"),
         "step": content.get("global_step"),
-        "run": str(folder) if folder else "none",
+        "run": str(run.path) if run else "none",
         "settings": [f"{name}: {value}" for name, value in settings.items()],
         "versions": [f"{name} {version}" for name, version in versions.items()],
     }

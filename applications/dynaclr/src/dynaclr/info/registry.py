@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dynaclr.info.atlases import ATLAS
 from dynaclr.info.checkpoints import CHECKPOINT
 from dynaclr.info.classifiers import CLASSIFIER
 from dynaclr.info.configs import CONFIG, EXPERIMENTS
@@ -12,8 +13,11 @@ from dynaclr.info.description import Describer, Description
 from dynaclr.info.embeddings import EMBEDDINGS
 from dynaclr.info.images import IMAGES
 from dynaclr.info.index_files import INDEX
+from dynaclr.info.labels import LABELS
+from dynaclr.info.outputs import ARRAY_STACK, EXPORTED_MODEL, STATISTICS
 from dynaclr.info.patch_stores import PATCH_STORE
 from dynaclr.info.plates import PLATE
+from dynaclr.info.reports import PART, REPORT
 from dynaclr.info.runs import RUN
 from dynaclr.info.tracks import TRACKS, TRACKS_FOLDER
 from viscy_data.errors import InputError
@@ -25,15 +29,22 @@ _MOST_TRIED, _MOST_NAMED = 100, 4  # entries of a folder
 
 DESCRIBERS: tuple[Describer, ...] = (
     RUN,
+    REPORT,
     PLATE,
     PATCH_STORE,
     EMBEDDINGS,
     CHECKPOINT,
     INDEX,
+    ATLAS,
     CLASSIFIER,
     CORRECTION,
     EXPERIMENTS,
     CONFIG,
+    PART,
+    STATISTICS,
+    EXPORTED_MODEL,
+    ARRAY_STACK,
+    LABELS,
     TRACKS,
     TRACKS_FOLDER,
     IMAGES,

@@ -14,6 +14,7 @@ from viscy_data.checks import is_count
 from viscy_data.errors import InputError
 from viscy_data.files import missing_path
 from viscy_utils.cli.subcommands import CORRECT_CHECKPOINT
+from viscy_utils.runs.folder import run_around
 from viscy_utils.runs.torch_file import check_torch_file
 from viscy_utils.training.layout import refuse_newer_checkpoint
 
@@ -132,8 +133,15 @@ def load_weights(
             field="ckpt_path",
             found="; ".join([told, f"settings that differ: {_listed(differing)}"] if differing else [told]),
             expected=f"weights of the {type(model).__name__} of the configuration",
-            fix="set in the configuration what the checkpoint was trained with, or name another checkpoint",
+            fix="set in the configuration what the checkpoint was trained with"
+            f"{_where_to_look(path)}, or name another checkpoint",
         ) from err
+
+
+def _where_to_look(path: str | Path | None) -> str:
+    """Name the configuration of the run that a checkpoint lies in."""
+    run = None if path is None else run_around(path)
+    return f" ({run.config})" if run is not None and run.config.is_file() else ""
 
 
 def _check_settings(settings: Any, path: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "find_run",
     "place_in",
     "read_run",
+    "run_around",
     "update_record",
 ]
 
@@ -145,6 +146,13 @@ def read_run(folder: Path) -> Run:
         layout = record.get("schema", 1)  # runs of the first versions do not say
         refuse_newer(str(folder / RECORD), layout, SCHEMA, "viscy-utils", record.get("written_by"), field="schema")
     return Run(folder, record)
+
+
+def run_around(path: str | Path) -> Run | None:
+    """Find the run that a checkpoint lies in; None where there is none."""
+    above = list(Path(path).resolve().parents)[:2]
+    folder = next((folder for folder in above if (folder / RECORD).is_file()), None)
+    return None if folder is None else read_run(folder)
 
 
 def _names_files(checkpoints: Any) -> bool:
