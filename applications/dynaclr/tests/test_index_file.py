@@ -14,6 +14,7 @@ from dynaclr.experiment import ExperimentRegistry
 from dynaclr.index import MultiExperimentIndex
 from dynaclr.index.file import read_index_record
 from dynaclr.index.mapped import map_arrays, write_arrays
+from dynaclr.index.record import SCHEMA_VERSION
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.tracks import write_tracks
 
@@ -206,6 +207,22 @@ def test_another_layout_is_refused(saved, registry, tmp_path, monkeypatch):
     pq.write_table(content.replace_schema_metadata(metadata), path)
     with pytest.raises(InputError, match=r"(?s)schema_version\n  found    9, written by dynaclr.*read it with dynaclr"):
         MultiExperimentIndex.load(path, registry, *PATCH)
+
+
+def test_another_layout_of_a_mapped_index_is_refused(saved, registry, tmp_path):
+    saved[1].save(tmp_path / "index.arrow")
+    arrays, metadata = map_arrays(tmp_path / "index.arrow")
+    later = {key: value.replace(b'"schema_version": 1', b'"schema_version": 9') for key, value in metadata.items()}
+    write_arrays(tmp_path / "later.arrow", arrays, later, remedy="")
+    with pytest.raises(InputError, match=r"(?s)schema_version\n  found    9, written by dynaclr.*read it with dynaclr"):
+        MultiExperimentIndex.load(tmp_path / "later.arrow", registry, *PATCH)
+
+
+def test_every_layout_up_to_the_newest_has_its_files():
+    there = {path.name for path in (Path(__file__).parent / "schemas").glob("index-*")}
+    assert there == {
+        f"index-{number}.{kind}" for number in range(1, SCHEMA_VERSION + 1) for kind in ("arrow", "parquet")
+    }
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])

@@ -23,7 +23,14 @@ from hypothesis import strategies as st
 
 from viscy_data.batches import PatchDataset
 from viscy_data.errors import InputError, MissingInputError
-from viscy_data.patch_store import CellBoxes, PatchStorePlan, is_patch_store, read_record, write_patch_store
+from viscy_data.patch_store import (
+    SCHEMA_VERSION,
+    CellBoxes,
+    PatchStorePlan,
+    is_patch_store,
+    read_record,
+    write_patch_store,
+)
 from viscy_data.patch_store import writing as patch_store_writing
 from viscy_data.stores import PlateWriter, read_plate
 from viscy_data.testing.datamodules import DATA_MODULES, write_data
@@ -360,6 +367,11 @@ def test_a_data_module_fits_and_predicts_the_same_batches(tmp_path):
                 if key in one:
                     assert torch.equal(one[key], other[key])
     assert plain.data_record() == stored.data_record()
+
+
+def test_every_layout_up_to_the_newest_has_its_file():
+    there = {path.name for path in (Path(__file__).parent / "schemas").glob("*.zip")}
+    assert there == {f"patches-{number}.zip" for number in range(1, SCHEMA_VERSION + 1)}
 
 
 def test_the_first_layout_is_read_and_a_later_one_refused(tmp_path):

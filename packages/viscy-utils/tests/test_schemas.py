@@ -14,16 +14,33 @@ import zarr
 
 from viscy_data.errors import InputError
 from viscy_data.schema import refuse_newer, written_by
+from viscy_utils.embeddings.kind import ORIGIN_SCHEMA
 from viscy_utils.embeddings.origin import read_origin
 from viscy_utils.embeddings.reading import open_embeddings, read_embedding_dataset, read_embeddings
 from viscy_utils.evaluation.array_file import load_arrays, save_arrays
+from viscy_utils.evaluation.correction import SCHEMA as CORRECTION
 from viscy_utils.evaluation.correction import load_correction
+from viscy_utils.evaluation.linear_classifier_file import SCHEMA as CLASSIFIER
 from viscy_utils.evaluation.linear_classifier_file import load_classifier
 from viscy_utils.runs.compatibility import read_checkpoint
+from viscy_utils.runs.folder import SCHEMA as RUN
 from viscy_utils.runs.folder import find_run, update_record
 from viscy_utils.training.module import TrainingModule
 
 SCHEMAS = Path(__file__).parent / "schemas"
+
+
+def checkpoint_schema():
+    saved: dict = {}
+    TrainingModule(0.1, "Constant", 0, (1, 2)).on_save_checkpoint(saved)
+    return saved["viscy"]["schema"]
+
+
+def test_every_layout_up_to_the_newest_has_its_file():
+    newest = {"correction": int(CORRECTION.split()[-1]), "classifier": int(CLASSIFIER.split()[-1]), "run": RUN}
+    newest |= {"embeddings": ORIGIN_SCHEMA, "checkpoint": checkpoint_schema()}
+    there = {path.stem for path in SCHEMAS.iterdir()} - {"README"}
+    assert there == {f"{kind}-{number}" for kind, last in newest.items() for number in range(1, last + 1)}
 
 
 def test_the_first_correction_moves_cells_to_a_common_ground():
@@ -101,6 +118,20 @@ def test_a_later_file_of_arrays_is_refused_by_the_version_that_reads_it(tmp_path
     assert load_arrays(tmp_path / "a.npz", "viscy thing 4", "a thing")[0]["schema"] == "viscy thing 3"
     with pytest.raises(InputError, match="viscy other 3"):
         load_arrays(tmp_path / "a.npz", "viscy other 3", "another")
+
+
+@pytest.mark.parametrize(
+    ("name", "load"), [("correction-1.npz", load_correction), ("classifier-1.npz", load_classifier)]
+)
+def test_a_later_correction_or_classifier_is_refused_by_the_version_that_reads_it(tmp_path, name, load):
+    pytest.importorskip("sklearn")
+    with np.load(SCHEMAS / name) as content:
+        arrays = dict(content)
+    about = json.loads(bytes(arrays.pop("json")))
+    later = about.pop("schema").replace(" 1", " 2")
+    save_arrays(tmp_path / name, later, about | {"written_by": "viscy-utils 9.1.0"}, arrays)
+    with pytest.raises(InputError, match=r"(?s)found    2, written by.*read it with viscy-utils 9\.1\.0 or later"):
+        load(tmp_path / name)
 
 
 def test_a_run_of_a_later_version_is_refused_and_not_written_to(tmp_path):
