@@ -12,6 +12,7 @@ import numpy as np
 
 from viscy_data.cell_matching import match_cells
 from viscy_data.files import refuse_existing, replacing
+from viscy_data.packed_files import unpacked
 from viscy_utils.embeddings.reading import get_available_index_columns, read_embedding_dataset
 from viscy_utils.embeddings.store import (
     build_anndata,
@@ -86,7 +87,7 @@ def load_annotation_anndata(
     adata : AnnData
         With ``fov_name`` and ``id`` in ``obs``; modified.
     path : str or Path
-        CSV with ``fov_name``, ``id`` and ``name``.
+        CSV with ``fov_name``, ``id`` and ``name``; may be packed (``.csv.gz``).
     name : str
         The column.
     categories : mapping, optional
@@ -106,7 +107,7 @@ def load_annotation_anndata(
     """
     import pandas as pd
 
-    table = pd.read_csv(path, compression=None)  # packed ones may hold more than memory does
+    table = pd.read_csv(unpacked(path), compression=None)
     missing = [column for column in ("fov_name", "id", name) if column not in table]
     if missing:
         raise KeyError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}")

@@ -10,6 +10,7 @@ import numpy as np
 from viscy_data.cell_matching import CellMatch, match_cells
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.optional import from_extra
+from viscy_data.packed_files import unpacked
 from viscy_utils.evaluation.embedded import CELL, Embedded
 
 with from_extra("eval", package="viscy-utils"):
@@ -91,7 +92,7 @@ def check_classes(labels: np.ndarray | pd.Series, column: str, *, where: str) ->
 
 
 def read_label_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file of annotations.
+    """Read a CSV file of annotations, which may be packed (``.csv.gz``).
 
     Only an empty field is a missing value: "NA" or "None" may name a class in somebody's table, and whoever leaves
     such cells out says so.
@@ -102,8 +103,8 @@ def read_label_table(path: str | Path) -> pd.DataFrame:
         If there is no file, or no table in it.
     """
     try:
-        # Packed ones are not read: nobody knows how much is in them.
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False, compression=None)
+        source = unpacked(path)
+        table = pd.read_csv(source, keep_default_na=False, na_values=[""], low_memory=False, compression=None)
     except FileNotFoundError as err:
         raise MissingInputError(str(path), found="no such file", expected="a CSV file of labels") from err
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
