@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from viscy_data.files import near_files, refuse_existing, replacing
+from viscy_data.files import may_not_write, near_files, refuse_existing, replacing
 
 
 def write(place: Path, kind: str, text: str) -> None:
@@ -144,6 +145,20 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatc
         write(temporary, "folder", "new")
     assert content(target) == "old"
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_what_the_system_refuses_is_told_of_the_target_and_not_of_its_hidden_name(tmp_path):
+    target = tmp_path / "target"
+    for inside in ("", "a/b.json"):
+        with pytest.raises(OSError, match="Read-only") as caught, replacing(target) as temporary:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(temporary / inside))
+        assert caught.value.filename == str(target / inside)
+        assert may_not_write(caught.value)
+    with pytest.raises(OSError, match="Failed") as caught, replacing(target):
+        raise OSError(errno.EROFS, "Failed to open local file")  # as pyarrow words it
+    assert caught.value.filename == str(target)
+    assert not may_not_write(OSError(errno.ENOSPC, "full"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):

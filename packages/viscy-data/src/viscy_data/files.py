@@ -22,7 +22,15 @@ from pathlib import Path
 
 from viscy_data.errors import MissingInputError
 
-__all__ = ["missing_path", "near_files", "place", "refuse_absent", "refuse_existing", "replacing"]
+__all__ = [
+    "may_not_write",
+    "missing_path",
+    "near_files",
+    "place",
+    "refuse_absent",
+    "refuse_existing",
+    "replacing",
+]
 
 _REMEDY = "remove it or choose another path"
 
@@ -66,8 +74,10 @@ def replacing(path: str | Path, overwrite: bool = False, *, remedy: str = _REMED
         if temporary.is_file():
             _to_disk(temporary)
         place(temporary, path, overwrite, remedy=remedy)
-    except BaseException:
+    except BaseException as err:
         _remove(temporary)
+        if isinstance(err, OSError):
+            _name_target(err, temporary, path)
         raise
 
 
@@ -131,6 +141,11 @@ def missing_path(path: str | Path, *, field: str = "", expected: str = "", fix: 
     return MissingInputError(str(path), field=field, found="no such file", expected=expected, fix=near)
 
 
+def may_not_write(error: OSError) -> bool:
+    """Tell whether the system has refused to write: no permission, or a file system that is read-only."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def refuse_absent(path: str | Path, *, expected: str) -> None:
     """Refuse a path at which there is nothing; URLs are left to what reads them.
 
@@ -165,6 +180,14 @@ def near_files(path: str | Path, *, otherwise: str = "") -> str:
     by_stem = {name.partition(".")[0]: name for name in sorted(names)}
     near = difflib.get_close_matches(Path(path).name.partition(".")[0], by_stem, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(repr(by_stem[stem]) for stem in near)}?" if near else otherwise
+
+
+def _name_target(error: OSError, temporary: Path, path: Path) -> None:
+    """Name the target, which the user knows, in place of what is beside it; pyarrow names a file in its text alone."""
+    if error.filename is None and may_not_write(error):
+        error.filename = str(path)
+    elif str(error.filename).startswith(str(temporary)):
+        error.filename = str(error.filename).replace(str(temporary), str(path), 1)
 
 
 def _beside(path: Path) -> Path:
@@ -225,4 +248,5 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or on a file system that is read-only
+            path.unlink()

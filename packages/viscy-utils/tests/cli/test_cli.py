@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -323,6 +324,8 @@ def test_settings_of_the_configuration_win_over_those_of_a_checkpoint(write, cap
         (InputError("a.yml", field="lr", found="-1", expected="a positive number"), 2),
         (FileNotFoundError("no a.yml"), 2),
         (FileExistsError("out.zarr exists"), 2),
+        (OSError(errno.EROFS, "Read-only file system", "/data/report"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/report"), 1),
         (ValueError("nan"), 1),
         (KeyError("ch_0"), 1),
         (refused_in("building the model", TypeError("no argument 'width'")), 2),

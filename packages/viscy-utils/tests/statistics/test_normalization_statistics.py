@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -108,14 +109,17 @@ def test_an_image_in_no_plate_is_named_and_not_its_folder(tmp_path):
     assert str(done).startswith(f"wrote {movie}: statistics of ")
 
 
-def test_without_permission_another_place_is_advised(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_where_nothing_may_be_written_another_place_is_advised(tmp_path, monkeypatch, number):
     path = write_plate(tmp_path / "plate.zarr", {"A/1/0": noise((1, 2, 1, 16, 16))})
 
     def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(metadata, "update_attributes_of", refuse)
-    with pytest.raises(InputError, match=r"plate\.zarr\n *found +no permission[\s\S]*--sidecar_path"):
+    with pytest.raises(
+        InputError, match=rf"plate\.zarr\n *found +no permission .*{os.strerror(number)}[\s\S]*--sidecar_path"
+    ):
         generate_normalization_metadata(path, grid_spacing=4)
     done = generate_normalization_metadata(path, grid_spacing=4, sidecar_path=tmp_path / "statistics.json")
     assert done.target == str(tmp_path / "statistics.json")

@@ -31,6 +31,7 @@ _FOUND = {
     errno.EISDIR: "a folder where a file is to be",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
+    errno.EROFS: "a file system that is read-only",
 }
 _MOST_CHARACTERS = 600
 
@@ -83,7 +84,8 @@ def exit_code_of(error: BaseException) -> int:
         2 for an error about input (:func:`viscy_data.errors.is_input_error`), for files that are missing or in the way,
         and for settings that Lightning refuses; else 1.
     """
-    if is_input_error(error) or isinstance(error, _PATH_ERRORS):
+    is_of_path = isinstance(error, _PATH_ERRORS) or (isinstance(error, OSError) and error.errno == errno.EROFS)
+    if is_input_error(error) or is_of_path:
         return BAD_INPUT
     # Lightning's; not imported here, it takes seconds
     return BAD_INPUT if type(error).__name__ == "MisconfigurationException" else FAULT
@@ -110,4 +112,5 @@ def _of_system(error: OSError) -> InputError:
     """Word what the operating system says of a file."""
     if error.errno == errno.ENOENT:
         return missing_path(error.filename, fix="check the path")
-    return InputError(str(error.filename), found=_FOUND[error.errno], fix="name another path")
+    fix = "name a place that you may write to" if error.errno == errno.EROFS else "name another path"
+    return InputError(str(error.filename), found=_FOUND[error.errno], fix=fix)

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from viscy_data.checks import Option, check_options, is_count
 from viscy_data.errors import InputError, MissingInputError, raise_all
-from viscy_data.files import replacing
+from viscy_data.files import may_not_write, replacing
 from viscy_data.pieces import map_pieces
 from viscy_data.select import fovs_named
 from viscy_data.stores import (
@@ -317,9 +317,11 @@ def _write(fovs: Sequence[FovInfo], store: str, statistics: dict[str, Any], side
             kept = {name: read_attributes(store, name).get(_FIELD, {}) for name in entries}
             merged = {name: {**kept[name], **channels} for name, channels in entries.items()}
             update_attributes_of(store, _FIELD, merged)
-    except PermissionError as err:
+    except OSError as err:
+        if not may_not_write(err):
+            raise
         fix = "write them into a folder of yours: --sidecar_path FILE.json"
-        raise InputError(target, found="no permission to write the statistics", fix=fix) from err
+        raise InputError(target, found=f"no permission to write the statistics ({err.strerror})", fix=fix) from err
     return target
 
 
