@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,11 +51,8 @@ __all__ = [
     "is_mapped",
     "mapped_identity",
     "open_mapped_index",
-    "part_identity",
-    "path_of_part",
     "read_index_file",
     "read_index_record",
-    "remove_parts",
     "write_index_file",
     "write_mapped_index",
 ]
@@ -259,29 +255,6 @@ def mapped_identity(path: str | Path, derivation: str) -> str | None:
     """Return the identity of a mapped index, None for other files and where columns are derived from something else."""
     metadata = _metadata(Path(path))
     return _identity(metadata) if metadata.get(_DERIVATION, b"").decode() == derivation else None
-
-
-def path_of_part(path: Path, identity: str, said: bytes) -> Path:
-    """Return where a part of a mapped index is kept, by the identity of the whole and what the part is."""
-    name = hashlib.blake2b(identity.encode() + said, digest_size=16).hexdigest()
-    return _parts_folder(path) / f"{name}{MAPPED_SUFFIX}"
-
-
-def part_identity(place: Path, derivation: str) -> str | None:
-    """Return the identity of a part, see :func:`mapped_identity`; None if there is none that can be used."""
-    try:
-        return mapped_identity(place, derivation)
-    except (pa.ArrowException, OSError, ValueError):
-        return None
-
-
-def remove_parts(path: str | Path) -> None:
-    """Remove the parts of an index that is no more."""
-    shutil.rmtree(_parts_folder(Path(path)), ignore_errors=True)
-
-
-def _parts_folder(path: Path) -> Path:
-    return path.with_name(f"{path.name}.subsets")
 
 
 def open_mapped_index(path: str | Path, registry: ExperimentRegistry) -> MappedIndex:

@@ -26,14 +26,12 @@ from dynaclr.index.file import (
     is_mapped,
     mapped_identity,
     open_mapped_index,
-    part_identity,
-    path_of_part,
     read_index_file,
-    remove_parts,
     write_index_file,
     write_mapped_index,
 )
 from dynaclr.index.left_out import LeftOut
+from dynaclr.index.parts import part_identity, path_of_part, remove_parts
 from dynaclr.index.record import IndexRecord
 from dynaclr.index.sources import find_sources
 from dynaclr.index.summary import summarize
