@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import click
@@ -13,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from viscy_utils.cli import Subcommand
-from viscy_utils.cli.application import application
+from viscy_utils.cli.application import application, run_application
 from viscy_utils.cli.demo import demo_configs, quiet_demo, refuse_filled
 
 
@@ -45,6 +48,24 @@ def test_lightning_commands_get_their_arguments_untouched_and_the_name_of_the_ap
     stop = CliRunner().invoke(cells, ["fit", "--config"])
     assert stop.exit_code == 2
     assert stop.stderr.startswith("cells: error")
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_warnings_are_sentences_but_when_debugging(monkeypatch, debug):
+    @click.command()
+    def count():
+        click.echo(warnings.formatwarning("12 cells are left out", UserWarning, "counting.py", 3, "warn(text)"))
+
+    monkeypatch.setenv("VISCY_DEBUG", debug)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    monkeypatch.setattr("viscy_utils.cli.application.share_cores", lambda: None)
+    group = click.Group("cells", commands=[count])
+    monkeypatch.setattr(group, "main", partial(group.main, ["count"], standalone_mode=False))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        run_application(group)
+    assert ("counting.py" in said.getvalue()) == bool(debug)
+    assert "12 cells are left out" in said.getvalue()
+    assert said.getvalue().startswith("warning: ") != bool(debug)
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

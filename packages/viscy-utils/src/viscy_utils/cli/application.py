@@ -11,6 +11,8 @@ application's own are click commands.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
@@ -117,6 +119,16 @@ def application(
 
 
 def run_application(group: click.Group) -> None:
-    """Run the command of an application with the arguments of the process: what its console script calls."""
+    """Run the command of an application with the arguments of the process: what its console script calls.
+
+    Warnings are shown as sentences; with ``VISCY_DEBUG`` also where they come from.
+    """
     share_cores()
+    if not os.environ.get("VISCY_DEBUG"):
+        warnings.formatwarning = _as_sentence
     group(prog_name=group.name)
+
+
+def _as_sentence(message: Warning | str, *_: object, **__: object) -> str:
+    """Word a warning without the line of code that it comes from, which tells a user nothing."""
+    return f"warning: {message}\n"
