@@ -19,7 +19,7 @@ from dynaclr.proposal.facts import PlateFacts, look_at
 from dynaclr.proposal.settings import propose
 from viscy_data.errors import InputError
 from viscy_data.stores import PlateWriter
-from viscy_data.tracks import write_tracks
+from viscy_data.tracks import read_tracks, write_tracks
 
 SPACING, LENGTH = 20, 8
 
@@ -131,6 +131,19 @@ def test_patches_hold_a_cell_and_fit_the_image(spacing, height, final, read):
     assert proposal.final_size.value == (final, final)
     assert proposal.read_size.value[0] == read
     assert proposal.read_size.value[1] >= final
+    # A patch of 32 pixels, the smallest, has the centres of cells 5 pixels away in it.
+    assert ("the next ones are in it too" in proposal.final_size.reason) == (spacing == 5)
+
+
+def test_fovs_without_a_table_and_tables_without_a_cell_are_said(tmp_path):
+    store = make_plate(tmp_path, n_fovs=4)  # A/1/0, B/1/0, A/1/1, B/1/1
+    (tmp_path / "tracks" / "B/1/0" / "tracks.csv").unlink()
+    write_tracks(read_tracks(tmp_path / "tracks" / "A/1/1" / "tracks.csv").iloc[:0], tmp_path / "empty.csv")
+    (tmp_path / "empty.csv").replace(tmp_path / "tracks" / "A/1/1" / "tracks.csv")
+    done = run(store, "--interval-minutes", 30, "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "1 of 4 FOVs have none and are left out, such as B/1/0" in done.output
+    assert "no cell is in A/1/1" in done.output
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ __all__ = ["PlateFacts", "look_at"]
 _MINUTES = {"millisecond": 1 / 60_000, "second": 1 / 60, "minute": 1.0, "hour": 60.0, "day": 1440.0}
 _TABLES = 24  # enough to know how cells are spaced and how long tracks are
 _FRAMES = 12  # per table
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,23 @@ def look_at(store: str | Path, tracks: Path | None, name: str | None = None) -> 
         spacing_px=spacing,
         track_frames=lengths,
         cells_per_table=counts,
-        remarks=tuple(describe_outside([count_outside(table, fov) for fov, table in tables])),
+        remarks=(
+            *_without_cells(fovs, [fov for fov, _ in with_table], tables),
+            *describe_outside([count_outside(table, fov) for fov, table in tables]),
+        ),
         pixel_size=None if (side := with_table[0][0].scale[-1]) == 1 else side,
     )
+
+
+def _without_cells(
+    fovs: Sequence[FovInfo], with_table: Sequence[FovInfo], tables: Sequence[tuple[FovInfo, pd.DataFrame]]
+) -> list[str]:
+    """Say which FOVs have nothing to train on."""
+    tracked = {fov.name for fov in with_table}
+    absent = [fov.name for fov in fovs if fov.name not in tracked]
+    empty = [fov.name for fov, table in tables if not len(table)]
+    said = [f"{len(absent)} of {len(fovs)} FOVs have none and are left out, such as {absent[0]}"] if absent else []
+    return said + ([f"no cell is in {', '.join(empty[:_MOST_NAMED])}"] if empty else [])
 
 
 def _tracks_beside(store: str) -> Path:

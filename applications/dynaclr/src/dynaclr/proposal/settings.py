@@ -122,8 +122,15 @@ def _final_size(plates: Sequence[PlateFacts]) -> Setting:
         wanted = _SHARE_OF_SPACING * spacing
         reason = f"cells are {spacing:.0f} px apart: a patch holds one, and a little of what is around it"
     else:
-        wanted, reason = smallest / 4, "a quarter of the image, as cells are alone in it: check that a cell fits"
+        spacing, wanted, reason = (
+            math.inf,
+            smallest / 4,
+            "a quarter of the image, as cells are alone in it: check that a cell fits",
+        )
     size = max(_PATCH_STEP, math.ceil(wanted / _PATCH_STEP) * _PATCH_STEP)
+    if size >= 2 * spacing:
+        step = f"sizes are multiples of {_PATCH_STEP}"
+        reason = f"cells are {spacing:.0f} px apart: {step}, so that the next ones are in it too"
     if size > smallest:
         size, reason = smallest, f"as large as the smallest image, {smallest} px"
     pixels = {plate.name: plate.pixel_size for plate in plates if plate.pixel_size is not None}
