@@ -210,6 +210,17 @@ def owe_validation(trainer: Trainer, checkpoint: dict[str, Any], is_validating: 
     validation["total"] = {**validation["current"], "ready": 1, "started": 1}
 
 
+def begin_next_epoch(trainer: Trainer) -> None:
+    """Let a run that goes on from after the last batch of an epoch begin the next one.
+
+    Lightning counts the epoch as ended, but takes the next one for one that it is in the middle of, not one that it
+    begins. A run that is stopped in the middle of a later epoch then goes on with its batches numbered from 0.
+    """
+    loop, progress = trainer.fit_loop, trainer.fit_loop.epoch_progress.current
+    if loop.restarted_mid_epoch and progress.processed == progress.ready:
+        loop.reset_restart_stage()
+
+
 def count_validation_anew(trainer: Trainer) -> None:
     """Forget the batch that was not ended when a checkpoint was saved: the next one would seem to be of that moment."""
     total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total

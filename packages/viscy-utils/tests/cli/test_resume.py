@@ -30,6 +30,11 @@ class Model(BoringModel):
 
     validated: ClassVar[list[int]] = []
     """Steps after which there was a validation."""
+    batches: ClassVar[list[tuple[int, int]]] = []
+    """Epoch and number of each batch of training."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.batches.append((self.current_epoch, batch_idx))
 
     def on_validation_epoch_end(self):
         self.log("loss/val", 1.0)
@@ -109,6 +114,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.delenv("VISCY_DEBUG", raising=False)
     monkeypatch.setattr(f"{BORING}.BoringModel", Model)
     monkeypatch.setattr(Model, "validated", [])
+    monkeypatch.setattr(Model, "batches", [])
     monkeypatch.setattr(f"{BORING}.BoringDataModule", Alike)
     monkeypatch.setattr(f"{BORING}.Signal", Signal, raising=False)
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 3, "limit_train_batches": 4, "limit_val_batches": 2}
@@ -170,6 +176,22 @@ def test_a_signal_stops_after_the_step_and_resume_ends_as_an_unbroken_run(
     assert_ends_alike("broken", "unbroken")
     assert [step for step in Model.validated if step] == validated[1:]
     assert find_run("broken").record["status"] == "finished"
+
+
+@pytest.mark.parametrize("validation", [{"limit_val_batches": 0}, {"val_check_interval": 3}])
+@pytest.mark.parametrize("last", [3, 7])
+def test_batches_keep_their_numbers_after_a_stop_at_the_end_of_an_epoch(config, capsys, last, validation):
+    """Lightning goes on with the next epoch, but numbers the batches of a later one anew when it is stopped again."""
+    if "val_check_interval" in validation:
+        validation = validation | {"check_val_every_n_epoch": None}
+    config["trainer"] |= validation
+    for at_step in (last, 9):
+        stop = write_config("stop.yml", config, signalling(signal.SIGTERM, at_step))
+        fail(["fit", "-c", stop, "--run", "broken", "--resume"], capsys, code=128 + signal.SIGTERM)
+    main(["fit", "-c", write_config("fit.yml", config), "--run", "broken", "--resume"])
+    assert Model.batches == [(epoch, number) for epoch in range(3) for number in range(4)]
+    counts = checkpoint("broken")["loops"]["fit_loop"]["epoch_progress"]["total"]
+    assert counts["ready"] == counts["started"] == 3
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from viscy_utils.lightning_workarounds import (
+    begin_next_epoch,
     count_validation_anew,
     owe_validation,
     requeue_job,
@@ -90,6 +91,7 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, signals wait for the end of a step; metrics are those of the run that goes on."""
         trainer.callback_metrics.update(self._metrics)
+        begin_next_epoch(trainer)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
             self._while_training.enter_context(without_broadcasts_of_signals(trainer))
