@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,13 @@ from hypothesis import strategies as st
 from viscy_data.errors import InputError, MissingInputError
 from viscy_data.stores import FovInfo, FovKey
 from viscy_data.testing.strategies import tracking_tables
-from viscy_data.testing.trackers import lineage_table, write_btrack_csv, write_ctc, write_trackmate_xml
+from viscy_data.testing.trackers import (
+    lineage_table,
+    write_btrack_csv,
+    write_btrack_hdf5,
+    write_ctc,
+    write_trackmate_xml,
+)
 from viscy_data.tracks import import_tracks, summarize_tracks
 from viscy_data.tracks.graph import GraphError, tracks_of_graph
 
@@ -198,3 +206,19 @@ def test_ids_that_a_program_calls_otherwise_are_shown_as_they_are_written(tmp_pa
     path.write_text("ID,t,x,y,parent\n\n1e20,0,1,1,1e20\n")
     with pytest.raises(InputError, match="1e20 in line 3"):
         import_tracks(path, format="btrack")
+
+
+def test_a_damaged_btrack_file_keeps_no_other_thread_from_reading_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    whole, spoilt = (write_btrack_hdf5(tmp_path / f"{name}.h5", lineage_table()) for name in ("whole", "spoilt"))
+    with h5py.File(spoilt, "r+") as file:
+        gone = [(str(tmp_path / "gone.bin"), 0, 80)]
+        file["objects/obj_type_1/properties"].create_dataset("gone", (10,), "f8", external=gone)
+    with pytest.raises(InputError, match="what cannot be read") as caught:
+        import_tracks(spoilt)
+    other = threading.Thread(target=import_tracks, args=(whole,), daemon=True)
+    other.start()
+    other.join(20)
+    is_waiting = other.is_alive()
+    del caught  # and with it what the error holds
+    assert not is_waiting

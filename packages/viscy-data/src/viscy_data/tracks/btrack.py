@@ -65,7 +65,9 @@ def read_btrack_hdf5(path: Path) -> ImportedTracks:
         parts = {"coords": objects, "tracks": tracks, "map": tracks, "LBEPR": tracks}
         if missing := [name for name, group in parts.items() if group is None or name not in group]:
             raise InputError(where, field=kinds[0], found=f"no {', '.join(missing)}", expected="a file of btrack")
-        properties = {name: own[:] for name, own in (objects.get("properties") or {}).items() if own.ndim == 1}
+        # A list: h5py holds its lock while items are gone through, beyond an error, and other threads wait for ever.
+        items = list((objects.get("properties") or {}).items())
+        properties = {name: own[:] for name, own in items if own.ndim == 1}
         dummies = tracks["dummies"][:, :4] if "dummies" in tracks else np.zeros((0, 4))
         lbep, spans, rows = (tracks[name][:].astype(np.int64) for name in ("LBEPR", "map", "tracks"))
         chosen = _chosen(where, tracks.attrs.get("f_expr"), properties, len(objects["coords"]))
