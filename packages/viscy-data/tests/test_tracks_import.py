@@ -172,6 +172,35 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (' FRAME="1"', ' FRAME="0. 1"', r"field Spot \d+, FRAME\n  found    '0. 1'"),
+        (' FRAME="1"', "", r"field Spot \d+, FRAME\n  found    None"),  # and not frame 0
+        (' FRAME="1"', ' FRAME="1.5"', "field FRAME\n  found    1.5, "),
+        (' FRAME="1"', ' FRAME="nan"', "field FRAME\n  found    nan, "),
+        (' ID="', ' ID="9007199254740992', "a whole number below 2\\^53"),
+        (' SPOT_TARGET_ID="', ' SPOT_TARGET_ID="x', "field Edge, SPOT_TARGET_ID\n  found    'x"),
+        (' POSITION_X="', ' POSITION_X="inf', "POSITION_X\n  found    "),
+    ],
+)
+def test_numbers_of_trackmate_that_are_none_are_refused_by_name(tmp_path, old, new, said):
+    path = write_trackmate_xml(tmp_path / "t.xml", POPULATION)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"t\.xml, {said}" if said.startswith("field") else said):
+        import_tracks(path, fov())
+
+
+def test_tracks_and_frames_of_the_table_of_trackmate_are_whole(tmp_path):
+    lines = "TRACK_ID,ID,FRAME,POSITION_X,POSITION_Y\n1,7,0,1,1\n{track},8,{frame},1,1\n"
+    for track, frame, field in (("1.5", "1", "TRACK_ID"), ("1", "1.5", "FRAME"), ("9007199254740993", "1", "TRACK_ID")):
+        (tmp_path / "t.csv").write_text(lines.format(track=track, frame=frame))
+        with pytest.raises(InputError, match=rf"t\.csv, field {field}\n  found    \d.*, of spot or link 2"):
+            import_tracks(tmp_path / "t.csv", fov(), format="trackmate-csv")
+
+
 def test_merges_and_broken_files_are_refused_by_name(tmp_path):
     pytest.importorskip("tifffile")
     merge = write_trackmate_xml(tmp_path / "m.xml", POPULATION, links=[(100, 103), (106, 103)])

@@ -12,6 +12,10 @@ pytest_plugins = ["viscy_data.testing.fixtures"]
 TRACKS = ["spots.csv", "tracks.xml", "btrack.csv", "btrack.h5", "napari.npz", "tracks.geff", "TRA"]
 IMAGES = ["ome.tif", "imagej.tif", "plane.tif"]
 KEPT = {
+    "tracks.xml": [
+        (0, [ByteEdit(0.30078125, "insert", 32)]),
+        (0, [ByteEdit(0.375, "repeat", 1), ByteEdit(0.125, "insert", 58)]),
+    ],
     "btrack.h5": [(47, [ByteEdit(0.5577751165115218, "repeat", 66)]), (1, [ByteEdit(0.5521312868274068, "zero", 128)])],
     "TRA": [(51, [ByteEdit(0.87, "drop", 155)]), (0, [ByteEdit(0.27, "insert", 152)])],
 }

@@ -5,6 +5,7 @@ The XML has the links between spots, hence divisions. The table has none: it wil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -22,10 +23,14 @@ from viscy_data.tracks.units import pixel_size
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 __all__ = ["read_trackmate_csv", "read_trackmate_xml"]
 
-_SPOT = ("ID", "FRAME", "POSITION_Z", "POSITION_Y", "POSITION_X")
+_POSITION = ("POSITION_Z", "POSITION_Y", "POSITION_X")
+_SPOT = ("ID", "FRAME", *_POSITION)
+_LINK = ("SPOT_SOURCE_ID", "SPOT_TARGET_ID")
+_FIRST_INEXACT = 2**53  # as a float it cannot be told from the next whole number
 
 
 def read_trackmate_xml(path: Path, fov: FovInfo | None = None) -> ImportedTracks:
@@ -54,13 +59,13 @@ def read_trackmate_xml(path: Path, fov: FovInfo | None = None) -> ImportedTracks
     model = root.find("Model")
     if model is None:
         raise InputError(str(path), found=f"XML of {root.tag!r} without a model", expected="a file of TrackMate")
-    spots = [[float(spot.get(name, 0)) for name in _SPOT] for spot in model.iter("Spot")]
-    links = [[int(edge.get(f"SPOT_{end}_ID", -1)) for end in ("SOURCE", "TARGET")] for edge in model.iter("Edge")]
-    values = np.array(spots, np.float64).reshape(-1, len(_SPOT))
-    tracked = np.isin(values[:, 0], np.array(links, np.int64))
+    spots = [[_attribute(path, spot, name) for name in _SPOT] for spot in model.iter("Spot")]
+    ends = [[_attribute(path, edge, name) for name in _LINK] for edge in model.iter("Edge")]
+    values, links = (_checked(path, *of) for of in ((spots, _SPOT), (ends, _LINK)))
+    tracked = np.isin(values[:, 0], links)
     node, t = values[tracked, :2].astype(np.int64).T
     try:
-        track, parent = tracks_of_graph(node, t, np.array(links, np.int64))
+        track, parent = tracks_of_graph(node, t, links.astype(np.int64))
     except GraphError as err:
         raise InputError(str(path), found=str(err), expected="every spot linked to at most one earlier spot") from err
     size = pixel_size(str(path), fov, model.get("spatialunits", ""))
@@ -96,11 +101,9 @@ def read_trackmate_csv(path: Path, fov: FovInfo | None = None) -> ImportedTracks
     numbers.setdefault("ID", pandas.Series(np.arange(len(frame))))
     numbers.setdefault("POSITION_Z", pandas.Series(np.zeros(len(frame))))
     tracked = numbers["TRACK_ID"].notna().to_numpy()
-    values = np.column_stack([numbers[name].to_numpy(np.float64) for name in _SPOT])[tracked]
-    if not np.isfinite(values).all():
-        name = _SPOT[int(np.argwhere(~np.isfinite(values))[0, 1])]
-        raise InputError(str(path), field=name, found="a spot of a track without it", expected="a number")
-    track = numbers["TRACK_ID"].to_numpy(np.float64)[tracked].astype(np.int64)
+    names = ("TRACK_ID", *_SPOT)
+    values = _checked(path, np.column_stack([numbers[name].to_numpy(np.float64) for name in names])[tracked], names)
+    track, values = values[:, 0].astype(np.int64), values[:, 1:]
     try:
         check_unique(
             str(path), track, values[:, 1].astype(np.int64), lambda row: text.line(int(tracked.nonzero()[0][row]))
@@ -112,6 +115,30 @@ def read_trackmate_csv(path: Path, fov: FovInfo | None = None) -> ImportedTracks
         ) from err
     size = pixel_size(str(path), fov, next((line["POSITION_X"] for line in reversed(text.extra_lines)), ""))
     return ImportedTracks(_table(values, track, np.full(len(track), -1), size), text.notes + _untracked(tracked))
+
+
+def _attribute(path: Path, element: ElementTree.Element, name: str) -> float:
+    """Read a number of a spot or a link; images without depth may leave out z."""
+    text = element.get(name, "0" if name == "POSITION_Z" else None)
+    try:
+        return float(text)
+    except (TypeError, ValueError) as err:
+        where = f"{element.tag} {element.get('ID') or ''}".strip()
+        raise InputError(str(path), field=f"{where}, {name}", found=repr(text), expected="a number") from err
+
+
+def _checked(path: Path, rows: ArrayLike, names: Sequence[str]) -> np.ndarray:
+    """Refuse numbers that are none, and ids and frames that are not whole, or larger than a float tells apart."""
+    values = np.asarray(rows, np.float64).reshape(-1, len(names))
+    for name, column in zip(names, values.T, strict=True):
+        bad = ~np.isfinite(column)
+        if name not in _POSITION:
+            bad |= (column % 1 != 0) | (np.abs(column) >= _FIRST_INEXACT)
+        if bad.any():
+            found = f"{column[bad.argmax()]:.17g}, of spot or link {bad.argmax() + 1}"
+            expected = "a number" if name in _POSITION else "a whole number below 2^53"
+            raise InputError(str(path), field=name, found=found, expected=expected)
+    return values
 
 
 def _untracked(tracked: np.ndarray) -> tuple[str, ...]:
