@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import shutil
 import tracemalloc
@@ -83,6 +84,29 @@ def test_a_mapped_index_is_the_index(mapped, registries):
     part = loaded.subset(["tracks_1"])
     pd.testing.assert_frame_equal(part.tracks, built.subset(["tracks_1"]).tracks)
     assert len(loaded.tracks) == 60_000
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_RANDOM"), reason="the system cannot be told")
+def test_opening_reads_neither_the_names_of_tracks_nor_ahead_of_check_sums(mapped, registries, monkeypatch):
+    path, built = mapped
+    n_tracks, read, told = len(built.forest.parent), [], []
+
+    original = pd.arrays.ArrowStringArray.to_numpy
+
+    def to_numpy(texts, *args, **kwargs):
+        read.append(len(texts))
+        return original(texts, *args, **kwargs)
+
+    class Pages(mmap.mmap):
+        def madvise(self, option):
+            told.append(option)
+            return super().madvise(option)
+
+    monkeypatch.setattr(pd.arrays.ArrowStringArray, "to_numpy", to_numpy)
+    monkeypatch.setattr(mmap, "mmap", Pages)
+    MultiExperimentIndex.load(path, registries[60_000], *PATCH)
+    assert n_tracks not in read
+    assert told == [mmap.MADV_RANDOM, mmap.MADV_NORMAL]
 
 
 def test_parts_of_a_mapped_index_are_mapped_and_cost_a_worker_nothing(mapped, registries, tmp_path, monkeypatch):

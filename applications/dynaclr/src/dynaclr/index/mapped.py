@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,12 +96,14 @@ def map_arrays(path: str | Path) -> tuple[dict[str, np.ndarray | pa.Array], dict
         If it has changed: metadata and arrays of up to a megabyte are compared whole with the check sum that was
         written, larger arrays in blocks.
     """
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    batch = reader.get_batch(0)
+    with Path(path).open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
     batch.validate()
-    # Files of earlier versions have no check sum.
-    if batch.schema.metadata.get(_DIGEST) not in (None, _digest(batch)):
-        raise ValueError("its check sum differs")
+    with _not_read_ahead(pages):
+        # Files of earlier versions have no check sum.
+        if batch.schema.metadata.get(_DIGEST) not in (None, _digest(batch)):
+            raise ValueError("its check sum differs")
     arrays: dict[str, np.ndarray | pa.Array] = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
         values = column.values  # noqa: PD011 - the whole list, of Arrow
@@ -108,6 +112,17 @@ def map_arrays(path: str | Path) -> tuple[dict[str, np.ndarray | pa.Array], dict
             values = values.view(bool) if field.metadata == _BOOL else values
         arrays[field.name] = values
     return arrays, batch.schema.metadata
+
+
+@contextmanager
+def _not_read_ahead(pages: mmap.mmap) -> Iterator[None]:
+    """Have the system read what is asked for alone: megabytes around each of the blocks would be the whole file."""
+    can_be_told = hasattr(mmap, "MADV_RANDOM")  # not on Windows
+    if can_be_told:
+        pages.madvise(mmap.MADV_RANDOM)
+    yield
+    if can_be_told:
+        pages.madvise(mmap.MADV_NORMAL)
 
 
 def _digest(batch: pa.RecordBatch) -> bytes:
@@ -181,7 +196,7 @@ def frame_of_arrays(arrays: Mapping[str, np.ndarray | pa.Array], layout: bytes) 
     """Put a table together from the arrays of :func:`frame_arrays`, which stay where they are."""
     import pandas as pd
 
-    from dynaclr.index.observations import labelled
+    from dynaclr.index.observations import known_different, labelled
 
     columns: dict[str, np.ndarray | pd.Categorical] = {}
     sharing: dict[tuple[str, str], list[str]] = {}
@@ -192,7 +207,7 @@ def frame_of_arrays(arrays: Mapping[str, np.ndarray | pa.Array], layout: bytes) 
     for (shared, dtype), own in sharing.items():
         # Few names are objects of Python, as in an index that was built; those of tracks stay in the file.
         if dtype == "string":
-            names = pd.Index(pd.arrays.ArrowStringArray(arrays[shared]))
+            names = known_different(pd.Index(pd.arrays.ArrowStringArray(arrays[shared])))
         else:
             names = pd.Index(arrays[shared].to_pylist(), dtype=dtype)
         labels = labelled(names, *(columns[column] for column in own))
