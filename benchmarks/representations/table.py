@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 
 from representations.measured import MEASURED
+from viscy_utils.reports.files import write_text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
 def read_runs(path: Path) -> pd.DataFrame:
-    """Read the lines of runs; one that was cut off by a crash is left out."""
+    """Read the lines of runs, or a table of them; a line that was cut off by a crash is left out."""
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
     rows = []
     for line in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
         try:
@@ -25,6 +28,14 @@ def read_runs(path: Path) -> pd.DataFrame:
             continue
         rows.append({key: value for key, value in run.items() if key not in ("spec", "scores")} | run["scores"])
     return pd.DataFrame(rows)
+
+
+def write_runs(runs: pd.DataFrame, path: Path) -> None:
+    """Write a row per run: what it was and its scores."""
+    what = ["setting", "severity", "option", "seed", "held_out", "digest"]
+    names = [measured.name for measured in MEASURED]
+    rows = runs.sort_values(what[:4])[[*what, *names]]
+    write_text(path, rows.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
 def markdown(runs: pd.DataFrame) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -51,6 +55,28 @@ def test_python_blocks_run(block, tmp_path):
 def test_links_lead_to_files(path):
     for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf8")):
         assert "://" in target or (path.parent / target).exists(), target
+
+
+def test_tables_of_options_are_of_the_runs_beside_the_page(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    path = ROOT / "docs" / "choosing.md"
+    text, page = path.read_text(encoding="utf8"), importlib.import_module("representations.page")
+    assert set(re.findall(r"<!-- table: ([\w ]+) -->", text)) == set(page.QUESTIONS)
+    assert page.fill(path, pd.read_csv(path.with_suffix(".csv"))) == text, "python benchmarks/representation.py page"
+    with path.with_suffix(".csv").open(encoding="utf8") as file:
+        runs = list(csv.DictReader(file))
+
+    def infection(setting: str, option: str, seeds: range) -> list[float]:
+        own = {int(run["seed"]): float(run["infection"]) for run in runs
+               if (run["setting"], run["severity"], run["option"]) == (setting, "medium", option)}  # fmt: skip
+        return [own[seed] for seed in seeds]
+
+    kept = infection("target", "AdaBN, turned", range(3))
+    assert f"| AdaBN, turned | {mean(kept):.3f} ± {stdev(kept):.3f} |" in text
+    told = [infection("cheap", option, range(4, 9)) for option in ("batch halved", "baseline")]
+    change = [own - other for own, other in zip(*told, strict=True)]
+    around = "*" if all(each < 0 for each in change) else ""
+    assert f"| batch halved | baseline | {around}{mean(change):+.3f}{around} |" in text
 
 
 def test_ci_runs_the_test_command_of_the_readme():
