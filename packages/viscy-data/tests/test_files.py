@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,6 +160,20 @@ def test_what_the_system_refuses_is_told_of_the_target_and_not_of_its_hidden_nam
     assert caught.value.filename == str(target)
     assert not may_not_write(OSError(errno.ENOSPC, "full"))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="Windows says otherwise what is read-only")
+@pytest.mark.parametrize(("flags", "kind"), [(0, PermissionError), (getattr(os, "ST_RDONLY", 1), OSError)])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_block(tmp_path, monkeypatch, flags, kind):
+    monkeypatch.setattr(os, "access", lambda folder, mode: Path(folder) != tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=flags))
+    with pytest.raises(kind) as caught:
+        refuse_existing(tmp_path / "new" / "target", overwrite=True)
+    assert caught.value.filename == str(tmp_path)
+    assert caught.value.errno == (errno.EROFS if flags else errno.EACCES)
+    assert may_not_write(caught.value)
+    monkeypatch.undo()
+    refuse_existing(tmp_path / "new" / "target")
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):

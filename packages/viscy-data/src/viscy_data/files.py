@@ -112,12 +112,21 @@ def refuse_existing(path: str | Path, overwrite: bool = False, *, remedy: str = 
         With the path and the remedy, unless ``overwrite`` is set.
     NotADirectoryError
         If there is a file where a folder above the target is to be.
+    OSError
+        If that folder cannot be written to, as :func:`may_not_write` tells.
     """
     above = next((folder for folder in Path(path).parents if os.path.lexists(folder)), Path())
     if not above.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+    if not os.access(above, os.W_OK):
+        number = errno.EROFS if _is_read_only(above) else errno.EACCES
+        raise OSError(number, os.strerror(number), str(above))
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists; {remedy}")
+
+
+def _is_read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def missing_path(path: str | Path, *, field: str = "", expected: str = "", fix: str = "") -> MissingInputError:
