@@ -45,7 +45,11 @@ CONFIGS = {
         "output_format": "markdown",
     },
 }
-KEPT = {"data": [[TreeEdit(0, "replace")]], "model": [[TreeEdit(0, "replace")]]}
+KEPT = {
+    "data": [[TreeEdit(0, "replace")]],
+    "model": [[TreeEdit(0, "replace")]],
+    "train-linear-classifier": [[TreeEdit(262, "replace", True)]],
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

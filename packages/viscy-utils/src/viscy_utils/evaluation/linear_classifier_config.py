@@ -122,6 +122,8 @@ def _check_datasets(datasets: list[dict[str, Any]]) -> None:
         for key in ("embeddings", "annotations"):
             if not dataset.get(key):
                 raise ValueError(f"train_datasets[{number}]: {key} is missing")
+            if not isinstance(dataset[key], str | Path):
+                raise ValueError(f"train_datasets[{number}].{key}: expected a path, found {dataset[key]!r}")
             if not Path(dataset[key]).exists():
                 raise ValueError(f"train_datasets[{number}].{key}: {_absent(dataset[key])}")
 
