@@ -334,3 +334,21 @@ def test_a_run_that_is_still_going_on_is_left_alone(config, capsys):
     assert "still going on in this folder" in message
     assert Path("runs/one/run.json").read_bytes() == record
     main(["fit", "-c", "fit.yml", "--run", "one", "--resume"])
+
+
+def test_a_folder_that_another_process_has_gone_on_with_is_left_alone(config, capsys, monkeypatch):
+    """Of two that begin one run with --resume at the same moment, one trains and the other is refused."""
+    fcntl = pytest.importorskip("fcntl")
+    held = []
+
+    class Late(Alike):
+        def setup(self, stage=None):
+            super().setup(stage)
+            held.append(open("runs/one/train.log", "a"))  # as the other does, which has begun later and is ready sooner
+            fcntl.flock(held[0], fcntl.LOCK_EX)
+
+    monkeypatch.setattr(f"{BORING}.BoringDataModule", Late)
+    message = fail(["fit", "-c", "fit.yml", "--run", "one", "--resume"], capsys)
+    assert "still going on in this folder" in message
+    assert Path("runs/one/train.log").exists()
+    held[0].close()

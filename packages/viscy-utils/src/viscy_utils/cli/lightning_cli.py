@@ -45,7 +45,7 @@ from viscy_utils.cli.unknown_metrics import refusing_unknown_metrics
 from viscy_utils.lightning_workarounds import WholeCheckpointIO, without_advertisements
 from viscy_utils.runs.compatibility import differing_settings, load_weights, read_checkpoint
 from viscy_utils.runs.folder import RECORD, RUNS, claim_folder, place_in, read_run, update_record
-from viscy_utils.runs.keeper import RunKeeper
+from viscy_utils.runs.keeper import RunKeeper, is_trained_in
 from viscy_utils.runs.restored_state import check_restored_state
 from viscy_utils.runs.stopped_prediction import StoppedPrediction
 from viscy_utils.runs.trainer import VisCyTrainer
@@ -315,7 +315,10 @@ class VisCyCLI(LightningCLI):
         return stopping or (isinstance(error, SystemExit) and self.trainer.interrupted)
 
     def _remove_unused_folder(self) -> None:
-        if self._claimed is not None and not (self._claimed / RECORD).exists():
+        """Remove the folder of a run that has not begun, unless another process has gone on with it meanwhile."""
+        if self._claimed is None or (self._claimed / RECORD).exists():
+            return
+        if not is_trained_in(self._claimed):
             shutil.rmtree(self._claimed, ignore_errors=True)
 
 

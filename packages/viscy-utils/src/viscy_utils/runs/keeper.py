@@ -26,7 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["RunKeeper"]
+__all__ = ["RunKeeper", "is_trained_in"]
 
 _LOG, _CELLS = "train.log", "nonfinite_cells"
 
@@ -151,6 +151,15 @@ class RunKeeper(Callback):
 
     def _existing(self, paths: list[str]) -> list[str]:
         return [place_in(self.folder, path) for path in paths if path and Path(path).exists()]
+
+
+def is_trained_in(folder: Path) -> bool:
+    """Tell whether a process, this one or another, trains in the folder of a run."""
+    try:
+        with open(folder / _LOG, "r+", encoding="utf-8") as log:
+            return not _is_ours(log)
+    except FileNotFoundError:
+        return False
 
 
 def _is_ours(stream: IO[str]) -> bool:
