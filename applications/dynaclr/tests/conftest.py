@@ -13,6 +13,16 @@ from dynaclr.experiment import ExperimentConfig
 from viscy_data.stores import PlateWriter, update_attributes
 from viscy_data.testing import Encoding, write_encoded_plate
 from viscy_data.tracks import write_tracks
+from viscy_utils.testing.commands import Commands
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Run programs in forks of a process that has imported what most of them need, and nothing of ours."""
+    preloaded = ["torch", "lightning.pytorch", "monai.transforms", "pandas", "timm"]
+    server = Commands(None, tmp_path_factory.mktemp("programs"), preloaded)
+    yield server
+    server.close()
 
 
 @pytest.fixture

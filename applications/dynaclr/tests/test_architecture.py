@@ -140,7 +140,7 @@ def test_names_are_loaded_lazily_by_the_library_for_it(package):
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_lazy_names_are_complete_and_those_of_their_modules(package):
+def test_lazy_names_are_complete_and_those_of_their_modules(package, programs, tmp_path):
     code = f"""
 import importlib
 from pathlib import Path
@@ -156,7 +156,7 @@ for path in root.rglob("__init__.py"):
     for public in room.__all__:
         assert getattr(room, public) is not None, (name, public)
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    assert (failed := programs.run_program(code, tmp_path)) is None, failed
 
 
 def test_mutants_are_changes_of_texts_that_stand_once():

@@ -6,7 +6,6 @@ import csv
 import importlib
 import re
 import subprocess
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -46,9 +45,8 @@ def test_yaml_parses(path):
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS)
-def test_python_blocks_run(block, tmp_path):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", block], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_python_blocks_run(block, programs, tmp_path):
+    assert (failed := programs.run_program(block, tmp_path)) is None, failed
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=_name)

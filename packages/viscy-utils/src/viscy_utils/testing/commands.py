@@ -16,14 +16,16 @@ from typing import Any
 
 __all__ = ["Commands"]
 
+_SERVER = "viscy_utils.testing.forked_commands"
+
 
 class Commands:
     """Runs commands in a folder.
 
     Parameters
     ----------
-    prog : str
-        The application, whose module ``<prog>.cli`` has a ``main``.
+    prog : str or None
+        The application, whose module ``<prog>.cli`` has a ``main``; None for functions and programs alone.
     folder : Path
         In which they run.
     preloaded : sequence of str, optional
@@ -32,12 +34,15 @@ class Commands:
         A folder of further modules.
     """
 
-    def __init__(self, prog: str, folder: Path, preloaded: Sequence[str] = (), search: Path | None = None) -> None:
+    def __init__(
+        self, prog: str | None, folder: Path, preloaded: Sequence[str] = (), search: Path | None = None
+    ) -> None:
         self.prog, self.folder = prog, folder
         places = [str(search)] if search is not None else []
         path = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
+        imported = [*([f"{prog}.cli"] if prog else []), *preloaded]
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "viscy_utils.testing.forked_commands", f"{prog}.cli", *preloaded],
+            [sys.executable, "-m", _SERVER, *imported],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -98,6 +103,12 @@ class Commands:
     def codes(self, *args: str, **options: Any) -> list[int | None]:
         """Run, and return the exit codes alone."""
         return [ended["code"] for ended in self.run(*args, **options)]
+
+    def run_program(self, code: str, folder: Path, seconds: float = 120.0) -> str | None:
+        """Run a program in a folder; returns what it has written if it fails, None if it does not."""
+        self.folder = folder
+        [ended] = self.run(call=(_SERVER, "run_program"), options={"code": code}, seconds=seconds)
+        return None if ended["code"] == 0 else f"{ended}\n{self.said()}"
 
     def said(self, rank: int = 0) -> str:
         """Return what a rank of the last command has written."""

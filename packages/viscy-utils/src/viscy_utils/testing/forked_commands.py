@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from types import ModuleType
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -34,6 +35,12 @@ def _run(process: dict[str, Any]) -> None:
     module, name = process["call"]
     sys.argv = [module.partition(".")[0], *process["argv"]]
     getattr(importlib.import_module(module), name)(**process["options"])
+
+
+def run_program(code: str) -> None:
+    """Run a program as ``python -c`` does, in the process of this one."""
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    exec(compile(code, "<string>", "exec"), vars(main))  # noqa: S102 - a test's own program
 
 
 def _fork(process: dict[str, Any]) -> int:
