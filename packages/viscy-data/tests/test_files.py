@@ -269,6 +269,16 @@ def test_files_of_a_near_name_are_found(tmp_path, missing, said):
     assert near_files(tmp_path / missing, otherwise="look elsewhere") == said
 
 
+def test_a_full_disk_is_told_with_the_file_that_it_left_as_it_was(tmp_path):
+    target = tmp_path / "report.txt"
+    target.write_text("before")
+    with pytest.raises(OSError, match="No space left") as caught, replacing(target, overwrite=True):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"{target} could not be written, and is as it was")
+    assert target.read_text() == "before"
+
+
 PRINT_FOLDER = "import tempfile; print(tempfile.gettempdir())"
 
 

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _REMEDY = "remove it or choose another path"
+_NO_ROOM = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
 @contextmanager
@@ -197,6 +198,8 @@ def _name_target(error: OSError, temporary: Path, path: Path) -> None:
         error.filename = str(path)
     elif str(error.filename).startswith(str(temporary)):
         error.filename = str(error.filename).replace(str(temporary), str(path), 1)
+    elif error.filename is None and error.errno in _NO_ROOM:
+        error.add_note(f"{path} could not be written, and is as it was; is the disk, or your share of it, full?")
 
 
 def _beside(path: Path) -> Path:
