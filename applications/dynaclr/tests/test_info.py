@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 from pathlib import Path
 
 import anndata
@@ -181,6 +182,13 @@ def test_tracks_of_every_program_are_summarised(tmp_path, name, write, form):
         "with a later one": later,
     }
     assert content["next"] == [f"dynaclr import-tracks {tmp_path / name} --store PLATE -o tracks"]
+
+
+def test_commands_to_go_on_with_can_be_pasted_whatever_the_path_is_called(tmp_path):
+    path = tmp_path / "Zellen größe 1" / "it's.csv"
+    write_tracks(lineage_table(), path)
+    [step] = told(path)["next"]
+    assert shlex.split(step) == ["dynaclr", "import-tracks", str(path), "--store", "PLATE", "-o", "tracks"]
 
 
 def test_a_folder_of_tables_is_summarised_by_fov(tmp_path):

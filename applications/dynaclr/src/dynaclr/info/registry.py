@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from dynaclr.info.atlases import ATLAS
@@ -26,6 +28,7 @@ from viscy_data.files import missing_path
 __all__ = ["DESCRIBERS", "describe"]
 
 _MOST_TRIED, _MOST_NAMED = 100, 4  # entries of a folder
+_COMMANDS = ("dynaclr ", "uvx ")
 
 DESCRIBERS: tuple[Describer, ...] = (
     RUN,
@@ -80,7 +83,13 @@ def describe(path: str | Path) -> Description:
             expected=f"one of: {', '.join(each.name for each in DESCRIBERS)}",
             fix=_known_inside(path),
         )
-    return found.describe(path)
+    description = found.describe(path)
+    return replace(description, next_steps=tuple(_pasteable(step, str(path)) for step in description.next_steps))
+
+
+def _pasteable(step: str, path: str) -> str:
+    """Quote a path in a command where a shell would take it apart."""
+    return step.replace(path, shlex.quote(path)) if step.startswith(_COMMANDS) else step
 
 
 def _what(path: Path) -> str:
