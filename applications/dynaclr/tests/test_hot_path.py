@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -90,6 +91,13 @@ def test_a_training_step_asks_for_no_value(name, momentum):
         for number in range(3):
             module.training_step(pipeline(_batch(), training=True), number).backward()
     assert all(parameter.grad is not None for parameter in module.model.parameters())
+
+
+def test_cutting_patches_near_the_border_asks_for_no_value():
+    batch = _batch() | {"anchor_cut": np.array([[0, 1], [2, 2], [4, 3], [2, 2]])}
+    with NoWaiting():
+        prepared = TransformPipeline(KEYS, final_size=(2, 8, 8))(batch, training=True)
+    assert prepared["anchor"].shape == prepared["positive"].shape == (4, 2, 2, 8, 8)
 
 
 def test_the_watch_sees_what_it_is_there_for():
