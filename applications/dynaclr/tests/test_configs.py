@@ -1,11 +1,10 @@
-"""The shipped example configs run as shipped, through the installed command, on small simulated experiments."""
+"""The shipped example configs run as shipped, by the command, on small simulated experiments."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import anndata
@@ -14,6 +13,7 @@ import yaml
 
 from viscy_data.synthetic import ExperimentSpec, write_experiment
 from viscy_utils.statistics.metadata import generate_normalization_metadata
+from viscy_utils.testing.commands import Commands
 
 CONFIGS = Path(__file__).parents[1] / "examples" / "configs"
 SLURM = CONFIGS.parent / "slurm"
@@ -58,10 +58,16 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def _dynaclr(folder: Path, *args: str) -> None:
-    command = [Path(sys.executable).with_name("dynaclr"), *args]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def dynaclr(folder):
+    """Run a command in the folder, in a fork of a process that has imported what all of them need."""
+    server = Commands("dynaclr", folder, ["dynaclr.datamodule", "dynaclr.engine", "viscy_models.contrastive"])
+
+    def run(*args: str) -> None:
+        assert server.codes(*args, seconds=600) == [0], server.said()
+
+    yield run
+    server.close()
 
 
 @pytest.mark.slow
@@ -72,12 +78,12 @@ def _dynaclr(folder: Path, *args: str) -> None:
         ("fit.yml", "predict.yml", "initial_yx_patch_size", "embeddings_triplet.zarr", None),
     ],
 )
-def test_example_trains_and_predicts(folder, fit, predict, patch, embeddings, experiments):
+def test_example_trains_and_predicts(folder, dynaclr, fit, predict, patch, embeddings, experiments):
     shutil.rmtree(folder / "runs", ignore_errors=True)
     small = [*SMALL_MODEL, *SMALL_DATA, f"--data.init_args.{patch}=[48,48]"]
-    _dynaclr(folder, "fit", "--config", fit, *SMALL_TRAINER, *small)
+    dynaclr("fit", "--config", fit, *SMALL_TRAINER, *small)
     assert len(list(folder.glob("runs/*/checkpoints/best.ckpt"))) == 1
-    _dynaclr(folder, "predict", "--config", fit, "--config", predict, *SMALL_TRAINER[:2], *small)
+    dynaclr("predict", "--config", fit, "--config", predict, *SMALL_TRAINER[:2], *small)
     table = anndata.read_zarr(folder / embeddings)
     assert table.X.shape[1] == 768
     assert table.obs_names.is_unique
@@ -86,28 +92,28 @@ def test_example_trains_and_predicts(folder, fit, predict, patch, embeddings, ex
 
 
 @pytest.mark.slow
-def test_example_trains_two_encoders_and_one_embeds(folder):
+def test_example_trains_two_encoders_and_one_embeds(folder, dynaclr):
     encoders = [f"--model.init_args.encoder.init_args.{arm}_encoder.init_args" for arm in ("source", "target")]
     small = [f"{encoder}.{option}" for encoder in encoders for option in ("in_stack_depth=5", "backbone=convnext_atto")]
     small += [*SMALL_DATA, "--data.init_args.yx_patch_size=[48,48]", SMALL_MODEL[-1], *SMALL_TRAINER[:2]]
     configs = ["--config", "multi_experiment_fit.yml", "--config", "multi_modal.yml"]
     run = ["--run", "two"]
-    _dynaclr(folder, "fit", *configs, *run, *SMALL_TRAINER[2:], *small)
+    dynaclr("fit", *configs, *run, *SMALL_TRAINER[2:], *small)
     own = ["--model.init_args.predict_turned=false", "--model.init_args.batch_statistics.n_cells=20"]
     output = ["--config", "multi_experiment_predict.yml", "--trainer.callbacks.output_path=of_source.zarr"]
-    _dynaclr(folder, "predict", *configs, *output, *run, *own, *small)
+    dynaclr("predict", *configs, *output, *run, *own, *small)
     table = anndata.read_zarr(folder / "of_source.zarr")
     assert table.X.shape[1] == 320
     assert table.uns["batch_statistics"]["layers"]["features.running_mean"].shape == (3, 320)
 
 
 @pytest.mark.slow
-def test_example_embeds_by_a_pretrained_encoder(folder):
+def test_example_embeds_by_a_pretrained_encoder(folder, dynaclr):
     # Weights cannot be had in tests: the same network, smaller and at random.
     encoder = "--model.init_args.model.init_args"
     small = [f"{encoder}.pretrained=false", f'{encoder}.model_options={{"depth": 1}}', f"{encoder}.img_size=32"]
     sizes = ["--data.init_args.yx_patch_size=[32,32]", "--model.init_args.example_input_array_shape=[1,2,5,32,32]"]
-    _dynaclr(folder, "predict", "--config", "pretrained.yml", *SMALL_TRAINER[:2], *SMALL_DATA, *sizes, *small)
+    dynaclr("predict", "--config", "pretrained.yml", *SMALL_TRAINER[:2], *SMALL_DATA, *sizes, *small)
     table = anndata.read_zarr(folder / "embeddings_pretrained.zarr")
     assert table.X.shape[1] == 2 * 384
     assert table.obsm["X_projections"].shape[1] == 64
