@@ -9,7 +9,7 @@ import pytest
 # Set before torch is imported: a thread pool as wide as the machine in each test process slows all of them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_LONGEST = 55  # of a folder for temporary files: names of sockets in it have to stay below 104 bytes
+_LONGEST = 70  # of a folder for temporary files: paths of sockets, 32 longer, have to stay below 104 bytes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,7 +18,7 @@ def _files_go_with_the_run(tmp_path_factory):
     get_temp_dir()  # multiprocessing removes its own, and has to find it when this process ends
     with pytest.MonkeyPatch.context() as patch:
         folder = str(tmp_path_factory.mktemp("files"))
-        if len(folder) < _LONGEST:
+        if len(folder) <= _LONGEST:
             patch.setenv("TMPDIR", folder)
             patch.setattr(tempfile, "tempdir", folder)
         # Tests start some fifty commands, and most of a command's time would be compiling its imports anew. Where

@@ -283,6 +283,8 @@ PRINT_FOLDER = "import tempfile; print(tempfile.gettempdir())"
 
 
 def test_temporary_files_of_tests_go_with_the_run(tmp_path_factory):
+    if len(str(tmp_path_factory.getbasetemp())) > 60:
+        pytest.skip("sockets need shorter paths")
     folder = Path(tempfile.mkdtemp())
     assert folder.is_relative_to(tmp_path_factory.getbasetemp())
     said = subprocess.run([sys.executable, "-c", PRINT_FOLDER], capture_output=True, text=True).stdout
