@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import anndata
 import numpy as np
@@ -88,6 +89,28 @@ def test_a_saved_correction_takes_a_new_plate_to_the_same_ground(tmp_path):
         read = anndata.read_zarr(path)
         means.append(read.obsm["X_corrected"][(read.obs["condition"] == "uninfected").to_numpy()].mean(axis=0))
     np.testing.assert_allclose(means[0], means[1], atol=1e-3)
+
+
+def of_encoder(path, digest):
+    """Let embeddings say of which encoder they are."""
+    read = anndata.read_zarr(path)
+    read.uns["origin"] = {"checkpoint": {"path": f"{digest}.ckpt", "blake2b": digest}}
+    shutil.rmtree(path)
+    write_anndata(read, path)
+    return path
+
+
+def test_a_correction_of_another_encoder_is_warned_of(tmp_path):
+    of_encoder(embeddings(tmp_path / "e.zarr"), "one")
+    new = embeddings(tmp_path / "new.zarr", ("third",), shift=0)
+    file = tmp_path / "lot.npz"
+    run(tmp_path / "e.zarr", "--controls", CONTROLS, "--method", "lot", "--save-transform", file)
+    warned = {}
+    for digest in ("one", "other"):
+        done = run(of_encoder(new, digest), "--controls", CONTROLS, "--transform", file, "-o", tmp_path / digest)
+        assert done.exit_code == 0, done.output
+        warned[digest] = "another encoder than other.ckpt" in done.output
+    assert warned == {"one": False, "other": True}
 
 
 def evaluated(tmp_path, *arguments):

@@ -76,6 +76,25 @@ def test_a_classifier_is_trained_on_one_store_and_applied_to_another_repeatably(
     assert "predicted_infection_state" not in anndata.read_zarr("second.zarr").obs
 
 
+def test_a_classifier_of_another_encoder_is_warned_of(folder):
+    for name, digest in (("first", "one"), ("second", "other"), ("third", "one")):
+        read = anndata.read_zarr("second.zarr" if name == "third" else f"{name}.zarr")
+        read.uns["origin"] = {"checkpoint": {"path": f"{digest}.ckpt", "blake2b": digest}}
+        write_anndata(read, folder / f"{name}_known.zarr")
+    data = [{"embeddings": "first_known.zarr", "annotations": "first.csv"}]
+    write("lc.yml", task="infection_state", output_path="c.npz", train_datasets=data)
+    assert run(train_linear_classifier, "lc.yml").exit_code == 0
+    warned = {}
+    for name in ("second", "third"):
+        write(
+            "apply.yml", classifier_path="c.npz", embeddings_path=f"{name}_known.zarr", output_path=f"{name}_out.zarr"
+        )
+        done = run(apply_linear_classifier, "apply.yml")
+        assert done.exit_code == 0, done.output
+        warned[name] = "another encoder than other.ckpt" in done.output
+    assert warned == {"second": True, "third": False}
+
+
 def test_nothing_is_overwritten_unasked(folder):
     assert run(train_linear_classifier, "lc.yml").exit_code == 0
     done = run(train_linear_classifier, "lc.yml")

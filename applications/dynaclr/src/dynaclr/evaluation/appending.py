@@ -83,7 +83,7 @@ def append_predictions(path: Path) -> None:
     adata = read_embeddings(config.embeddings_path)
     tasks: dict[str, Path] = {}
     for file in config.files():
-        pipeline, metadata = load_with_artifact(file)
+        pipeline, metadata = load_with_artifact(file, adata.uns)
         if pipeline.task in tasks:
             found = f"a classifier of {pipeline.task}, as {tasks[pipeline.task]} is"
             raise InputError(str(file), found=found, fix="keep one of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from dynaclr.evaluation.stores import write_store
+from dynaclr.evaluation.stores import say, write_store
 from viscy_data.errors import InputError
 from viscy_data.files import refuse_existing
 from viscy_utils.cli.yaml_models import read_yaml_model
@@ -28,6 +29,7 @@ from viscy_utils.evaluation.linear_classifier_config import (
     LinearClassifierTrainConfig,
 )
 from viscy_utils.evaluation.linear_classifier_file import hash_store, load_classifier, save_classifier
+from viscy_utils.evaluation.origins import encoder_note, weights_of
 from viscy_utils.reports.numbers import number
 from viscy_utils.reports.tables import ReportTable
 
@@ -81,7 +83,8 @@ def _origin(config: LinearClassifierTrainConfig, metrics: dict[str, float]) -> d
     for dataset in config.train_datasets:
         own = {"embeddings": dataset["embeddings"], "embeddings_sha256": hash_store(dataset["embeddings"])}
         own |= {"annotations": dataset["annotations"], "annotations_sha256": _hash_file(dataset["annotations"])}
-        own["encoder"] = {key: str(value) for key, value in read_embeddings(dataset["embeddings"]).uns.items()}
+        uns = read_embeddings(dataset["embeddings"]).uns
+        own |= {"encoder": {key: str(value) for key, value in uns.items()}, "weights": weights_of(uns)}
         data.append(own)
     versions = {name: version(name) for name in _PACKAGES}
     return {"metrics": metrics, "config": config.model_dump(), "data": data, "versions": versions}
@@ -111,8 +114,8 @@ def apply_from_config(path: Path) -> None:
         YAML of `viscy_utils.evaluation.linear_classifier_config.LinearClassifierInferenceConfig`.
     """
     config = read_yaml_model(path, LinearClassifierInferenceConfig)
-    pipeline, metadata = _load(config)
     adata = read_embeddings(config.embeddings_path)
+    pipeline, metadata = _load(config, adata.uns)
     key = f"predicted_{pipeline.task}"
     if key in adata.obs and not config.overwrite:
         fix = "set overwrite: true to replace them"
@@ -128,17 +131,24 @@ def apply_from_config(path: Path) -> None:
     console.print(f"next: dynaclr evaluate --embeddings {output} --label {key} --output-dir report", markup=False)
 
 
-def _load(config: LinearClassifierInferenceConfig) -> tuple[LinearClassifierPipeline, dict[str, str]]:
+def _load(
+    config: LinearClassifierInferenceConfig, uns: Mapping[str, Any]
+) -> tuple[LinearClassifierPipeline, dict[str, str]]:
     if config.classifier_path is None:
         where = (config.wandb_project, config.model_name, config.version, config.wandb_entity)
         pipeline, _, metadata = load_pipeline_from_wandb(*where)
         return pipeline, metadata
-    return load_with_artifact(Path(config.classifier_path))
+    return load_with_artifact(Path(config.classifier_path), uns)
 
 
-def load_with_artifact(path: Path) -> tuple[LinearClassifierPipeline, dict[str, str]]:
-    """Load a classifier, and what embeddings say of it (`artifact_metadata` of `predict_with_classifier`)."""
+def load_with_artifact(path: Path, uns: Mapping[str, Any]) -> tuple[LinearClassifierPipeline, dict[str, str]]:
+    """Load a classifier for embeddings, and what these say of it (`artifact_metadata` of `predict_with_classifier`).
+
+    Warns where ``uns`` of the embeddings names another encoder than it was trained on.
+    """
     pipeline, content = load_classifier(path)
+    if note := encoder_note(content.get("origin"), uns, f"the classifier {path}"):
+        say(note)
     names = {"artifact_name": path.name, "artifact_id": _hash_file(path)}
     return pipeline, names | {"artifact_version": content["schema"]}
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +21,7 @@ from viscy_utils.evaluation.corrected_folds import FoldCorrection, in_folds
 from viscy_utils.evaluation.correction import Correction, Method, fit_correction, load_correction, save_correction
 from viscy_utils.evaluation.embedded import Embedded, canonical_cells
 from viscy_utils.evaluation.linear_classifier_file import hash_store
+from viscy_utils.evaluation.origins import encoder_note, weights_of
 from viscy_utils.evaluation.probe import probe_scores, separability_scores
 from viscy_utils.evaluation.scores import Score
 from viscy_utils.reports.tables import ReportTable
@@ -97,7 +98,7 @@ def correct_embeddings(request: Request, *, seed: int = 0) -> np.ndarray:
     features = np.asarray(adata.X, dtype=np.float64)
     usable = np.isfinite(features).all(axis=1)
     groups, controls = _groups(adata, request), matching_rows(adata.obs, request.controls, "--controls") & usable
-    correction = _correction(request, features[usable], groups[usable], controls[usable])
+    correction = _correction(request, adata.uns, features[usable], groups[usable], controls[usable])
     corrected = np.full(features.shape, np.nan, dtype=np.float32)
     corrected[usable] = correction.apply(features[usable], groups[usable])
     _judge(adata[usable], groups[usable], controls[usable], correction.method, request, seed)
@@ -113,10 +114,14 @@ def _groups(adata: ad.AnnData, request: Request) -> np.ndarray:
     return np.asarray(adata.obs[request.by].astype(str))
 
 
-def _correction(request: Request, features: np.ndarray, groups: np.ndarray, controls: np.ndarray) -> Correction:
+def _correction(
+    request: Request, uns: Mapping[str, Any], features: np.ndarray, groups: np.ndarray, controls: np.ndarray
+) -> Correction:
     if request.transform is None:
         return fit_correction(features, groups, controls, request.method)
-    known, _ = load_correction(request.transform)
+    known, content = load_correction(request.transform)
+    if note := encoder_note(content.get("origin"), uns, f"the correction {request.transform}"):
+        say(note)
     return known.with_groups(features, groups, controls)
 
 
@@ -179,7 +184,7 @@ def _write(adata: ad.AnnData, corrected: np.ndarray, correction: Correction, req
     }
     written = []
     if request.save_transform is not None:
-        origin = source | {"embeddings_sha256": hash_store(request.embeddings)}
+        origin = source | {"embeddings_sha256": hash_store(request.embeddings), "weights": weights_of(adata.uns)}
         save_correction(correction, request.save_transform, origin, request.overwrite)
         written.append(str(request.save_transform))
     adata.obsm[CORRECTED] = corrected

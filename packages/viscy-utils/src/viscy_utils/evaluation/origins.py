@@ -11,7 +11,7 @@ import numpy as np
 
 from viscy_utils.evaluation.embedded import CELL, Embedded
 
-__all__ = ["origin_notes", "origin_of", "patch_side", "stored_origin"]
+__all__ = ["encoder_note", "origin_notes", "origin_of", "patch_side", "stored_origin", "weights_of"]
 
 _MOVED_PIXELS = 0.5
 
@@ -49,6 +49,37 @@ def patch_side(embedded: Embedded) -> float | None:
     return None if sides is None else float(max(sides))
 
 
+def weights_of(uns: Mapping[str, Any]) -> str:
+    """Return the digest of the weights, or of the checkpoint, that embeddings are of; "" where ``uns`` has none."""
+    checkpoint = stored_origin(uns).get("checkpoint", {})
+    return checkpoint.get("blake2b") or checkpoint.get("weights") or ""
+
+
+def encoder_note(fitted: Any, uns: Mapping[str, Any], what: str) -> str | None:
+    """Say that something was fitted on features of another encoder than it is applied to, if that is known.
+
+    Features of two encoders have nothing in common but perhaps their number, so nothing else would show it. Two files
+    with the same weights, as of the best and the last epoch, are two encoders here.
+
+    Parameters
+    ----------
+    fitted : mapping
+        Origin of a file: with ``weights`` (`weights_of` the embeddings), or ``data``, a list of such mappings.
+    uns : mapping
+        Of the embeddings that it is applied to.
+    what : str
+        Such as "the correction lot.npz".
+    """
+    data = fitted.get("data") if isinstance(fitted, Mapping) else None
+    origins = [fitted, *(data if isinstance(data, list) else [])]
+    known = {str(origin.get("weights") or "") for origin in origins if isinstance(origin, Mapping)} - {""}
+    own = weights_of(uns)
+    if not known or not own or own in known:
+        return None
+    encoder = stored_origin(uns)["checkpoint"].get("path") or f"weights {own}"
+    return f"Warning: {what} was fitted on features of another encoder than {encoder}, of which these are."
+
+
 def _data_record(stored: Any) -> Mapping[str, Any]:
     data = stored.get("data") if isinstance(stored, Mapping) else None
     return (json.loads(data) if isinstance(data, str) else data) or {}
@@ -80,7 +111,7 @@ def _pair_notes(one: Embedded, other: Embedded) -> Iterator[str]:
     names = f"{one.name} and {other.name}"
     yield from _cell_notes(one, other, names)
     first, second = origin_of(one), origin_of(other)
-    weights = [_weights(origin) for origin in (first, second)]
+    weights = [weights_of(each.origin) for each in (one, other)]
     if weights[0] and weights[0] == weights[1]:
         yield f"{names} are of one encoder: {first['checkpoint'].get('path') or 'equal weights'}"
     stores = [{source["store"]: source for source in origin.get("sources", [])} for origin in (first, second)]
@@ -93,11 +124,6 @@ def _pair_notes(one: Embedded, other: Embedded) -> Iterator[str]:
             yield f"{names} are of different cells of {store} ({counts}): tracked again, or other wells?"
     for store in sorted(set(stores[0]) ^ set(stores[1])):
         yield f"{names}: only {one.name if store in stores[0] else other.name} has {store}"
-
-
-def _weights(origin: Mapping[str, Any]) -> str:
-    checkpoint = origin.get("checkpoint", {})
-    return checkpoint.get("blake2b") or checkpoint.get("weights") or ""
 
 
 def _cell_notes(one: Embedded, other: Embedded, names: str) -> Iterator[str]:
