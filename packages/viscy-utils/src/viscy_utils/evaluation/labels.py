@@ -141,7 +141,8 @@ def only_labelled(embedded: Embedded, column: str) -> Embedded:
             field=f"label {column}",
             found=found,
             expected="cells with a label",
-            fix="name another column with --label, or a table with --labels; conditions come from condition_wells",
+            fix="name another column with --label, or a table with --labels. Conditions are what condition_wells says "
+            "in the configuration of the experiments: name the wells there and predict again",
         )
     return replace(labelled, obs=labelled.obs.assign(**{column: _stripped(labelled.obs[column]).to_numpy()}))
 
