@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from dynaclr.engine import ContrastiveModule
 from dynaclr.loss import NTXentHCL
+from viscy_data.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden" / "loss"
 SHAPE = (1, 2, 3, 8, 8)
@@ -265,8 +266,10 @@ def test_making_a_module_draws_no_random_number():
 
 def test_missing_negative_is_explained():
     batch = next(iter(_batches((2,), negative=False)))
-    with pytest.raises(KeyError, match=r"TripletMarginLoss compares with a negative image.*return_negative: true"):
+    expected = r"batch, field negative\n[\s\S]*TripletMarginLoss compares\n[\s\S]*return_negative: true"
+    with pytest.raises(InputError, match=expected) as raised:
         _module().training_step(batch, 0)
+    assert isinstance(raised.value, KeyError)  # as in earlier versions
 
 
 @pytest.mark.parametrize(

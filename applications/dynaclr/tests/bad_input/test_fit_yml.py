@@ -61,6 +61,10 @@ FILES = {
         lambda place: place.fit["data"].update(init_arg={}),
         "field data.init_arg\n.*beside class_path\n.*\n.*did you mean 'init_args'",
     ),
+    "init_args with nothing under it": (
+        lambda place: place.fit["data"].update(init_args=None),
+        "field data.init_args\n.*found    nothing\n.*arguments\n.*leave it out",
+    ),
     "an argument beside init_args": (
         lambda place: place.fit["data"].update(batch_size=3),
         "field data.batch_size\n.*\n.*\n.*move it into init_args",

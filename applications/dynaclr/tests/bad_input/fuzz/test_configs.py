@@ -46,8 +46,8 @@ CONFIGS = {
     },
 }
 KEPT = {
-    "data": [[TreeEdit(0, "replace")]],
-    "model": [[TreeEdit(0, "replace")]],
+    "data": [[TreeEdit(0, "replace")], [TreeEdit(1, "replace", None)]],
+    "model": [[TreeEdit(0, "replace")], [TreeEdit(1, "replace", None)], [TreeEdit(111, "replace", None)]],
     "train-linear-classifier": [[TreeEdit(262, "replace", True)]],
 }
 

@@ -61,7 +61,7 @@ def read_configs(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def refuse_misshapen(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a block of a class with other keys than ``class_path`` and its arguments.
+    """Refuse a block of a class with other keys than ``class_path`` and its arguments, or arguments that are nothing.
 
     Raises
     ------
@@ -69,21 +69,28 @@ def refuse_misshapen(configs: Mapping[str, Mapping[str, Any]]) -> None:
         For the first.
     """
     for path, written in configs.items():
-        for key in _misplaced_keys(written):
-            near = near_matches(key.rpartition(".")[2], _ARGUMENTS, otherwise="move it into init_args")
-            raise InputError(path, field=key, found="a key beside class_path", expected="init_args", fix=near)
+        for place, block in _class_blocks(written):
+            for key, value in block.items():
+                if key not in ("class_path", *_ARGUMENTS):
+                    near = near_matches(key, _ARGUMENTS, otherwise="move it into init_args")
+                    found = "a key beside class_path"
+                    raise InputError(path, field=place + key, found=found, expected="init_args", fix=near)
+                if value is None and key in _ARGUMENTS:
+                    fix = "add some, or leave it out"
+                    raise InputError(path, field=place + key, found="nothing", expected="arguments", fix=fix)
 
 
-def _misplaced_keys(block: Any, at: str = "") -> Iterator[str]:
+def _class_blocks(block: Any, at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every block with ``class_path``, with what its keys are preceded by."""
     if isinstance(block, Mapping):
-        places = {key: f"{at}.{key}" if at else str(key) for key in block}
+        before = f"{at}." if at else ""
         if "class_path" in block:
-            yield from (place for key, place in places.items() if key not in ("class_path", *_ARGUMENTS))
-        for key, place in places.items():
-            yield from _misplaced_keys(block[key], place)
+            yield before, block
+        for key, value in block.items():
+            yield from _class_blocks(value, f"{before}{key}")
     elif isinstance(block, list):
         for number, value in enumerate(block):
-            yield from _misplaced_keys(value, f"{at}[{number}]")
+            yield from _class_blocks(value, f"{at}[{number}]")
 
 
 def dropped_keys(written: Mapping[str, Any], parsed: Mapping[str, Any], at: str = "") -> Iterator[str]:

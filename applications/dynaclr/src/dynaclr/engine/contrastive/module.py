@@ -16,13 +16,22 @@ from dynaclr.engine.contrastive.images import EpochImages
 from dynaclr.engine.contrastive.metrics import batch_metrics, pair_metrics
 from dynaclr.engine.contrastive.objective import Objective, Views, objective_of
 from dynaclr.engine.training import TrainingModule
+from viscy_data.errors import InputError
 from viscy_models.checkpoints import load_weights, uncompiled
 from viscy_utils.pictures.epoch_samples import takes_pictures
 from viscy_utils.pictures.log_images import log_image
 from viscy_utils.training.finite import Step
 from viscy_utils.training.schedule import ScheduleName
 
-__all__ = ["ContrastiveModule", "ContrastivePrediction"]
+__all__ = ["ContrastiveModule", "ContrastivePrediction", "MissingNegativeError"]
+
+
+class MissingNegativeError(InputError, KeyError):
+    """A batch without the negative images that the loss compares with."""
+
+    def __str__(self) -> str:
+        # KeyError would print the text in quotes.
+        return str(self.args[0])
 
 
 class ContrastivePrediction(TypedDict):
@@ -259,7 +268,7 @@ class ContrastiveModule(TrainingModule):
 
         Raises
         ------
-        KeyError
+        MissingNegativeError
             If the loss compares with negatives, and the batch has none.
         """
         negative = None if objective.contrasts_batch else self.project(batch, "negative")[0]
@@ -291,9 +300,12 @@ class ContrastiveModule(TrainingModule):
     def images_of(self, batch: dict[str, Any], role: str) -> Tensor:
         """Return the images of a role, or say how to get negatives."""
         if role == "negative" and role not in batch:
-            raise KeyError(
-                f"negative: {type(self.loss_function).__name__} compares with a negative image and the batch has "
-                "none; set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL"
+            raise MissingNegativeError(
+                "batch",
+                field=role,
+                found="none",
+                expected=f"a negative image, with which {type(self.loss_function).__name__} compares",
+                fix="set return_negative: true in the data module, or use a loss such as dynaclr.loss.NTXentHCL",
             )
         return batch[role]
 
