@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -111,6 +112,15 @@ def test_what_another_process_uses_stays(three):
 def test_what_another_process_is_yet_to_fill_counts(tmp_path):
     reserve(tmp_path / "a", 3 * 1024)
     assert [run(tmp_path / "new", 2, max_kib) for max_kib in (4, 5)] == [2, 0]
+
+
+def test_a_copy_whose_folder_somebody_has_removed_is_held_anew(tmp_path):
+    root = tmp_path / "cache"
+    for _ in range(2):
+        root.mkdir()
+        reserve(root / "a", 3 * 1024)
+        assert [run(root / "new", 2, max_kib) for max_kib in (4, 5)] == [2, 0]
+        shutil.rmtree(root)
 
 
 def test_copies_of_older_versions_leave_by_the_time_of_their_folder(three):

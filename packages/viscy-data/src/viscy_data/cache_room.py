@@ -77,8 +77,11 @@ def reserve(entry: Path, n_bytes: int, max_gb: float | None = None) -> None:
 
 
 def _hold(entry: Path, n_bytes: int) -> None:
+    use = _use_file(entry)
+    if entry in _held and not (use.exists() and os.path.samestat(os.fstat(_held[entry]), use.stat())):
+        os.close(_held.pop(entry))  # somebody has removed the folder: what is held says nothing to others any more
     if entry not in _held:
-        _held[entry] = os.open(_use_file(entry), os.O_RDWR | os.O_CREAT, 0o600)
+        _held[entry] = os.open(use, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(_held[entry], fcntl.LOCK_SH)
     os.ftruncate(_held[entry], 0)
     os.pwrite(_held[entry], str(n_bytes).encode(), 0)
