@@ -23,6 +23,7 @@ from pathlib import Path
 from viscy_data.errors import MissingInputError
 
 __all__ = [
+    "has_no_room",
     "may_not_write",
     "missing_path",
     "near_files",
@@ -151,6 +152,11 @@ def missing_path(path: str | Path, *, field: str = "", expected: str = "", fix: 
     return MissingInputError(str(path), field=field, found="no such file", expected=expected, fix=near)
 
 
+def has_no_room(error: OSError) -> bool:
+    """Tell whether a disk, or the user's share of it, is full."""
+    return error.errno in _NO_ROOM
+
+
 def may_not_write(error: OSError) -> bool:
     """Tell whether the system has refused to write: no permission, or a file system that is read-only."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -198,7 +204,7 @@ def _name_target(error: OSError, temporary: Path, path: Path) -> None:
         error.filename = str(path)
     elif str(error.filename).startswith(str(temporary)):
         error.filename = str(error.filename).replace(str(temporary), str(path), 1)
-    elif error.filename is None and error.errno in _NO_ROOM:
+    elif error.filename is None and has_no_room(error):
         error.add_note(f"{path} could not be written, and is as it was; is the disk, or your share of it, full?")
 
 

@@ -6,7 +6,6 @@ that a release which changes it is noticed.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import subprocess
@@ -21,7 +20,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from viscy_data.files import replacing
+from viscy_data.files import has_no_room, replacing
 
 __all__ = [
     "NoBatchTracking",
@@ -40,8 +39,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _MESSAGES = tuple(f"lightning.{name}" for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero"))
 _OF_TRAINING = (*_MESSAGES, "lightning.fabric.utilities.seed")
@@ -106,7 +103,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             with replacing(path, overwrite=True) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as err:  # torch has its own words for a disk that is full
-            if isinstance(err, OSError) and err.errno not in _NO_ROOM:
+            if isinstance(err, OSError) and not has_no_room(err):
                 raise
             raise OSError(f"{path} could not be written, and is as it was; is the disk full? ({err})") from err
 

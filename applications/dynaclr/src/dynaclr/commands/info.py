@@ -25,8 +25,7 @@ def info(path: str, as_json: bool) -> None:
 
     Known are image stores, files of microscopes, tracks of any program, indexes, embeddings, checkpoints, run folders,
     linear classifiers, corrections, reports, tables of labels, statistics, exported models, experiments and
-    configurations: what the commands read and write. Nothing is changed, and nothing in a file is
-    executed.
+    configurations: what the commands read and write. Nothing is changed, and nothing in a file is executed.
     """
     with report_errors("dynaclr"):
         from dynaclr.info import describe

@@ -62,18 +62,15 @@ def train_from_config(path: Path, *, overwrite: bool = False) -> dict[str, float
         raise
     except ValueError as err:
         raise InputError(str(path), field="train_datasets", found=str(err)) from err
-    console = Console(soft_wrap=True)
-    console.print(_metrics_table(pipeline, metrics).terminal())
+    Console(soft_wrap=True).print(_metrics_table(pipeline, metrics).terminal())
     if config.output_path is not None:
         save_classifier(pipeline, config.output_path, _origin(config, metrics), overwrite)
-        console.print(f"wrote {config.output_path}", markup=False)
-        console.print(
-            f"next: dynaclr apply-linear-classifier, with classifier_path: {config.output_path}", markup=False
-        )
+        say(f"wrote {config.output_path}")
+        say(f"next: dynaclr apply-linear-classifier, with classifier_path: {config.output_path}")
     if config.wandb_project is not None:
         where = {"wandb_entity": config.wandb_entity, "tags": config.wandb_tags}
         name = save_pipeline_to_wandb(pipeline, metrics, config.model_dump(), config.wandb_project, **where)
-        console.print(f"Saved {name} to {config.wandb_project}.", markup=False)
+        say(f"Saved {name} to {config.wandb_project}.")
     return metrics
 
 
@@ -125,10 +122,9 @@ def apply_from_config(path: Path) -> None:
     except ValueError as err:
         raise InputError(config.embeddings_path, found=str(err)) from err
     output = write_store(adata, config.embeddings_path, config.output_path, config.overwrite)
-    console = Console(soft_wrap=True)
-    console.print(_counts_table(adata.obs[key], pipeline.task).terminal())
-    console.print(f"wrote {output}: obs {key!r}, obsm '{key}_proba', uns '{key}_classes'", markup=False)
-    console.print(f"next: dynaclr evaluate --embeddings {output} --label {key} --output-dir report", markup=False)
+    Console(soft_wrap=True).print(_counts_table(adata.obs[key], pipeline.task).terminal())
+    say(f"wrote {output}: obs {key!r}, obsm '{key}_proba', uns '{key}_classes'")
+    say(f"next: dynaclr evaluate --embeddings {output} --label {key} --output-dir report")
 
 
 def _load(

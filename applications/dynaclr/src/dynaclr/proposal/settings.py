@@ -116,17 +116,12 @@ def _slices(depth: int) -> tuple[Setting, Setting]:
 
 def _final_size(plates: Sequence[PlateFacts]) -> Setting:
     smallest = min(min(plate.height, plate.width) for plate in plates)
-    spacings = [plate.spacing_px for plate in plates if math.isfinite(plate.spacing_px)]
-    if spacings:
-        spacing = max(spacings)
+    spacing = max((plate.spacing_px for plate in plates if math.isfinite(plate.spacing_px)), default=math.inf)
+    if math.isfinite(spacing):
         wanted = _SHARE_OF_SPACING * spacing
         reason = f"cells are {spacing:.0f} px apart: a patch holds one, and a little of what is around it"
     else:
-        spacing, wanted, reason = (
-            math.inf,
-            smallest / 4,
-            "a quarter of the image, as cells are alone in it: check that a cell fits",
-        )
+        wanted, reason = smallest / 4, "a quarter of the image, as cells are alone in it: check that a cell fits"
     size = max(_PATCH_STEP, math.ceil(wanted / _PATCH_STEP) * _PATCH_STEP)
     if size >= 2 * spacing:
         step = f"sizes are multiples of {_PATCH_STEP}"

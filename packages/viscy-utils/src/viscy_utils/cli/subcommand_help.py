@@ -99,10 +99,8 @@ def format_subcommand_help(name: str, prog: str) -> str:
         Name of the command.
     """
     command = f"{prog} {name}"
-    groups, more = (
-        options_of(name),
-        f"--KEY.help CLASS says what a class takes, such as {command} --trainer.callbacks.help ModelCheckpoint.",
-    )
+    groups = options_of(name)
+    more = f"--KEY.help CLASS says what a class takes, such as {command} --trainer.callbacks.help ModelCheckpoint."
     if not SUBCOMMANDS[name].needs_model:
         groups = {title: options for title, options in groups.items() if title not in _OF_TRAINING}
         more = "The sections trainer and data of a configuration are read, checked and not used."
